@@ -1,0 +1,1 @@
+"""bdgf_fast.reference."""
