@@ -1,1 +1,4 @@
-"""bdgf_fast.ops."""
+"""The operations of bdgf_fast."""
+
+from ..reference import *  # noqa: F403
+from ..reference import __all__  # noqa: F401
