@@ -28,7 +28,7 @@ class Denoiser:
     schedule: Schedule = field(init=False)
 
     def __post_init__(self) -> None:
-        self.schedule = make_schedule(self.schedule_name, self.timesteps)
+        self.schedule = Schedule.from_name(self.schedule_name, self.timesteps)
 
     @classmethod
     def create(cls, groups: tuple[int, ...], names: tuple[str, ...], config: PretrainConfig) -> Denoiser:
@@ -74,7 +74,3 @@ class Denoiser:
         estimate = (noisy - noise * out) / signal if self.prediction == "epsilon" else signal * noisy - noise * out
         return estimate if hidden is None else torch.where(channel_mask(hidden, self.groups)[:, :, None, None], out, estimate)
 
-
-def make_schedule(name: str, timesteps: int) -> Schedule:
-    """The noise schedule of a configuration."""
-    return getattr(Schedule, name)(timesteps)

@@ -103,3 +103,14 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor.clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def require_same_run(path: Path | str, found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> None:
+    """Raise UserError naming the first value in which a checkpoint's run differs from the one that would go on with it."""
+    for key in sorted(found.keys() | wanted.keys()):
+        a, b = found.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            require_same_run(path, a, b, f"{where}{key}.")
+        elif a != b:
+            raise UserError(f"the checkpoint {path} was made with {where}{key} = {a}, this run has {b}; use the same value, or start "
+                            "again without --resume")
