@@ -17,9 +17,10 @@ _MASK32 = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 
-# Every purpose draws from its own key, so that one seed serves them all. `target` leaves the seed as it is:
-# q_sample's noise is philox_normal's at the same seed.
+# What a stream of noise is for, as in csrc/include/bdgf/philox.h. Each purpose XORs its own constant into the seed, so
+# that one seed serves them all. `target` leaves the seed as it is: q_sample's noise is philox_normal's at that seed.
 PURPOSES = {"target": 0, "mask_fill": 1, "timestep": 2, "mask_choice": 3, "augmentation": 4, "sampler": 5, "dropout": 6}
+_PURPOSE_FACTOR = 0x9E3779B97F4A7C15
 
 
 def as_int64(value: int | Tensor, device: torch.device | None = None) -> Tensor:
@@ -33,9 +34,9 @@ def as_int64(value: int | Tensor, device: torch.device | None = None) -> Tensor:
 
 def purpose_key(seed: int | Tensor, purpose: str, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """The two 32-bit key words of `seed` for a purpose, each as a 0-d int64 tensor in [0, 2^32)."""
+    constant = _PURPOSE_FACTOR * PURPOSES[purpose] % 2**64
     seed = as_int64(seed, device)
-    tag = PURPOSES[purpose] * _WEYL[0] & _MASK32
-    return seed & _MASK32, ((seed >> 32) & _MASK32) ^ tag
+    return (seed & _MASK32) ^ (constant & _MASK32), ((seed >> 32) & _MASK32) ^ (constant >> 32)
 
 
 def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -55,13 +56,20 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor
 
 
 def normals_from_words(words: Sequence[Tensor]) -> Tensor:
-    """Four standard normals (..., 4) in float32 from four words: Box-Muller on (w0, w1) and on (w2, w3)."""
+    """Four standard normals (..., 4) in float32 from four words, by Box-Muller on (w0, w1) and on (w2, w3).
+
+    The radius is that of u = w0's upper 31 bits in (0, 1], the angle w1 as a signed number over [-pi/2, pi/2], and the
+    lowest bit of w0 picks the half circle. u is rounded to float32 as the kernels round it (near 1 the radius shows
+    it); the rest is float64, so the last bits may differ from the kernels' polynomials.
+    """
     normals = []
-    for radius_word, angle_word in (words[0:2], words[2:4]):
-        uniform = ((radius_word >> 8) + 1).double() * 2.0**-24  # (0, 1]
-        angle = (angle_word >> 8).double() * (2.0 * math.pi * 2.0**-24)
-        radius = torch.sqrt(-2.0 * torch.log(uniform))
-        normals += [radius * torch.cos(angle), radius * torch.sin(angle)]
+    for w0, w1 in (words[0:2], words[2:4]):
+        u = (w0 >> 1).float() * 2.0**-31 + 2.0**-32
+        radius = torch.sqrt(-2.0 * torch.log(u.double()))
+        signed = torch.where(w1 < 2**31, w1, w1 - 2**32).float()
+        angle = signed.double() * (math.pi * 2.0**-32)
+        half_circle = (1 - 2 * (w0 & 1)).double()
+        normals += [half_circle * radius * torch.cos(angle), radius * torch.sin(angle)]
     return torch.stack(normals, dim=-1).float()
 
 
