@@ -42,8 +42,8 @@ class PreparedScene:
     """Normalised view of a scene.
 
     Attributes: ``groups`` channels per modality, ``modality_names``, ``channels`` their sum, ``height``, ``width``,
-    ``classes``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality of the scene has
-    no value (selecting modalities does not change it: runs on fewer of them are scored on the same pixels).
+    ``classes``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality of the scene
+    has no value (selecting modalities does not change it: runs on fewer of them are scored on the same pixels).
     Missing values read as 0. Reading is safe from several threads.
     """
 
@@ -196,9 +196,7 @@ class PreparedScene:
                 raise SceneError(f"{self.scene.labels_source} has no modality {name!r}; it has {', '.join(known)}.")
         if not names or len(set(names)) < len(names):
             raise SceneError(f"choose at least one of {', '.join(known)}, each once.")
-        return PreparedScene(
-            self.scene, [known[n] for n in names], cache_bytes=self.cache_bytes, classes=self.classes
-        )
+        return PreparedScene(self.scene, [known[n] for n in names], cache_bytes=self.cache_bytes, classes=self.classes)
 
     def state(self) -> dict[str, Any]:
         """JSON-able: everything needed to prepare the same or another scene alike."""
@@ -222,10 +220,14 @@ class PreparedScene:
         where = f"{scene.labels_source} does not fit the checkpoint of scene {state.get('scene')!r}"
         if state.get("version") != STATE_VERSION:
             raise StateError(
-                f"the checkpoint's data state has version {state.get('version')!r}, this program writes {STATE_VERSION}; "
-                "use the release that wrote it, or train again."
+                f"the checkpoint's data state has version {state.get('version')!r}, this program writes "
+                f"{STATE_VERSION}; use the release that wrote it, or train again."
             )
-        normalisers = [Normaliser.from_state(entry) for entry in state["modalities"]]
+        try:
+            normalisers = [Normaliser.from_state(entry) for entry in state["modalities"]]
+            classes = [ClassInfo(c["code"], c["name"], tuple(c["colour"])) for c in state["classes"]]
+        except (KeyError, TypeError) as error:
+            raise StateError(f"the checkpoint's data state is damaged ({error!r}); train again.") from None
         present = {m.name: m for m in scene.modalities}
         for normaliser in normalisers:
             if normaliser.name not in present:
@@ -233,17 +235,18 @@ class PreparedScene:
             bands = present[normaliser.name].bands
             if len(bands) != len(normaliser.bands):
                 raise StateError(
-                    f"{where}: modality {normaliser.name!r} has {len(bands)} bands, the checkpoint {len(normaliser.bands)}."
+                    f"{where}: modality {normaliser.name!r} has {len(bands)} bands, the checkpoint "
+                    f"{len(normaliser.bands)}."
                 )
             if bands != normaliser.bands:
                 first = next(i for i, (a, b) in enumerate(zip(bands, normaliser.bands, strict=True)) if a != b)
                 warnings.warn(
-                    f"{scene.labels_source}: band {first + 1} of modality {normaliser.name!r} is called {bands[first]!r} here, "
-                    f"{normaliser.bands[first]!r} in the checkpoint; check that the order is the same.",
+                    f"{scene.labels_source}: band {first + 1} of modality {normaliser.name!r} is called "
+                    f"{bands[first]!r} here, {normaliser.bands[first]!r} in the checkpoint; check that the order is "
+                    "the same.",
                     DataWarning,
                     stacklevel=2,
                 )
-        classes = [ClassInfo(c["code"], c["name"], tuple(c["colour"])) for c in state["classes"]]
         if scene.classes and [c.code for c in scene.classes] != [c.code for c in classes]:
             raise StateError(
                 f"{where}: its class codes are {', '.join(str(c.code) for c in scene.classes)}, the checkpoint's "
