@@ -35,14 +35,15 @@ def prepare(
     if not chosen:
         raise SceneError(f"{scene.labels_source}: choose at least one modality.")
     region = split.train_region & scene.valid()
-    return PreparedScene(scene, [fit_normaliser(scene, m, region) for m in chosen], cache_bytes=cache_bytes)
+    normalisers = [fit_normaliser(scene, m, region) for m in chosen]
+    return PreparedScene(scene, normalisers, cache_bytes=cache_bytes, split=split)
 
 
 class PreparedScene:
     """Normalised view of a scene.
 
     Attributes: ``groups`` channels per modality, ``modality_names``, ``channels`` their sum, ``height``, ``width``,
-    ``classes``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality of the scene
+    ``classes``, ``split``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality of the scene
     has no value (selecting modalities does not change it: runs on fewer of them are scored on the same pixels).
     Missing values read as 0. Reading is safe from several threads.
     """
@@ -54,8 +55,10 @@ class PreparedScene:
         *,
         cache_bytes: int = CACHE_BYTES,
         classes: Sequence[ClassInfo] | None = None,
+        split: Split | None = None,
     ) -> None:
         self.scene = scene
+        self.split = split
         self.normalisers = list(normalisers)
         self.groups = tuple(n.channels for n in self.normalisers)
         self.modality_names = tuple(n.name for n in self.normalisers)
@@ -212,7 +215,7 @@ class PreparedScene:
     def from_state(
         cls, scene: Scene, split: Split | None, state: dict[str, Any], *, cache_bytes: int = CACHE_BYTES
     ) -> PreparedScene:
-        """Prepare ``scene`` with the stored normalisation; ``split`` is not needed and only kept for symmetry.
+        """Prepare ``scene`` with the stored normalisation; ``split`` (None at prediction) is kept as it is.
 
         The scene may have another size, and modalities the state does not know are left aside.
         Raises StateError naming the modality, the number of bands or the class that differs.
@@ -252,7 +255,7 @@ class PreparedScene:
                 f"{where}: its class codes are {', '.join(str(c.code) for c in scene.classes)}, the checkpoint's "
                 f"{', '.join(str(c.code) for c in classes)}; list the same classes in [labels], or leave [labels] out."
             )
-        return cls(scene, normalisers, cache_bytes=cache_bytes, classes=classes)
+        return cls(scene, normalisers, cache_bytes=cache_bytes, classes=classes, split=split)
 
 
 def mirror(index: torch.Tensor, size: int) -> torch.Tensor:
