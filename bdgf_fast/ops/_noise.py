@@ -82,7 +82,7 @@ def timesteps(t: Any, like: Tensor, count: int, name: str = "t") -> Tensor:
     return tables.steps(t, like)
 
 
-def check_range(t: Tensor, count: int) -> None:
+def check_range(t: Tensor, count: int, name: str = "t") -> None:
     """Raise on the CPU when a timestep is out of range; elsewhere its sample becomes NaN, without waiting for it.
 
     Traced code cannot look at values: CPU launchers call this, and the public functions do before plain functions.
@@ -91,7 +91,7 @@ def check_range(t: Tensor, count: int) -> None:
         return
     low, high = t.min().item(), t.max().item()
     if low < 0 or high >= count:
-        raise ValueError(f"t has {low if low < 0 else high}; it takes 0 to {count - 1}")
+        raise ValueError(f"{name} has {low if low < 0 else high}; it takes 0 to {count - 1}")
 
 
 def length(schedule: Any) -> int:
