@@ -64,8 +64,13 @@ def address(
     else:
         if len(shape) != 4:
             raise ValueError(f"origin is given for {len(shape)} dimensions; it takes (batch, C, H, W)")
-        if not isinstance(extent, (tuple, list)) or len(extent) != 2 or min(extent) < 1:
+        if not isinstance(extent, (tuple, list)) or len(extent) != 2:
             raise ValueError(f"extent is {extent!r}; with origin it takes the scene's (height, width)")
+        if extent[0] < max(shape[2], 1) or extent[1] < max(shape[3], 1):
+            raise ValueError(f"extent is {tuple(extent)}; it takes at least the tile's {tuple(shape[2:])}")
+        origin = origin.contiguous()
+    if sample_ids is not None:
+        sample_ids = sample_ids.contiguous()
     return (seed_at, sample_ids, stream_at, origin), (seed, stream, extent[0], extent[1])
 
 

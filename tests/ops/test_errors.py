@@ -141,6 +141,7 @@ BAD = [
     (normal, {"sample_ids": torch.arange(2.0)}, T, "sample_ids is torch.float32; it takes torch.int64"),
     (normal, {"origin": torch.zeros(2, 2).long()}, V, "extent is None; with origin it takes"),
     (normal, {"origin": I64, "extent": (9, 9)}, V, r"origin has shape \(2,\); it takes \(batch, 2\)"),
+    (normal, {"origin": torch.zeros(2, 2).long(), "extent": (9, 3)}, V, r"extent is \(9, 3\); .* tile's \(4, 4\)"),
     (normal, {"extent": (9, 9)}, V, "extent is given without origin"),
     (normal, {"shape": (2, 3), "origin": torch.zeros(2, 2).long(), "extent": (9, 9)}, V, "origin is given for 2 dim"),
     (noising, {"x0": R(2)}, V, r"x0 has shape \(2,\); it takes \(batch, C, ...\)"),

@@ -32,7 +32,7 @@ def test_known_answers(counter, key, words):
     assert tuple(w.item() for w in found) == words
 
 
-def normal_of(seed, stream, sample, element, purpose="target"):
+def normal_of(seed, stream, sample, element, purpose="target_noise"):
     """One normal from Python integers and math."""
     key = (seed ^ (0x9E3779B97F4A7C15 * PURPOSES[purpose])) % 2**64
     block = (element >> 2) % 2**64
@@ -45,7 +45,7 @@ def normal_of(seed, stream, sample, element, purpose="target"):
     return radius * math.sin(angle) if element % 2 else radius * math.cos(angle) * (-1.0 if w0 % 2 else 1.0)
 
 
-@pytest.mark.parametrize("purpose", ["target", "mask_fill", "sampler"])
+@pytest.mark.parametrize("purpose", ["target_noise", "mask_fill", "sampler"])
 def test_normals_by_hand(purpose):
     seed, stream, ids = -5, 2**32 + 9, torch.tensor([3, -1, 2**33 + 7])
     found = reference.philox_normal((3, 2, 7), seed, sample_ids=ids, stream=stream, purpose=purpose)
@@ -87,7 +87,7 @@ def test_seeds_streams_samples_and_purposes_are_apart():
 
     base = draw()
     others = [draw(4), draw(3 + 2**32), draw(stream=1), draw(sample_ids=torch.tensor([2, 3]))]
-    others += [draw(purpose=p) for p in PURPOSES if p != "target"]
+    others += [draw(purpose=p) for p in PURPOSES if p != "target_noise"]
     for i, x in enumerate([base, *others]):
         for y in others[i:]:
             assert not torch.equal(x, y)
