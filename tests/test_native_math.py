@@ -44,7 +44,7 @@ def samples(function):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
-    ("function", "bound"), [("exp", 2), ("exp2", 2), ("log", 2), ("softplus", 4), ("sigmoid", 3), ("silu", 4)]
+    ("function", "bound"), [("exp", 2.5), ("exp2", 2.5), ("log", 2), ("softplus", 4), ("sigmoid", 4), ("silu", 4)]
 )
 def test_error_in_ulps(function, bound, level):
     x = samples(function)
@@ -56,12 +56,14 @@ def test_error_in_ulps(function, bound, level):
 @pytest.mark.parametrize("function", ["exp", "exp2"])
 def test_exp_at_the_edges(function, level):
     inf, nan = np.inf, np.nan
-    x = np.array([0.0, -0.0, inf, -inf, nan, 1e30, -1e30, 3.4e38, -3.4e38, 89.0 * 1.5, -104.0 * 1.5, 1e-40, -1e-40], np.float32)
+    x = np.array(
+        [0.0, -0.0, inf, -inf, nan, 1e30, -1e30, 3.4e38, -3.4e38, 89.0 * 1.5, -104.0 * 1.5, 1e-40, -1e-40], np.float32
+    )
     want = [1, 1, inf, 0, nan, inf, 0, inf, 0, inf, 0, 1, 1]
     np.testing.assert_array_equal(run(function, x, level), np.array(want, np.float32))
     x = np.linspace(-103.9, -87.3, 4001) if function == "exp" else np.linspace(-149.4, -126, 4001)
-    x = x.astype(np.float32)  # subnormal results: right to a unit of the smallest number
-    assert np.abs(run(function, x, level) - EXACT[function](x.astype(np.float64))).max() <= 1.01 * 2.0**-149
+    x = x.astype(np.float32)  # subnormal results: right to two units of the smallest number
+    assert np.abs(run(function, x, level) - EXACT[function](x.astype(np.float64))).max() <= 2 * 2.0**-149
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -86,7 +88,9 @@ def test_softplus_is_torch_s(level):
 def test_sixteen_bits_round_as_torch_does(level, dtype):
     rng = np.random.default_rng(1)
     bits = rng.integers(0, 2**32, 200_000, dtype=np.uint64).astype(np.uint32)
-    ties = (rng.integers(0, 2**19, 100_000).astype(np.uint32) << 13) | (rng.integers(0, 3, 100_000).astype(np.uint32) << 11)
+    ties = (rng.integers(0, 2**19, 100_000).astype(np.uint32) << 13) | (
+        rng.integers(0, 3, 100_000).astype(np.uint32) << 11
+    )
     x = np.concatenate([bits, ties, np.array([0, 2**31, 0x7F800000, 0xFF800000, 0x477FEFFF, 0x477FF000], np.uint32)])
     x = x.view(np.float32)
     x = x[~np.isnan(x)]

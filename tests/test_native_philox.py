@@ -30,7 +30,12 @@ def words(block, sample, stream, key):
     k0, k1 = key & 0xFFFFFFFF, key >> 32
     for _ in range(10):
         p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0), p1 & mask, (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1), p0 & mask]
+        c = [
+            (p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0),
+            p1 & mask,
+            (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1),
+            p0 & mask,
+        ]
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return c
 
@@ -47,8 +52,15 @@ def box_muller(w0, w1):
     e = i >> 23
     f = (u.view(np.int32) - (e << 23)).view(f32) - f32(1)
     p = np.full_like(f, -0.17472130060195923)
-    for a in (0.2861863374710083, -0.2983667850494385, 0.3314060866832733, -0.3992404341697693, 0.5000352263450623,
-              -0.6666790246963501, 0.9999998211860657):
+    for a in (
+        0.2861863374710083,
+        -0.2983667850494385,
+        0.3314060866832733,
+        -0.3992404341697693,
+        0.5000352263450623,
+        -0.6666790246963501,
+        0.9999998211860657,
+    ):
         p = fma(p, f, f32(a))
     r = np.sqrt(fma(e.astype(f32), f32(-1.3862943649291992), fma(f * f, p, f * f32(-2))))
     x = w1.astype(np.uint32).view(np.int32).astype(f32) * f32(7.31459059988282e-10)
@@ -94,7 +106,9 @@ def test_bits_are_the_contract(level, shape):
     seed, stream = 0x0123456789ABCDEF, 0xFEDCBA98
     ids = torch.arange(shape[0]) * 7 + 2**32 + 5  # low 32 bits count
     got = fill(torch.empty(shape), seed, stream, ids).numpy().reshape(shape[0], -1)
-    want = oracle(np.arange(got.shape[1])[None] + 0 * got.astype(np.int64), (ids.numpy() & 0xFFFFFFFF)[:, None], stream, seed)
+    want = oracle(
+        np.arange(got.shape[1])[None] + 0 * got.astype(np.int64), (ids.numpy() & 0xFFFFFFFF)[:, None], stream, seed
+    )
     assert np.array_equal(got.view(np.int32), want.view(np.int32))
 
 
@@ -208,33 +222,49 @@ def test_empty(shape):
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
-        (dict(out=torch.empty(2, 3, dtype=torch.float64)), TypeError, "out has dtype float64; it takes float32, float16, bfloat16"),
-        (dict(out=torch.empty(4, 6).t()), ValueError, "out has strides .* must be contiguous"),
-        (dict(out=[1.0]), TypeError, "out must be a torch.Tensor, got list"),
-        (dict(out=torch.tensor(1.0)), ValueError, "the output has shape \\(\\); it takes 1 to 8 dimensions"),
-        (dict(out=torch.empty(2, 3, device="meta")), ValueError, "out is on a device|out has no plain memory"),
-        (dict(seed="x"), TypeError, "seed must be an int or a 0-d int64 tensor, got str"),
-        (dict(seed=1.5), TypeError, "seed must be an int or a 0-d int64 tensor, got float"),
-        (dict(seed=torch.tensor([1])), ValueError, "seed has shape \\(1,\\); expected \\(\\)"),
-        (dict(stream=torch.tensor(1, dtype=torch.int32)), TypeError, "stream has dtype int32; it takes int64"),
-        (dict(sample_ids=torch.zeros(3, dtype=torch.int64)), ValueError, "sample_ids has shape \\(3,\\); expected \\(2,\\)"),
-        (dict(sample_ids=torch.zeros(2)), TypeError, "sample_ids has dtype float32"),
-        (dict(origin=torch.zeros(2, 2, dtype=torch.int64)), ValueError, "the output \\(with origin\\) has shape"),
         (
-            dict(out=torch.empty(2, 1, 4, 4), origin=torch.zeros(2, 2, dtype=torch.int64), extent=(4, 3)),
+            {"out": torch.empty(2, 3, dtype=torch.float64)},
+            TypeError,
+            "out has dtype float64; it takes float32, float16, bfloat16",
+        ),
+        ({"out": torch.empty(4, 6).t()}, ValueError, "out has strides .* must be contiguous"),
+        ({"out": [1.0]}, TypeError, "out must be a torch.Tensor, got list"),
+        ({"out": torch.tensor(1.0)}, ValueError, "the output has shape \\(\\); it takes 1 to 8 dimensions"),
+        ({"out": torch.empty(2, 3, device="meta")}, ValueError, "out is on a device|out has no plain memory"),
+        ({"seed": "x"}, TypeError, "seed must be an int or a 0-d int64 tensor, got str"),
+        ({"seed": 1.5}, TypeError, "seed must be an int or a 0-d int64 tensor, got float"),
+        ({"seed": torch.tensor([1])}, ValueError, "seed has shape \\(1,\\); expected \\(\\)"),
+        ({"stream": torch.tensor(1, dtype=torch.int32)}, TypeError, "stream has dtype int32; it takes int64"),
+        (
+            {"sample_ids": torch.zeros(3, dtype=torch.int64)},
+            ValueError,
+            "sample_ids has shape \\(3,\\); expected \\(2,\\)",
+        ),
+        ({"sample_ids": torch.zeros(2)}, TypeError, "sample_ids has dtype float32"),
+        ({"origin": torch.zeros(2, 2, dtype=torch.int64)}, ValueError, "the output \\(with origin\\) has shape"),
+        (
+            {"out": torch.empty(2, 1, 4, 4), "origin": torch.zeros(2, 2, dtype=torch.int64), "extent": (4, 3)},
             ValueError,
             "extent is \\(4, 3\\), smaller than a tile",
         ),
         (
-            dict(out=torch.empty(2, 1, 4, 4), origin=torch.zeros(2, 2, dtype=torch.int64), extent=(2**40, 8)),
+            {"out": torch.empty(2, 1, 4, 4), "origin": torch.zeros(2, 2, dtype=torch.int64), "extent": (2**40, 8)},
             ValueError,
             "extent is too large",
         ),
-        (dict(purpose=7), ValueError, "purpose is not in the table"),
+        ({"purpose": 7}, ValueError, "purpose is not in the table"),
     ],
 )
 def test_bad_arguments_get_one_sentence(call, error, sentence):
-    call = dict(out=torch.empty(2, 3), seed=1, stream=0, sample_ids=None, origin=None, extent=(0, 0), purpose=0) | call
+    call = {
+        "out": torch.empty(2, 3),
+        "seed": 1,
+        "stream": 0,
+        "sample_ids": None,
+        "origin": None,
+        "extent": (0, 0),
+        "purpose": 0,
+    } | call
     extent = call.pop("extent")
     with pytest.raises(error, match=f"philox_normal: {sentence}"):
         C.philox_normal(**call, extent_h=extent[0], extent_w=extent[1], num_threads=1)

@@ -29,7 +29,7 @@ BDGF_INLINE Vf exp2_reduced(Vf r) {
 
 constexpr float kRoundMagic = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds |x| < 2^22 to an integer
 
-// 2^x. Error below 2 ulp wherever the result is normal.
+// 2^x. Error below 2.5 ulp wherever the result is normal.
 BDGF_INLINE Vf exp2(Vf x) {
 #if BDGF_LANES == 16
   // vreduceps gives x - round(x), and 0 for infinities, so no clamp is needed: scalef does the rest.
@@ -42,7 +42,7 @@ BDGF_INLINE Vf exp2(Vf x) {
 #endif
 }
 
-// e^x. Error below 2 ulp wherever the result is normal. exp2 of a pre-multiplied argument costs a third less.
+// e^x. Error below 2.5 ulp wherever the result is normal. exp2 of a pre-multiplied argument costs a third less.
 BDGF_INLINE Vf exp(Vf x) {
   x = max(splat(-104.5f), min(splat(89.5f), x));
   Vf n = madd(x, splat(1.44269504f), kRoundMagic) - kRoundMagic;
