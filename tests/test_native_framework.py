@@ -58,7 +58,8 @@ def test_missing_extension_names_the_fix(tmp_path):
     shutil.copytree(package, tmp_path / "bdgf_fast", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "sys.meta_path[:] = [f for f in sys.meta_path if 'ScikitBuild' not in type(f).__name__]\n"  # of an editable install
+        # not the finder of an editable install
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'ScikitBuild' not in type(f).__name__]\n"
         "from bdgf_fast import _native\nassert not _native.available()\nprint(_native.build_info()['reason'])"
     )
     done = python(code)
