@@ -199,7 +199,7 @@ class PreparedScene:
                 raise SceneError(f"{self.scene.labels_source} has no modality {name!r}; it has {', '.join(known)}.")
         if not names or len(set(names)) < len(names):
             raise SceneError(f"choose at least one of {', '.join(known)}, each once.")
-        return PreparedScene(self.scene, [known[n] for n in names], cache_bytes=self.cache_bytes, classes=self.classes)
+        return PreparedScene(self.scene, [known[n] for n in names], cache_bytes=self.cache_bytes, classes=self.classes, split=self.split)
 
     def state(self) -> dict[str, Any]:
         """JSON-able: everything needed to prepare the same or another scene alike."""
