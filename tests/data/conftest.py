@@ -12,7 +12,7 @@ CODES = (2, 5, 7)
 
 @pytest.fixture
 def arrays():
-    """Two modalities and a label map with codes 2, 5, 7 and 0 = unlabelled, in stripes so that splits find all classes."""
+    """Two modalities and a label map with codes 2, 5, 7 and 0 = unlabelled, in stripes: splits find all classes."""
     rng = np.random.default_rng(3)
     cube = rng.normal(100, 20, (5, H, W)).astype(np.float32)
     height = rng.normal(0, 1, (1, H, W)).astype(np.float32)

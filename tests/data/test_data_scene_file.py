@@ -216,11 +216,16 @@ def test_nodata_of_float32_lowest(write_toml, write_tif, arrays):
     assert np.isnan(scene.modalities[0].read(0, 1, 0, 1)).all()
 
 
+HSI = modality("x", "hsi.tif")
+GT = '[labels]\npath = "gt.tif"\n'
 BAD = [
-    ('colour = 3\n[[modality]]\nname = "x"\npath = "hsi.tif"', r"scene\.toml: unknown key 'colour'; known are name, modality"),
+    (
+        'colour = 3\n[[modality]]\nname = "x"\npath = "hsi.tif"',
+        r"scene\.toml: unknown key 'colour'; known are name, modality",
+    ),
     (modality("x", "hsi.tif", "band = [1]"), r"\[\[modality\]\] 'x': unknown key 'band'; known are .*bands"),
-    (modality("x", "hsi.tif") + '[labels]\nfile = "gt.tif"', r"\[labels\]: unknown key 'file'"),
-    (modality("x", "hsi.tif") + "[split]\nblocks = 3", r"\[split\]: unknown key 'blocks'; known are kind, block,"),
+    (HSI + '[labels]\nfile = "gt.tif"', r"\[labels\]: unknown key 'file'"),
+    (HSI + "[split]\nblocks = 3", r"\[split\]: unknown key 'blocks'; known are kind, block,"),
     ("name = ", r"not valid TOML"),
     ('name = "x"', r"at least one \[\[modality\]\] table"),
     ('[modality]\nname = "x"\npath = "hsi.tif"', r"double brackets"),
@@ -230,7 +235,7 @@ BAD = [
     (modality("x", "hsi.npy"), r"hsi\.npy has shape \(23, 31, 5\).*say layout"),
     ('[[modality]]\nname = "x"', r"give either path or files"),
     ('[[modality]]\npath = "hsi.tif"', r"give the modality a name"),
-    (modality("x", "hsi.tif") * 2, r"two modalities are called 'x'"),
+    (HSI * 2, r"two modalities are called 'x'"),
     (modality("x", "hsi.tif", "bands = [6]"), r"bands asks for 6, but there are bands 1 to 5"),
     (modality("x", "hsi.tif", "bands = [0]"), r"bands asks for 0"),
     (modality("x", "hsi.tif", 'bands = "1-9"'), r"bands asks for 1-9"),
@@ -245,29 +250,47 @@ BAD = [
     (modality("x", "broken.npy"), r"broken\.npy is not a readable \.npy"),
     (modality("x", "broken.mat"), r"broken\.mat is not a readable \.mat"),
     (modality("x", "v73.mat"), r"v73\.mat is a MATLAB v7\.3 \(HDF5\) file.*-v7.*\.npy"),
-    (modality("x", "hsi.mat", 'variable = "gt"'), r"hsi\.mat has no variable 'gt'; it holds data_HS_LR \(23 x 31 x 5"),
+    (
+        modality("x", "hsi.mat", 'variable = "gt"'),
+        r"hsi\.mat has no variable 'gt'; it holds data_HS_LR \(23 x 31 x 5",
+    ),
     (modality("x", "two.mat"), r"two\.mat holds a \(.*b \(.*; name one with variable"),
     (modality("x", "two.mat", 'variable = "s.q"'), r"'s\.q' stops at 'q'; there it has p"),
     (modality("x", "complex.npy"), r"complex\.npy holds complex64 values; real numbers"),
-    (modality("a", "hsi.tif") + modality("b", "small.tif"), r"small\.tif and .*hsi\.tif differ in size: 20 x 31 and 23 x 31"),
-    (modality("a", "hsi.tif") + modality("b", "odd.npy"), r"odd\.npy has shape \(9, 8, 7\).*23 x 31 pixels of .*hsi\.tif"),
-    (modality("a", "hsi.tif") + modality("b", "crs.tif"), r"crs\.tif and .*hsi\.tif differ in coordinate system: EPSG:32719"),
-    (modality("a", "hsi.tif") + modality("b", "moved.tif"), r"moved\.tif and .*hsi\.tif lie on different grids, up to 0\.5 pixels"),
+    (
+        modality("a", "hsi.tif") + modality("b", "small.tif"),
+        r"small\.tif and .*hsi\.tif differ in size: 20 x 31 and 23 x 31",
+    ),
+    (
+        modality("a", "hsi.tif") + modality("b", "odd.npy"),
+        r"odd\.npy has shape \(9, 8, 7\).*23 x 31 pixels of .*hsi\.tif",
+    ),
+    (
+        modality("a", "hsi.tif") + modality("b", "crs.tif"),
+        r"crs\.tif and .*hsi\.tif differ in coordinate system: EPSG:32719",
+    ),
+    (
+        modality("a", "hsi.tif") + modality("b", "moved.tif"),
+        r"moved\.tif and .*hsi\.tif lie on different grids, up to 0\.5 pixels",
+    ),
     (modality("a", "hsi.tif") + modality("b", "coarse.tif"), r"lie on different grids, up to 31 pixels"),
-    (modality("x", "hsi.tif") + '[labels]\npath = "gt.tif"\nclasses = { 2 = "a", 5 = "b" }', r"gt\.tif: label code 7 \(\d+ pixels\) has no class; add it to classes or to ignore"),
-    (modality("x", "hsi.tif") + '[labels]\npath = "hsi.tif"', r"hsi\.tif has 5 bands; a label map has one"),
-    (modality("x", "hsi.tif") + '[labels]\npath = "dsm.tif"', r"dsm\.tif is no label map: \d+ values are not whole numbers"),
-    (modality("x", "hsi.tif") + '[labels]\npath = "gt.tif"\nignore = [2, 5, 7]', r"no labelled pixel"),
-    (modality("x", "hsi.tif") + '[labels]\npath = "gt.tif"\nignore = 2', r"ignore is a list"),
-    (modality("x", "hsi.tif") + '[labels]\npath = "gt.tif"\nignore = [2]\nclasses = { 2 = "a" }', r"code 2 is both a class and in ignore"),
-    (modality("x", "hsi.tif") + '[labels]\npath = "gt.tif"\nclasses = { two = "a" }', r"classes has the key 'two'"),
-    (modality("x", "hsi.tif") + '[labels]\npath = "gt.tif"\ncolours = { 2 = "red" }', r"colour of code 2: 'red' is no colour"),
-    (modality("x", "hsi.tif") + '[labels]\npath = "gt.tif"\ncolours = { 3 = "#aabbcc" }', r"colour is given for code 3, which is no class"),
-    (modality("x", "hsi.tif") + '[labels]\ntrain = "gt.tif"', r"give path, or train and test"),
-    (modality("x", "hsi.tif") + '[split]\nkind = "random"', r"kind is 'random'; it can be blocks, given, per_class"),
-    (modality("x", "hsi.tif") + '[split]\nkind = "given"\nblock = 3', r"block goes with kind = \"blocks\""),
-    (modality("x", "hsi.tif") + '[split]\ngap = "big"', r"gap is 'big'; it is \"patch\""),
-    (modality("x", "hsi.tif") + '[split]\nblock = 1.5', r"block is 1\.5; it must be a whole number"),
+    (
+        HSI + GT + 'classes = { 2 = "a", 5 = "b" }',
+        r"gt\.tif: label code 7 \(\d+ pixels\) has no class; add it to classes or to ignore",
+    ),
+    (HSI + '[labels]\npath = "hsi.tif"', r"hsi\.tif has 5 bands; a label map has one"),
+    (HSI + '[labels]\npath = "dsm.tif"', r"dsm\.tif is no label map: \d+ values are not whole numbers"),
+    (HSI + GT + 'ignore = [2, 5, 7]', r"no labelled pixel"),
+    (HSI + GT + 'ignore = 2', r"ignore is a list"),
+    (HSI + GT + 'ignore = [2]\nclasses = { 2 = "a" }', r"code 2 is both a class and in ignore"),
+    (HSI + GT + 'classes = { two = "a" }', r"classes has the key 'two'"),
+    (HSI + GT + 'colours = { 2 = "red" }', r"colour of code 2: 'red' is no colour"),
+    (HSI + GT + 'colours = { 3 = "#aabbcc" }', r"colour is given for code 3, which is no class"),
+    (HSI + '[labels]\ntrain = "gt.tif"', r"give path, or train and test"),
+    (HSI + '[split]\nkind = "random"', r"kind is 'random'; it can be blocks, given, per_class"),
+    (HSI + '[split]\nkind = "given"\nblock = 3', r"block goes with kind = \"blocks\""),
+    (HSI + '[split]\ngap = "big"', r"gap is 'big'; it is \"patch\""),
+    (HSI + '[split]\nblock = 1.5', r"block is 1\.5; it must be a whole number"),
 ]  # fmt: skip
 
 
