@@ -180,9 +180,9 @@ def _same_grid(raster: Raster, reference: Raster) -> None:
         )
     if raster.transform is not None and reference.transform is not None:
         # Corners in pixels of the reference: shift, scale and rotation in one number.
-        to_pixel = ~reference.transform * raster.transform
-        corners = [(x, y) for x in (0, raster.width) for y in (0, raster.height)]
-        shift = max(max(abs(u - x), abs(v - y)) for x, y in corners for u, v in [to_pixel * (x, y)])
+        here, there = (np.array(t, float).reshape(3, 3) for t in (raster.transform, reference.transform))
+        corners = np.array([(x, y, 1) for x in (0, raster.width) for y in (0, raster.height)]).T
+        shift = np.abs(np.linalg.solve(there, here @ corners) - corners).max()
         if shift > GRID_TOLERANCE:
             raise SceneError(
                 f"{pair} lie on different grids, up to {shift:.4g} pixels apart (transforms "

@@ -10,8 +10,8 @@
 | meadow  | green                | medium               | ground        |
 
 Spectra miss roofs/asphalt and trees/crops/meadow, SAR misses water/asphalt and roofs/trees/crops, heights tell only
-high from low, and that against hills. Each pair of sensors leaves two classes mixed as well. Speckle blurs single SAR pixels:
-neighbourhoods have to be read.
+high from low, and that against hills. Each pair of sensors leaves two classes mixed as well, in part. Speckle blurs
+single SAR pixels: neighbourhoods have to be read.
 """
 
 from __future__ import annotations
