@@ -32,6 +32,7 @@ FILES = (
     "losses.png",
     "confusion.png",
     "checkpoints",
+    "single",
 )
 
 
