@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from bdgf_fast.config import Config
 from bdgf_fast.data import SplitSpec, make_split, prepare, scene_from_arrays
@@ -58,10 +57,3 @@ def config() -> Config:
         "model.groups=2", "model.stages=2", "train.epochs=2", "train.batch=16", "train.checkpoint_every=1", "predict.block=16",
         "predict.batch=64")
 
-
-@pytest.fixture(autouse=True)
-def few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
