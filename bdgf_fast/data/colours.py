@@ -32,9 +32,8 @@ def parse_colour(value: object) -> tuple[int, int, int]:
         text = value.removeprefix("#")
         if len(text) == 6 and all(c in "0123456789abcdefABCDEF" for c in text):
             return int(text[:2], 16), int(text[2:4], 16), int(text[4:], 16)
-    elif isinstance(value, Sequence) and len(value) == 3:
-        if all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in value):
-            return value[0], value[1], value[2]
+    elif isinstance(value, Sequence) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
+        return value[0], value[1], value[2]
     raise ValueError(f'{value!r} is no colour; write "#rrggbb" or [r, g, b] with 0 to 255')
 
 

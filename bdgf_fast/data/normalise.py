@@ -50,7 +50,8 @@ class Scaling:
 
 @dataclass
 class Normaliser:
-    """Bands of one modality to network channels: drop dead bands, scale, and, if asked, project by PCA and scale again."""
+    """Bands of one modality to network channels: drop dead bands, scale, and, if asked, project by PCA and scale "
+    "again."""
 
     name: str
     bands: list[str]
@@ -79,7 +80,11 @@ class Normaliser:
         """JSON-able."""
         pca = None
         if self.pca_components is not None:
-            pca = {"mean": self.pca_mean.tolist(), "components": self.pca_components.tolist(), **self.pca_scaling.state()}
+            pca = {
+                "mean": self.pca_mean.tolist(),
+                "components": self.pca_components.tolist(),
+                **self.pca_scaling.state(),
+            }
         return {"name": self.name, "bands": self.bands, "kept": self.kept, **self.scaling.state(), "pca": pca}
 
     @classmethod
@@ -114,14 +119,14 @@ def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Norm
     kept = np.flatnonzero(alive).tolist()
     if not kept:
         raise SceneError(
-            f"{modality.source}: every band of modality {modality.name!r} is constant on the training side; leave the modality "
-            "out or choose other training blocks."
+            f"{modality.source}: every band of modality {modality.name!r} is constant on the training side; leave "
+            "the modality out or choose other training blocks."
         )
     if len(kept) < len(alive):
         dead = [modality.bands[i] for i in np.flatnonzero(~alive)]
         warnings.warn(
-            f"{modality.source}: modality {modality.name!r} loses {len(dead)} band(s) that are constant on the training side: "
-            f"{', '.join(dead)}.",
+            f"{modality.source}: modality {modality.name!r} loses {len(dead)} band(s) that are constant on the "
+            f"training side: {', '.join(dead)}.",
             DataWarning,
             stacklevel=3,
         )
@@ -138,8 +143,8 @@ def _fit_pca(normaliser: Normaliser, modality: Modality, sample: np.ndarray) -> 
     limit = min(sample.shape)
     if modality.pca > limit:
         raise SceneError(
-            f"{modality.source}: pca = {modality.pca} for modality {modality.name!r}, but only {limit} components exist "
-            f"({len(sample)} varying bands, {sample.shape[1]} training pixels)."
+            f"{modality.source}: pca = {modality.pca} for modality {modality.name!r}, but only {limit} components "
+            f"exist ({len(sample)} varying bands, {sample.shape[1]} training pixels)."
         )
     scaled = normaliser.scaling.apply(sample[:, :, None])[:, :, 0]
     pca = decomposition.PCA(modality.pca, svd_solver="full" if scaled.shape[1] < 10_000 else "covariance_eigh")

@@ -35,15 +35,16 @@ def prepare(
     if not chosen:
         raise SceneError(f"{scene.labels_source}: choose at least one modality.")
     region = split.train_region & scene.valid()
-    return PreparedScene(scene, [fit_normaliser(scene, m, region) for m in chosen], cache_bytes=cache_bytes)
+    normalisers = [fit_normaliser(scene, m, region) for m in chosen]
+    return PreparedScene(scene, normalisers, cache_bytes=cache_bytes, split=split)
 
 
 class PreparedScene:
     """Normalised view of a scene.
 
     Attributes: ``groups`` channels per modality, ``modality_names``, ``channels`` their sum, ``height``, ``width``,
-    ``classes``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality of the scene has
-    no value (selecting modalities does not change it: runs on fewer of them are scored on the same pixels).
+    ``classes``, ``split``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality of the scene
+    has no value (selecting modalities does not change it: runs on fewer of them are scored on the same pixels).
     Missing values read as 0. Reading is safe from several threads.
     """
 
@@ -54,8 +55,10 @@ class PreparedScene:
         *,
         cache_bytes: int = CACHE_BYTES,
         classes: Sequence[ClassInfo] | None = None,
+        split: Split | None = None,
     ) -> None:
         self.scene = scene
+        self.split = split
         self.normalisers = list(normalisers)
         self.groups = tuple(n.channels for n in self.normalisers)
         self.modality_names = tuple(n.name for n in self.normalisers)
@@ -196,9 +199,7 @@ class PreparedScene:
                 raise SceneError(f"{self.scene.labels_source} has no modality {name!r}; it has {', '.join(known)}.")
         if not names or len(set(names)) < len(names):
             raise SceneError(f"choose at least one of {', '.join(known)}, each once.")
-        return PreparedScene(
-            self.scene, [known[n] for n in names], cache_bytes=self.cache_bytes, classes=self.classes
-        )
+        return PreparedScene(self.scene, [known[n] for n in names], cache_bytes=self.cache_bytes, classes=self.classes, split=self.split)
 
     def state(self) -> dict[str, Any]:
         """JSON-able: everything needed to prepare the same or another scene alike."""
@@ -214,7 +215,7 @@ class PreparedScene:
     def from_state(
         cls, scene: Scene, split: Split | None, state: dict[str, Any], *, cache_bytes: int = CACHE_BYTES
     ) -> PreparedScene:
-        """Prepare ``scene`` with the stored normalisation; ``split`` is not needed and only kept for symmetry.
+        """Prepare ``scene`` with the stored normalisation; ``split`` (None at prediction) is kept as it is.
 
         The scene may have another size, and modalities the state does not know are left aside.
         Raises StateError naming the modality, the number of bands or the class that differs.
@@ -222,10 +223,14 @@ class PreparedScene:
         where = f"{scene.labels_source} does not fit the checkpoint of scene {state.get('scene')!r}"
         if state.get("version") != STATE_VERSION:
             raise StateError(
-                f"the checkpoint's data state has version {state.get('version')!r}, this program writes {STATE_VERSION}; "
-                "use the release that wrote it, or train again."
+                f"the checkpoint's data state has version {state.get('version')!r}, this program writes "
+                f"{STATE_VERSION}; use the release that wrote it, or train again."
             )
-        normalisers = [Normaliser.from_state(entry) for entry in state["modalities"]]
+        try:
+            normalisers = [Normaliser.from_state(entry) for entry in state["modalities"]]
+            classes = [ClassInfo(c["code"], c["name"], tuple(c["colour"])) for c in state["classes"]]
+        except (KeyError, TypeError) as error:
+            raise StateError(f"the checkpoint's data state is damaged ({error!r}); train again.") from None
         present = {m.name: m for m in scene.modalities}
         for normaliser in normalisers:
             if normaliser.name not in present:
@@ -233,23 +238,24 @@ class PreparedScene:
             bands = present[normaliser.name].bands
             if len(bands) != len(normaliser.bands):
                 raise StateError(
-                    f"{where}: modality {normaliser.name!r} has {len(bands)} bands, the checkpoint {len(normaliser.bands)}."
+                    f"{where}: modality {normaliser.name!r} has {len(bands)} bands, the checkpoint "
+                    f"{len(normaliser.bands)}."
                 )
             if bands != normaliser.bands:
                 first = next(i for i, (a, b) in enumerate(zip(bands, normaliser.bands, strict=True)) if a != b)
                 warnings.warn(
-                    f"{scene.labels_source}: band {first + 1} of modality {normaliser.name!r} is called {bands[first]!r} here, "
-                    f"{normaliser.bands[first]!r} in the checkpoint; check that the order is the same.",
+                    f"{scene.labels_source}: band {first + 1} of modality {normaliser.name!r} is called "
+                    f"{bands[first]!r} here, {normaliser.bands[first]!r} in the checkpoint; check that the order is "
+                    "the same.",
                     DataWarning,
                     stacklevel=2,
                 )
-        classes = [ClassInfo(c["code"], c["name"], tuple(c["colour"])) for c in state["classes"]]
         if scene.classes and [c.code for c in scene.classes] != [c.code for c in classes]:
             raise StateError(
                 f"{where}: its class codes are {', '.join(str(c.code) for c in scene.classes)}, the checkpoint's "
                 f"{', '.join(str(c.code) for c in classes)}; list the same classes in [labels], or leave [labels] out."
             )
-        return cls(scene, normalisers, cache_bytes=cache_bytes, classes=classes)
+        return cls(scene, normalisers, cache_bytes=cache_bytes, classes=classes, split=split)
 
 
 def mirror(index: torch.Tensor, size: int) -> torch.Tensor:

@@ -79,7 +79,9 @@ def _as_stored(nodata: float | None, dtype: np.dtype) -> Any:
 
 def _check_dtype(dtype: np.dtype, source: str) -> None:
     if dtype.kind not in "biuf":
-        raise SceneError(f"{source} holds {dtype} values; real numbers are needed (take magnitude or dB of complex data).")
+        raise SceneError(
+            f"{source} holds {dtype} values; real numbers are needed (take magnitude or dB of complex data)."
+        )
 
 
 class ArrayRaster(Raster):
@@ -225,7 +227,7 @@ def _load_mat(path: Path, variable: str | None) -> np.ndarray:
         if variable is None:
             arrays = [n for n, shape, kind in listed if kind not in ("struct", "cell", "char") and np.prod(shape) > 1]
             if len(arrays) != 1:
-                raise SceneError(f"{path} holds {_listing(listed)}; name one with variable = \"...\".")
+                raise SceneError(f'{path} holds {_listing(listed)}; name one with variable = "...".')
             variable = arrays[0]
         name, steps = _steps(variable, path)
         if name not in [entry[0] for entry in listed]:
@@ -275,5 +277,7 @@ def find_file(path: Path, said_in: str) -> Path:
             data = path.with_suffix(suffix)
             if data.is_file():
                 return data
-        raise SceneError(f"{path} is an ENVI header, but its data file ({path.stem}, .dat, .img, ...) is not beside it.")
+        raise SceneError(
+            f"{path} is an ENVI header, but its data file ({path.stem}, .dat, .img, ...) is not beside it."
+        )
     return path

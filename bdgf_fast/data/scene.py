@@ -139,8 +139,9 @@ class Scene:
                     valid[y0:y1] &= whole
                 for index in np.flatnonzero(~seen):
                     raise SceneError(
-                        f"{modality.band_source(index)}: band {modality.bands[index]!r} of modality {modality.name!r} holds "
-                        "no value at all (nodata or NaN everywhere); leave it out with 'bands' or correct 'nodata'."
+                        f"{modality.band_source(index)}: band {modality.bands[index]!r} of modality "
+                        f"{modality.name!r} holds no value at all (nodata or NaN everywhere); leave it out with "
+                        "'bands' or correct 'nodata'."
                     )
                 if lost:
                     warnings.warn(
@@ -151,8 +152,8 @@ class Scene:
                     )
             if not valid.any():
                 raise SceneError(
-                    f"{self.labels_source}: no pixel has a value in every modality; check that the files cover the same "
-                    "ground and that 'nodata' is right."
+                    f"{self.labels_source}: no pixel has a value in every modality; check that the files cover the "
+                    "same ground and that 'nodata' is right."
                 )
             self._valid = valid
         return self._valid
@@ -197,7 +198,8 @@ def scene_from_arrays(
     ]:
         if tuple(shape) != (height, width):
             raise SceneError(
-                f"scene {name!r}: {key!r} is {' x '.join(map(str, shape))} pixels, {built[0].name!r} is {height} x {width}."
+                f"scene {name!r}: {key!r} is {' x '.join(map(str, shape))} pixels, {built[0].name!r} is {height} x "
+                f"{width}."
             )
     if labels is None:
         index, infos = np.full((height, width), -1, np.int16), []
@@ -242,7 +244,8 @@ def index_labels(
     for code, count in unknown:
         if code not in classes:
             raise SceneError(
-                f"{source}: label code {code} ({count} pixels) has no class; add it to classes or to ignore in [labels]."
+                f"{source}: label code {code} ({count} pixels) has no class; add it to classes or to ignore in "
+                "[labels]."
             )
     if not classes:
         raise SceneError(f"{source} holds no labelled pixel: only ignored codes occur.")
@@ -275,7 +278,8 @@ def as_codes(raw: np.ndarray, source: str, missing: np.ndarray | None = None) ->
         fractions = raw != np.round(raw)
         if fractions.any():
             raise SceneError(
-                f"{source} is no label map: {int(fractions.sum())} values are not whole numbers (such as {raw[fractions][0]:g})."
+                f"{source} is no label map: {int(fractions.sum())} values are not whole numbers (such as "
+                f"{raw[fractions][0]:g})."
             )
     codes = raw.astype(np.int64)
     codes[bad] = _MISSING

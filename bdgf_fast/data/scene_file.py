@@ -105,7 +105,9 @@ def _sources(path: Path, entries: list[dict[str, Any]], labels: dict[str, Any] |
             if array.ndim not in (2, 3):
                 raise SceneError(f"{source.label} has shape {array.shape}; bands need two or three dimensions.")
             if array.ndim == 2 or layout is not None:
-                source.raster = ArrayRaster(array, source.label, layout=layout if array.ndim == 3 else "hw", nodata=nodata)
+                source.raster = ArrayRaster(
+                    array, source.label, layout=layout if array.ndim == 3 else "hw", nodata=nodata
+                )
         sources[key] = source
 
     for i, entry in enumerate(entries, 1):
@@ -113,22 +115,23 @@ def _sources(path: Path, entries: list[dict[str, Any]], labels: dict[str, Any] |
         _keys(entry, MODALITY_KEYS, where)
         layout = _get(entry, "layout", str, where, None)
         if layout not in (None, "hwc", "chw"):
-            raise SceneError(f"{where}: layout is {layout!r}; it is \"hwc\" (rows, columns, bands) or \"chw\".")
+            raise SceneError(f'{where}: layout is {layout!r}; it is "hwc" (rows, columns, bands) or "chw".')
         for j, text in enumerate(_files(entry, where)):
             add(("modality", i, j), text, entry, where, layout)
     for key in ("path", *SIDES):
         if labels and key in labels:
             where = f"{path}, [labels]"
-            table = labels if key == "path" else {k: v for k, v in labels.items() if k == "nodata"}
-            text = _get(labels, key, str, where, None)
-            table = {**table, "variable": labels["variable"]} if _wants_variable(text, labels) else table
+            table = {k: v for k, v in labels.items() if k in ("nodata", "variable")}
+            text = labels[key]
+            if key != "path" and isinstance(text, dict):  # train = { path = "x.mat", variable = "tr" }
+                _keys(text, ("path", "variable"), f"{where}, {key}")
+                table, text = {**table, **text}, text.get("path")
+            elif key != "path":
+                table.pop("variable", None)
+            if not isinstance(text, str):
+                raise SceneError(f"{where}: {key} is {text!r}; it must be a file name.")
             add((key, 0, 0), text, table, where, None)
     return sources
-
-
-def _wants_variable(text: str, labels: dict[str, Any]) -> bool:
-    """Maps of a .mat share labels.variable unless each names its own as "file.mat:variable"."""
-    return "variable" in labels and text.lower().endswith(".mat")
 
 
 def _settle(sources: dict[Any, _Source]) -> Raster:
@@ -153,11 +156,11 @@ def _guess(source: _Source, size: tuple[int, int], reference: _Source) -> Raster
     shape = source.array.shape
     fits = [layout for layout, got in (("hwc", shape[:2]), ("chw", shape[1:])) if tuple(got) == size]
     if len(fits) == 2:
-        raise SceneError(f'{source.label}: shape {shape} fits as rows, columns, bands and as bands first; say layout.')
+        raise SceneError(f"{source.label}: shape {shape} fits as rows, columns, bands and as bands first; say layout.")
     if not fits:
         raise SceneError(
-            f"{source.label} has shape {shape}, in which no two neighbouring axes match the {size[0]} x {size[1]} pixels "
-            f"of {reference.raster.source}; all files must cover one grid."
+            f"{source.label} has shape {shape}, in which no two neighbouring axes match the {size[0]} x {size[1]} "
+            f"pixels of {reference.raster.source}; all files must cover one grid."
         )
     log.info("%s: shape %s read as layout %r, to match %s", source.label, shape, fits[0], reference.raster.source)
     return ArrayRaster(source.array, source.label, layout=fits[0], nodata=source.nodata)
@@ -167,23 +170,24 @@ def _same_grid(raster: Raster, reference: Raster) -> None:
     pair = f"{raster.source} and {reference.source}"
     if (raster.height, raster.width) != (reference.height, reference.width):
         raise SceneError(
-            f"{pair} differ in size: {raster.height} x {raster.width} and {reference.height} x {reference.width} pixels "
-            "(rows x columns); resample them to one grid, for example with gdalwarp."
+            f"{pair} differ in size: {raster.height} x {raster.width} and {reference.height} x {reference.width} "
+            "pixels (rows x columns); resample them to one grid, for example with gdalwarp."
         )
     if raster.crs is not None and reference.crs is not None and raster.crs != reference.crs:
         raise SceneError(
-            f"{pair} differ in coordinate system: {raster.crs.to_string()} and {reference.crs.to_string()}; reproject one, "
-            "for example with gdalwarp."
+            f"{pair} differ in coordinate system: {raster.crs.to_string()} and {reference.crs.to_string()}; "
+            "reproject one, for example with gdalwarp."
         )
     if raster.transform is not None and reference.transform is not None:
         # Corners in pixels of the reference: shift, scale and rotation in one number.
-        to_pixel = ~reference.transform * raster.transform
-        corners = [(x, y) for x in (0, raster.width) for y in (0, raster.height)]
-        shift = max(max(abs(u - x), abs(v - y)) for x, y in corners for u, v in [to_pixel * (x, y)])
+        here, there = (np.array(t, float).reshape(3, 3) for t in (raster.transform, reference.transform))
+        corners = np.array([(x, y, 1) for x in (0, raster.width) for y in (0, raster.height)]).T
+        shift = np.abs(np.linalg.solve(there, here @ corners) - corners).max()
         if shift > GRID_TOLERANCE:
             raise SceneError(
                 f"{pair} lie on different grids, up to {shift:.4g} pixels apart (transforms "
-                f"{tuple(raster.transform)[:6]} and {tuple(reference.transform)[:6]}); resample one, for example with gdalwarp."
+                f"{tuple(raster.transform)[:6]} and {tuple(reference.transform)[:6]}); resample one, for example "
+                "with gdalwarp."
             )
 
 
@@ -229,7 +233,7 @@ def _modality(path: Path, i: int, entry: dict[str, Any], sources: dict[Any, _Sou
         rgb = tuple(b - 1 for b in rgb)
     name = _get(entry, "name", str, where, None)
     if not name:
-        raise SceneError(f"{where}: give the modality a name, such as name = \"sar\".")
+        raise SceneError(f'{where}: give the modality a name, such as name = "sar".')
     return Modality(name, parts, list(bands), pca, rgb)
 
 
@@ -306,8 +310,8 @@ def _labels(
         if clash.any() and not ("path" in table and own.size == 1):
             y, x = np.argwhere(clash)[0]
             raise SceneError(
-                f"{sources[side, 0, 0].raster.source} contradicts the other label maps at {int(clash.sum())} pixels (first at row "
-                f"{y}, column {x}: {values[y, x]} and {merged[y, x]}); correct one of them."
+                f"{sources[side, 0, 0].raster.source} contradicts the other label maps at {int(clash.sum())} pixels "
+                f"(first at row {y}, column {x}: {values[y, x]} and {merged[y, x]}); correct one of them."
             )
     index, infos = index_labels(merged, source, classes=classes, ignore=ignore, colours=colours)
     return index, infos, given
@@ -318,13 +322,15 @@ def _by_code(table: dict[str, Any], key: str, where: str) -> dict[int, Any] | No
     if value is None:
         return None
     if not isinstance(value, dict) or not value:
-        raise SceneError(f"{where}: {key} is a table such as {{ 1 = \"...\", 2 = \"...\" }}.")
+        raise SceneError(f'{where}: {key} is a table such as {{ 1 = "...", 2 = "..." }}.')
     result = {}
     for code, entry in value.items():
         try:
             result[int(code)] = entry
         except ValueError:
-            raise SceneError(f"{where}: {key} has the key {code!r}; keys are the whole numbers in the label map.") from None
+            raise SceneError(
+                f"{where}: {key} has the key {code!r}; keys are the whole numbers in the label map."
+            ) from None
     return result
 
 
@@ -338,10 +344,10 @@ def _split(path: Path, table: dict[str, Any] | None, given: dict[str, np.ndarray
     if kind != "blocks":
         for key in ("block", "train_fraction", "val_blocks"):
             if key in table:
-                raise SceneError(f"{where}: {key} goes with kind = \"blocks\", not with {kind!r}.")
+                raise SceneError(f'{where}: {key} goes with kind = "blocks", not with {kind!r}.')
     gap = table.get("gap")
     if gap is not None and gap != "patch" and not (type(gap) is int and gap >= 0):
-        raise SceneError(f"{where}: gap is {gap!r}; it is \"patch\" (the patch radius) or a number of pixels.")
+        raise SceneError(f'{where}: gap is {gap!r}; it is "patch" (the patch radius) or a number of pixels.')
     val = table.get("val_blocks", 0.0)
     if isinstance(val, bool):
         val = DEFAULT_VAL_BLOCKS if val else 0.0

@@ -46,15 +46,16 @@ def make_split(scene: Scene, patch: int = 11, seed: int = 0, spec: SplitSpec | N
 
     Only pixels with a value in every modality take part.
 
-    * ``blocks``: the scene is cut into ceil(H / block) x ceil(W / block) blocks, numbered row by row (blocks at the right
-      and lower edge may be smaller). The first floor(train_fraction * blocks) of ``default_rng(seed).permutation(blocks)``
-      are training blocks. With ``val_blocks`` = f the last floor(f * training blocks), at least one, of these become
-      validation blocks. Test pixels lie more than ``gap`` pixels (Chebyshev) from every training and validation block,
-      validation pixels from every training block. ``gap`` "patch" is patch // 2.
-    * ``given``: the scene's own train and test maps (and val map, if any). ``gap`` defaults to 0, because the published
-      splits have none.
-    * ``per_class``: ``per_class`` random pixels of each class for training, the others for testing. Patches of the two sides
-      overlap, which flatters every method; kept because much of the literature does it. ``gap`` defaults to 0.
+    * ``blocks``: the scene is cut into ceil(H / block) x ceil(W / block) blocks, numbered row by row (blocks at the
+      right and lower edge may be smaller). The first floor(train_fraction * blocks) of
+      ``default_rng(seed).permutation(blocks)`` are training blocks. With ``val_blocks`` = f the last
+      floor(f * training blocks), at least one, of these become validation blocks. Test pixels lie more than ``gap``
+      pixels (Chebyshev) from every training and validation block, validation pixels from every training block.
+      ``gap`` "patch", the default, is patch // 2.
+    * ``given``: the scene's own train and test maps (and val map, if any). A pixel on several sides stays on the first
+      of train, val, test. ``gap`` defaults to 0, because the published splits have none.
+    * ``per_class``: ``per_class`` random pixels of each class for training, the others for testing. Patches of the two
+      sides overlap, which flatters every method; kept because much of the literature does it. ``gap`` defaults to 0.
 
     Up to ``per_class`` training pixels a class are kept: classes in ascending code, one generator
     ``default_rng(seed + 1)`` permuting each class's candidates in row-major order.
@@ -80,7 +81,7 @@ def make_split(scene: Scene, patch: int = 11, seed: int = 0, spec: SplitSpec | N
     else:
         if spec.kind == "given":
             candidates, rest = labelled & scene.given["train"], labelled & scene.given["test"]
-            val = labelled & scene.given["val"] if "val" in scene.given else np.zeros(shape, bool)
+            val = labelled & scene.given.get("val", np.zeros(shape, bool)) & ~candidates
         else:
             candidates = rest = labelled
             val = np.zeros(shape, bool)
@@ -131,17 +132,19 @@ def _check(spec: SplitSpec, scene: Scene) -> None:
         if not 0 < spec.train_fraction < 1:
             raise SplitError(f"{where}: train_fraction is {spec.train_fraction}; it lies between 0 and 1.")
         if not 0 <= spec.val_blocks < 1:
-            raise SplitError(f"{where}: val_blocks is {spec.val_blocks}; it is a fraction of the training blocks below 1.")
+            raise SplitError(
+                f"{where}: val_blocks is {spec.val_blocks}; it is a fraction of the training blocks below 1."
+            )
     elif spec.val_blocks:
-        raise SplitError(f"{where}: val_blocks goes with kind = \"blocks\"; for \"given\" name a val map in [labels].")
+        raise SplitError(f'{where}: val_blocks goes with kind = "blocks"; for "given" name a val map in [labels].')
     if spec.kind == "given" and not {"train", "test"} <= set(scene.given):
-        raise SplitError(f"{where}: kind = \"given\" needs a train and a test map in [labels].")
+        raise SplitError(f'{where}: kind = "given" needs a train and a test map in [labels].')
     if spec.kind == "per_class" and spec.per_class is None:
-        raise SplitError(f"{where}: kind = \"per_class\" needs per_class, the number of training pixels a class.")
+        raise SplitError(f'{where}: kind = "per_class" needs per_class, the number of training pixels a class.')
     if spec.per_class is not None and spec.per_class < 1:
         raise SplitError(f"{where}: per_class is {spec.per_class}; it is at least 1.")
     if not (spec.gap is None or spec.gap == "patch" or (isinstance(spec.gap, int) and spec.gap >= 0)):
-        raise SplitError(f"{where}: gap is {spec.gap!r}; it is \"patch\" (the patch radius) or a number of pixels.")
+        raise SplitError(f'{where}: gap is {spec.gap!r}; it is "patch" (the patch radius) or a number of pixels.')
 
 
 def _gap(spec: SplitSpec, patch: int) -> int:
@@ -150,9 +153,7 @@ def _gap(spec: SplitSpec, patch: int) -> int:
     return patch // 2 if spec.gap == "patch" else int(spec.gap)
 
 
-def _block_regions(
-    shape: tuple[int, int], spec: SplitSpec, seed: int, scene: Scene
-) -> tuple[np.ndarray, np.ndarray]:
+def _block_regions(shape: tuple[int, int], spec: SplitSpec, seed: int, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of the training and of the validation blocks, bool (H, W) each."""
     down, across = (math.ceil(size / spec.block) for size in shape)
     total = down * across
@@ -162,8 +163,8 @@ def _block_regions(
     held = max(1, math.floor(spec.val_blocks * count + 1e-9)) if spec.val_blocks else 0
     if count - held < 1 or count == total:
         raise SplitError(
-            f"{scene.labels_source}, [split]: {shape[0]} x {shape[1]} pixels make {total} blocks of {spec.block}, of which "
-            f"{count - held} would train and {total - count} test; use smaller blocks or another train_fraction."
+            f"{scene.labels_source}, [split]: {shape[0]} x {shape[1]} pixels make {total} blocks of {spec.block}, of "
+            f"which {count - held} would train and {total - count} test; use smaller blocks or another train_fraction."
         )
     train, val = order[: count - held], order[count - held :]
 
@@ -216,12 +217,16 @@ def _notes(split: Split, scene: Scene, spec: SplitSpec, patch: int) -> None:
         absent = [n for n, c in zip(names, split.counts[side], strict=True) if c == 0]
         if absent:
             add(f"no {'validation' if side == 'val' else side} pixel of class {', '.join(absent)}.", warn=True)
+    if spec.kind == "given":
+        both = int((scene.given["train"] & scene.given["test"]).sum())
+        if both:
+            add(f"{both} pixels stand in the train and in the test map; those trained on are not scored.", warn=True)
     if spec.kind != "blocks" and split.gap < patch // 2 and len(split.test):
         rows, cols = split.test.numpy().T
         near = int(split.train_region[rows, cols].sum())
         add(
-            f"{near} of {len(split.test)} test pixels lie within the patch radius ({patch // 2} px) of a training pixel; "
-            "their patches overlap and the scores are optimistic.",
+            f"{near} of {len(split.test)} test pixels lie within the patch radius ({patch // 2} px) of a training "
+            "pixel; their patches overlap and the scores are optimistic.",
             warn=spec.kind == "per_class",
         )
     if spec.kind == "blocks" and split.gap < patch // 2:

@@ -9,15 +9,12 @@
 | crops   | green                | bright               | ground        |
 | meadow  | green                | medium               | ground        |
 
-Spectra miss roofs/asphalt and trees/crops/meadow, SAR misses water/asphalt and roofs/trees/crops, heights tell only high from
-low, and that against hills of their own size. Each pair of sensors leaves two classes mixed as well. Speckle makes single SAR
-pixels nearly useless: neighbourhoods have to be read.
+Spectra miss roofs/asphalt and trees/crops/meadow, SAR misses water/asphalt and roofs/trees/crops, heights tell only
+high from low, and that against hills. Each pair of sensors leaves two classes mixed as well, in part. Speckle blurs
+single SAR pixels: neighbourhoods have to be read.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,8 +26,8 @@ WATER, ASPHALT, ROOFS, TREES, CROPS, MEADOW = range(6)
 MIN_SIDE = 64
 
 # SAR backscatter (VV, VH) in dB before speckle, per class; object heights in metres (mean, spread between objects).
-_SAR = np.array([[-17.0, -24.0], [-16.0, -23.0], [-8.0, -15.0], [-8.5, -14.5], [-9.0, -15.0], [-12.0, -18.0]])
-_HEIGHT = np.array([[0.0, 0.0], [0.1, 0.05], [7.0, 2.0], [8.0, 2.5], [0.6, 0.3], [0.3, 0.2]])
+_SAR = np.array([[-17.0, -24.0], [-16.0, -23.0], [-8.0, -15.0], [-8.5, -14.5], [-9.0, -15.0], [-13.0, -19.0]])
+_HEIGHT = np.array([[0.0, 0.0], [0.1, 0.05], [8.0, 1.5], [9.0, 2.0], [0.6, 0.3], [0.3, 0.2]])
 
 
 def synthetic_scene(
@@ -50,7 +47,8 @@ def synthetic_scene(
         noise: factor on the spectral and height noise and on the speckle's spread; 0 gives a clean scene.
         split: rules other than blocks of 14 px with 30 % for training and 40 pixels a class.
 
-    Modalities: "spectral" (``bands``), "sar" (VV, VH in dB), "surface" (metres), float32, without nodata; every pixel labelled.
+    Modalities: "spectral" (``bands``), "sar" (VV, VH in dB), "surface" (metres), float32, without nodata; every pixel
+    has a label. Raises UserError for a size or number of bands that is too small.
     """
     height, width = size
     if min(size) < MIN_SIDE:
@@ -156,7 +154,7 @@ def _spectral(
 
     pure = _endmembers(bands)
     objects = parcel.max() + 1
-    # Abundances per object: the green classes share one range of leaf and soil, roofs and asphalt one of stone and tile.
+    # Abundances per object: the green classes share one range of leaf and soil, roofs and asphalt of stone and tile.
     soil = rng.uniform(0.05, 0.45, objects)[parcel] + 0.06 * rng.standard_normal(index.shape)
     tile = rng.uniform(0.0, 0.35, objects)[parcel] + 0.05 * rng.standard_normal(index.shape)
     tile += 0.10 * (index == ROOFS)
@@ -178,8 +176,8 @@ def _spectral(
 
 
 def _sar(rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, noise: float) -> np.ndarray:
-    level = _SAR[index].transpose(2, 0, 1) + 0.8 * rng.standard_normal(parcel.max() + 1)[parcel]
-    looks = 4.0
+    level = _SAR[index].transpose(2, 0, 1) + 1.2 * rng.standard_normal(parcel.max() + 1)[parcel]
+    looks = 9.0
     speckle = rng.gamma(looks, 1 / looks, level.shape)  # multi-look intensity: multiplicative, mean 1
     return (level + noise * 10 * np.log10(speckle)).astype(np.float32)
 
@@ -187,79 +185,10 @@ def _sar(rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, noise:
 def _surface(rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, noise: float) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
-    ground = 60 + 6 * _smooth(rng, index.shape, 11)
+    ground = 60 + 2.5 * _smooth(rng, index.shape, 16)
     mean, spread = _HEIGHT[index].transpose(2, 0, 1)
     objects = np.clip(mean + spread * rng.standard_normal(parcel.max() + 1)[parcel], 0, None)
     crowns = np.where(index == TREES, 1.2, 0.1) * rng.standard_normal(index.shape)
     return (ground + gaussian_filter(objects + crowns, 0.7) + noise * 0.3 * rng.standard_normal(index.shape)).astype(
         np.float32
     )[None]
-
-
-def write_scene(scene: Scene, folder: str | Path, *, crs: Any = "EPSG:32633", transform: Any = None) -> Path:
-    """Write a scene as GeoTIFFs and a scene.toml that reads back alike; returns the path of the scene.toml.
-
-    A scene without georeference is placed at (500000, 5500000) m in ``crs`` with 10 m pixels.
-    """
-    from bdgf_fast.data.export import write_raster
-    from bdgf_fast.data.readers import require
-
-    require("rasterio", str(folder))
-    from rasterio.transform import from_origin
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    crs = scene.crs or crs
-    transform = scene.transform or transform or from_origin(500_000, 5_500_000, 10, 10)
-    lines = [f"name = {_quote(scene.name)}"]
-    for modality in scene.modalities:
-        values = modality.read(0, scene.height, 0, scene.width)
-        nodata = float("nan") if np.isnan(values).any() else None
-        write_raster(folder / f"{modality.name}.tif", values, crs, transform, names=modality.bands, nodata=nodata)
-        lines += ["[[modality]]", f"name = {_quote(modality.name)}", f"path = {_quote(modality.name + '.tif')}"]
-        if modality.pca:
-            lines.append(f"pca = {modality.pca}")
-        if modality.rgb:
-            lines.append(f"rgb = [{', '.join(str(b + 1) for b in modality.rgb)}]")
-    if scene.classes:
-        code = np.array([c.code for c in scene.classes], np.int32)
-        # 0 means unlabelled; a class with that code needs another mark for pixels without label.
-        empty = 0 if 0 not in code else int(code.min()) - 1
-        labels = np.where(scene.labels < 0, empty, code[scene.labels])
-        write_raster(folder / "labels.tif", labels[None].astype(_smallest(labels)), crs, transform)
-        names = ", ".join(f"{c.code} = {_quote(c.name)}" for c in scene.classes)
-        colours = ", ".join(f'{c.code} = "#{c.colour[0]:02x}{c.colour[1]:02x}{c.colour[2]:02x}"' for c in scene.classes)
-        lines += ["[labels]", 'path = "labels.tif"', f"ignore = [{empty}]"]
-        lines += [f"classes = {{ {names} }}", f"colours = {{ {colours} }}"]
-        for side, mask in scene.given.items():
-            write_raster(folder / f"{side}.tif", mask[None].astype(np.uint8), crs, transform)
-            lines.append(f'{side} = "{side}.tif"')
-        lines += _split_lines(scene.split_spec)
-    path = folder / "scene.toml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def _split_lines(spec: SplitSpec) -> list[str]:
-    lines = ["[split]", f"kind = {_quote(spec.kind)}"]
-    if spec.kind == "blocks":
-        lines += [f"block = {spec.block}", f"train_fraction = {spec.train_fraction}"]
-        if spec.val_blocks:
-            lines.append(f"val_blocks = {spec.val_blocks}")
-    if spec.per_class is not None:
-        lines.append(f"per_class = {spec.per_class}")
-    if spec.gap is not None:
-        lines.append(f"gap = {_quote(spec.gap) if isinstance(spec.gap, str) else spec.gap}")
-    return lines
-
-
-def _quote(text: str) -> str:
-    import json
-
-    return json.dumps(text, ensure_ascii=False)  # TOML's basic strings take JSON's escapes
-
-
-def _smallest(values: np.ndarray) -> str:
-    if values.min() < 0:
-        return "int32" if values.max() > 32767 or values.min() < -32768 else "int16"
-    return "uint8" if values.max() <= 255 else "uint16" if values.max() <= 65535 else "int32"

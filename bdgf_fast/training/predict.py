@@ -28,10 +28,10 @@ class Prediction:
 
 def predict(
     network: GroupNetwork, features: FeatureSource | None, prepared: Any, config: Config, progress: Progress | None = None
-) -> Iterator[tuple[int, int, Tensor]]:
-    """Class probabilities of the whole scene: yields (y0, x0, float32 (K, h, w)) blocks in row-major order.
+) -> Iterator[tuple[int, int, Tensor, dict[str, Tensor]]]:
+    """The whole scene in row-major blocks: yields (y0, x0, class probabilities float32 (K, h, w), {branch: labels int64 (h, w)}).
 
-    Pixels that are not valid have probability 0 for every class. Memory is bounded by ``predict.block`` and ``predict.batch``.
+    Pixels that are not valid have probability 0 for every class, and label -1. Memory is bounded by ``predict.block`` and ``predict.batch``.
     """
     side = config.predict.block
     corners = [(y, x) for y in range(0, prepared.height, side) for x in range(0, prepared.width, side)]
@@ -40,10 +40,14 @@ def predict(
         h, w = min(side, prepared.height - y), min(side, prepared.width - x)
         inside = torch.as_tensor(prepared.valid)[y : y + h, x : x + w]
         block = torch.zeros(classes, h, w)
+        branches = {name: torch.full((h, w), -1) for name in network.kinds}
         rc = inside.nonzero() + torch.tensor([y, x])
         if len(rc):
-            block[:, inside] = _predict_block(network, features, prepared, config, rc, (y, x, h, w)).probabilities.T
-        yield y, x, block
+            part = _predict_block(network, features, prepared, config, rc, (y, x, h, w))
+            block[:, inside] = part.probabilities.T
+            for name, labels in part.labels.items():
+                branches[name][inside] = labels
+        yield y, x, block, branches
         if progress is not None:
             progress(done, len(corners), {})
 

@@ -8,7 +8,8 @@ from typing import Any
 import jinja2
 import matplotlib
 
-from .rundir import RunDirectory, read_json, replacing
+from ..data.export import atomic
+from .rundir import RunDirectory, read_json
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first: there may be no display)
@@ -95,7 +96,7 @@ def _losses(history: dict[str, Any], path: Path) -> None:
         axis.set_yscale("log")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    with replacing(path) as beside:
+    with atomic(path) as beside:
         figure.savefig(beside, dpi=130)
     plt.close(figure)
 
@@ -118,7 +119,7 @@ def _confusion(report: dict[str, Any], path: Path) -> None:
             colour = "white" if value > 0.55 else "black"
             axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axis, label="% of the label's test pixels", shrink=0.8)
-    with replacing(path) as beside:
+    with atomic(path) as beside:
         figure.savefig(beside, dpi=130)
     plt.close(figure)
 
@@ -137,5 +138,5 @@ def render(run: RunDirectory) -> None:
         modality_keys=list(next(iter(report["modalities"].values()), {})),
         config=json.dumps(report["config"], indent=1),
     )
-    with replacing(run / "report.html") as beside:
+    with atomic(run / "report.html") as beside:
         beside.write_text(page, encoding="utf-8")

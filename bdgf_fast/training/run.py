@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,8 +18,18 @@ from typing import Any
 import numpy as np
 
 from ..config import Config
-from ..data import PreparedScene, Scene, load_scene, make_split, prepare, synthetic_scene
-from ..data.export import ProbabilityWriter, write_map, write_png
+from ..data import (
+    MapWriter,
+    PreparedScene,
+    ProbabilityWriter,
+    Scene,
+    load_scene,
+    make_split,
+    prepare,
+    synthetic_scene,
+    write_png,
+)
+from ..data.export import atomic
 from ..diffusion.features import DiffusionFeatures
 from ..errors import UserError
 from .baselines import FEATURES, random_forest
@@ -130,7 +141,8 @@ class Run:
         with stage as progress:
             labels = self._predict_scene(prepared, target, progress)
             if own:
-                np.savez_compressed(self.directory.checkpoints / LABELS, **labels)
+                with atomic(self.directory.checkpoints / LABELS) as beside:
+                    np.savez_compressed(beside, **labels)
 
     def evaluate(self, baselines: dict[str, Any] | None = None) -> dict[str, Any]:
         """Accuracy on the test side and the report. Uses the predicted map where there is one, else predicts the test pixels."""
@@ -142,24 +154,24 @@ class Run:
     # --- parts ---
 
     def _predict_scene(self, prepared: PreparedScene, target: Path, progress: Callable) -> dict[str, np.ndarray]:
-        """Write the scene's rasters; returns the labels (class indices, 255 = none) of the fused prediction and of each branch."""
+        """Write the scene's rasters; returns the labels (class indices, -1 = none) of the fused prediction and of each branch."""
         network, features = self._network(prepared)
         scene, shape = prepared.scene, (prepared.height, prepared.width)
-        labels = {name: np.full(shape, 255, np.uint8) for name in ("fused", *network.kinds)}
-        codes = np.zeros(shape, np.uint8)
-        lookup = np.array([info.code for info in prepared.classes], np.uint8)
-        names = [info.name for info in prepared.classes]
-        with ProbabilityWriter(target / "probabilities.tif", names, *shape, crs=scene.crs, transform=scene.transform) as writer:
-            for y, x, probabilities, branches in predict(network, features, prepared, self.config, progress):
-                writer.write_block(y, x, probabilities.numpy())
-                window = np.s_[y : y + probabilities.shape[1], x : x + probabilities.shape[2]]
+        labels = {name: np.full(shape, -1, np.int16) for name in ("fused", *network.kinds)}
+        place = (shape, scene.crs, scene.transform)
+        with (ProbabilityWriter(target / "probabilities.tif", *place, [info.name for info in prepared.classes]) as probabilities,
+              MapWriter(target / "map.tif", *place, prepared.classes) as codes):
+            for y, x, block, branches in predict(network, features, prepared, self.config, progress):
+                window = np.s_[y : y + block.shape[1], x : x + block.shape[2]]
                 inside = prepared.valid[window].numpy()
-                fused = probabilities.argmax(0).numpy()
-                codes[window] = np.where(inside, lookup[fused], 0)
+                fused = np.where(inside, block.argmax(0).numpy(), -1)
+                probabilities.write_block(y, x, block.numpy())
+                codes.write_block(y, x, np.where(inside, codes.codes[fused], 0).astype(np.uint8))
                 for name, values in (("fused", fused), *((k, v.numpy()) for k, v in branches.items())):
-                    labels[name][window] = np.where(inside, values, 255)
-        write_map(target / "map.tif", codes, crs=scene.crs, transform=scene.transform, classes=prepared.classes)
-        write_png(target / "map.png", codes, prepared)
+                    labels[name][window] = values
+        if codes.note:
+            logging.getLogger(__name__).warning("%s: %s", target / "map.tif", codes.note)
+        write_png(target / "map.png", scene, labels["fused"], classes=prepared.classes, title=scene.name)
         return labels
 
     def _accuracy(self, progress: Callable) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def train(
             parts["loss"] = loss.detach()
             sums += torch.stack([parts.get(name, loss.new_zeros(())).double().cpu() for name in PARTS])
             if progress is not None:
-                progress(step + 1, steps, {"loss": float(loss)})
+                progress(step + 1, steps, {"loss": float(loss.detach())})
         log["step"].append((epoch + 1) * per_epoch)
         for name, value in zip(PARTS, (sums / per_epoch).tolist(), strict=True):
             log[name].append(value)
