@@ -6,8 +6,13 @@ from bdgf_fast.errors import UserError
 from bdgf_fast.training import checkpoint as ckpt
 from bdgf_fast.training.optimisation import Optimisation, warm_cosine
 
-TENSORS = {"a": torch.randn(3, 4), "b.c": torch.arange(5), "empty": torch.empty(0, 2), "scalar": torch.tensor(2.5),
-           "last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)}
+TENSORS = {
+    "a": torch.randn(3, 4),
+    "b.c": torch.arange(5),
+    "empty": torch.empty(0, 2),
+    "scalar": torch.tensor(2.5),
+    "last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+}
 
 
 def test_round_trip_leaves_no_other_file(tmp_path):
@@ -20,15 +25,22 @@ def test_round_trip_leaves_no_other_file(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
 
 
-@pytest.mark.parametrize("damage", ["truncate", "truncate_header", "empty", "text", "flip", "foreign", "kind", "missing"])
+@pytest.mark.parametrize(
+    "damage", ["truncate", "truncate_header", "empty", "text", "flip", "foreign", "kind", "missing"]
+)
 def test_damage_is_one_clear_sentence(tmp_path, damage):
     path = tmp_path / "x.safetensors"
     ckpt.save(path, "train", TENSORS, {})
     data = path.read_bytes()
     flipped = bytearray(data)
     flipped[-9] ^= 1
-    changes = {"truncate": data[:-10], "truncate_header": data[:20], "empty": b"", "text": b"not a checkpoint, but some text",
-               "flip": bytes(flipped)}
+    changes = {
+        "truncate": data[:-10],
+        "truncate_header": data[:20],
+        "empty": b"",
+        "text": b"not a checkpoint, but some text",
+        "flip": bytes(flipped),
+    }
     if damage in changes:
         path.write_bytes(changes[damage])
     elif damage == "foreign":

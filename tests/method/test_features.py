@@ -18,7 +18,9 @@ def denoiser(site, config):
 
 
 def fit(denoiser, site, config, **changes):
-    return DiffusionFeatures.fit(denoiser, site.prepared, config.override(*(f"features.{k}={v}" for k, v in changes.items())), 3)
+    return DiffusionFeatures.fit(
+        denoiser, site.prepared, config.override(*(f"features.{k}={v}" for k, v in changes.items())), 3
+    )
 
 
 @pytest.mark.parametrize("pca", ["joint", "level"])
@@ -73,7 +75,9 @@ def test_patches_blocks_and_restored_features(site, config, denoiser, mode, size
     if mode == "dense":
         before = size // 2
         r, c = rc[2].tolist()
-        torch.testing.assert_close(patches[0][2], features.tile(r - before, c - before, size, size)[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            patches[0][2], features.tile(r - before, c - before, size, size)[0], rtol=1e-4, atol=1e-5
+        )
         corner = features.tile(0, 0, 9, 9)[0]  # mirrored past the edge, as the bands are
         torch.testing.assert_close(patches[0][0][:, before - 1, before], corner[:, 1, 0], rtol=1e-4, atol=1e-5)
     else:

@@ -18,8 +18,14 @@ def equal(a, b) -> bool:
 @pytest.mark.parametrize("masking", ["none", "fixed", "adaptive"])
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
 def test_every_policy_and_prediction_runs_and_reports(site, config, masking, prediction):
-    config = config.override(f"pretrain.masking={masking}", f"pretrain.prediction={prediction}", "pretrain.steps=3",
-                             "pretrain.mask_fill=noise", "pretrain.schedule=cosine", "pretrain.min_snr_gamma=5")
+    config = config.override(
+        f"pretrain.masking={masking}",
+        f"pretrain.prediction={prediction}",
+        "pretrain.steps=3",
+        "pretrain.mask_fill=noise",
+        "pretrain.schedule=cosine",
+        "pretrain.min_snr_gamma=5",
+    )
     seen = []
     denoiser, history = pretrain(site.prepared, config, seed=1, progress=lambda *a: seen.append(a))
     assert [a[0] for a in seen] == [1, 2, 3] and all(np.isfinite(a[2]["loss"]) for a in seen)
@@ -48,7 +54,9 @@ def test_resume_gives_the_same_bits(site, config, tmp_path, steps):
     resumed, resumed_history = pretrain(site.prepared, config, seed=1, checkpoint=path, resume=True)
     assert equal(whole, resumed) and history == resumed_history
     assert equal(whole, load_denoiser(path))
-    again, again_history = pretrain(site.prepared, config, seed=1, checkpoint=path, resume=True)  # finished: nothing to do
+    again, again_history = pretrain(
+        site.prepared, config, seed=1, checkpoint=path, resume=True
+    )  # finished: nothing to do
     assert equal(whole, again) and again_history == history
     with pytest.raises(UserError, match="seed = 1, this run has 2"):
         pretrain(site.prepared, config, seed=2, checkpoint=path, resume=True)
@@ -72,8 +80,14 @@ def test_zero_steps_is_an_untrained_control(site, config, tmp_path):
 
 
 def test_hidden_modalities_are_inferred_on_held_out_squares(site, config):
-    config = config.override("pretrain.steps=250", "pretrain.batch=8", "pretrain.learning_rate=4e-3", "pretrain.ema=0.95",
-                             "pretrain.mask_every=50", "pretrain.mask_rate=0.35")
+    config = config.override(
+        "pretrain.steps=250",
+        "pretrain.batch=8",
+        "pretrain.learning_rate=4e-3",
+        "pretrain.ema=0.95",
+        "pretrain.mask_every=50",
+        "pretrain.mask_rate=0.35",
+    )
     _, history = pretrain(site.prepared, config, seed=0)
     for name, facts in history["modalities"].items():
         assert facts["visible_r2"] > 0.3, (name, facts)
@@ -90,7 +104,9 @@ def test_held_out_squares_are_never_touched(site, config):
     for h in sampler.holdouts:
         rows, columns = range(*h.rows.indices(sampler.size)), range(*h.columns.indices(sampler.size))
         assert len(rows) == len(columns) == sampler.size // 2
-        assert not seen[h.crop[0] + rows.start : h.crop[0] + rows.stop, h.crop[1] + columns.start : h.crop[1] + columns.stop].any()
+        assert not seen[
+            h.crop[0] + rows.start : h.crop[0] + rows.stop, h.crop[1] + columns.start : h.crop[1] + columns.stop
+        ].any()
 
 
 def test_region_train_keeps_centres_inside(site, config):
