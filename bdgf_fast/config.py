@@ -1,7 +1,8 @@
 """The whole configuration of a run, as nested dataclasses with documented defaults.
 
-Precedence (the application applies it): built-in defaults < ``Config.demo()`` or a TOML file < ``--set section.key=value``.
-Every unknown section or key and every value of the wrong type is a ``ValueError`` that names it and lists what exists.
+Precedence (the application applies it): built-in defaults < ``Config.demo()`` or a TOML file < ``--set
+section.key=value``. Every unknown section or key and every value of the wrong type is a ``ValueError`` that names it
+and lists what exists.
 """
 
 from __future__ import annotations
@@ -58,19 +59,21 @@ class PretrainConfig:
     ema: float = 0.99
     """Decay of the moving average of the weights; the average is what stage 2 uses. 0 switches it off."""
     region: str = "scene"
-    """Pixels the denoiser sees, never with labels: ``scene`` or ``train`` (crops whose centre lies in the training blocks)."""
+    """Pixels the denoiser sees, never with labels: ``scene`` or ``train`` (crops whose centre lies in the training
+    blocks)."""
     augment: bool = True
     """Rotations by 90 degrees and flips of the crops."""
     timesteps: int = 1000
     schedule: str = "linear"
     """Noise schedule: ``linear``, ``scaled_linear`` or ``cosine``."""
     prediction: str = "sample"
-    """What the U-Net predicts of a visible modality: ``sample`` (x0), ``epsilon`` or ``v_prediction``. For a hidden modality
-    it is x0 always."""
+    """What the U-Net predicts of a visible modality: ``sample`` (x0), ``epsilon`` or ``v_prediction``. For a hidden
+    modality it is x0 always."""
     min_snr_gamma: float = 0.0
     """Clip of the signal-to-noise weight of the loss; 0 = no such weight."""
     weights: str = "balanced"
-    """Weight of a modality's loss: ``balanced`` (1/M) or ``channels`` (C_m / sum C, what a plain mean over channels does)."""
+    """Weight of a modality's loss: ``balanced`` (1/M) or ``channels`` (C_m / sum C, what a plain mean over channels
+    does)."""
     masking: str = "adaptive"
     """Masking policy: ``none``, ``fixed`` (every modality at ``mask_rate``) or ``adaptive`` (by influence)."""
     mask_rate: float = 0.25
@@ -118,7 +121,8 @@ class FeaturesConfig:
     """Stage 2: features of the frozen denoiser."""
 
     mode: str = "dense"
-    """``dense`` (overlapping tiles of the scene, patches cropped from the maps) or ``patch`` (each patch through the U-Net)."""
+    """``dense`` (overlapping tiles of the scene, patches cropped from the maps) or ``patch`` (each patch through the
+    U-Net)."""
     timesteps: list[int] = field(default_factory=lambda: [10, 100, 300])
     """Diffusion steps whose features are concatenated."""
     levels: int = 3
@@ -126,12 +130,13 @@ class FeaturesConfig:
     channels: int = 48
     """Channels after the principal components."""
     pca: str = "joint"
-    """``joint``: one projection of all levels, the same guide for every stage. ``level``: one projection a level, the coarsest
-    level guides the first stage."""
+    """``joint``: one projection of all levels, the same guide for every stage. ``level``: one projection a level, the
+    coarsest level guides the first stage."""
     tile: int = 64
     """Side of a tile's core in pixels (a multiple of 2^(levels of the U-Net - 1))."""
     margin: int = 36
-    """Halo around the core in pixels; at least the receptive radius of the U-Net makes the result independent of the tiles."""
+    """Halo around the core in pixels; at least the receptive radius of the U-Net makes the result independent of the
+    tiles."""
     fit_pixels: int = 200_000
     """Training-side pixels the projection is fitted on, at most (by whole tiles)."""
 
@@ -171,8 +176,8 @@ class ModelConfig:
     dropout: float = 0.0
     """Dropout of the pooled feature."""
     fusion: str = "mean"
-    """Prediction: ``mean`` of the branches' probabilities, ``logits`` (softmax of the mean logits) or ``learned`` (softmax of the
-    mean logits, weighted by learned weights per branch)."""
+    """Prediction: ``mean`` of the branches' probabilities, ``logits`` (softmax of the mean logits) or ``learned``
+    (softmax of the mean logits, weighted by learned weights per branch)."""
 
     def check(self) -> None:
         guides = ("fusion", "gate", "channel_attention", "cross_attention", "none")
@@ -301,21 +306,37 @@ class Config:
                 value.check()
         bottom = 2 ** (len(self.pretrain.widths) - 1)
         if self.features.levels > len(self.pretrain.widths):
-            raise ValueError(f"features.levels is {self.features.levels}, but pretrain.widths has {len(self.pretrain.widths)}")
+            raise ValueError(
+                f"features.levels is {self.features.levels}, but pretrain.widths has {len(self.pretrain.widths)}"
+            )
         for name in ("tile", "margin"):
             if getattr(self.features, name) % bottom:
-                raise ValueError(f"features.{name} is {getattr(self.features, name)}; the U-Net of {len(self.pretrain.widths)} "
-                                 f"levels needs a multiple of {bottom}")
+                raise ValueError(
+                    f"features.{name} is {getattr(self.features, name)}; the U-Net of {len(self.pretrain.widths)} "
+                    f"levels needs a multiple of {bottom}"
+                )
         if max(self.features.timesteps) >= self.pretrain.timesteps:
-            raise ValueError(f"features.timesteps {self.features.timesteps} reach past pretrain.timesteps {self.pretrain.timesteps}")
+            raise ValueError(
+                f"features.timesteps {self.features.timesteps} reach past pretrain.timesteps {self.pretrain.timesteps}"
+            )
         return self
 
     @classmethod
     def demo(cls) -> Config:
         """A quick run of every stage, of a minute or less per pipeline on two cores."""
-        return cls().override("pretrain.steps=300", "pretrain.evaluate_every=100", "pretrain.checkpoint_every=100",
-                              "pretrain.learning_rate=2e-3", "pretrain.ema=0.98", "train.epochs=12", "train.learning_rate=3e-3",
-                              "train.ema=0.9", "model.state=4", "model.width=32", "features.channels=32")
+        return cls().override(
+            "pretrain.steps=300",
+            "pretrain.evaluate_every=100",
+            "pretrain.checkpoint_every=100",
+            "pretrain.learning_rate=2e-3",
+            "pretrain.ema=0.98",
+            "train.epochs=12",
+            "train.learning_rate=3e-3",
+            "train.ema=0.9",
+            "model.state=4",
+            "model.width=32",
+            "features.channels=32",
+        )
 
     def _assign(self, path: list[str], value: Any) -> None:
         owner: Any = self
@@ -326,7 +347,9 @@ class Config:
                 kind = "section or key" if depth == 0 else "key"
                 near = difflib.get_close_matches(name, names, 1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(f"unknown {kind} {where!r}{hint}; there are: {', '.join(names) or 'none below this one'}")
+                raise ValueError(
+                    f"unknown {kind} {where!r}{hint}; there are: {', '.join(names) or 'none below this one'}"
+                )
             if depth < len(path) - 1:
                 owner = getattr(owner, name)
         name = path[-1]

@@ -12,8 +12,18 @@ from torch import Tensor
 from ..config import PretrainConfig
 from ..errors import UserError
 
-DRAWS = {"crops": 1, "augmentation": 2, "timesteps": 3, "masks": 4, "influence": 5, "evaluation": 6, "weights": 7, "batches": 8,
-         "noise": 9, "features": 10}
+DRAWS = {
+    "crops": 1,
+    "augmentation": 2,
+    "timesteps": 3,
+    "masks": 4,
+    "influence": 5,
+    "evaluation": 6,
+    "weights": 7,
+    "batches": 8,
+    "noise": 9,
+    "features": 10,
+}
 
 
 def generator(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
@@ -35,9 +45,9 @@ class Holdout:
 class CropSampler:
     """Draws the upper left corners of training crops.
 
-    A crop's centre lies in a valid pixel and, for ``region="train"``, in the training region; at least half of its pixels are valid; and
-    it keeps clear of up to four squares of half a crop in the scene's corners, which are held out for the reported R^2 (fewer, or
-    none, where that would cost more than 40 % of the possible crops).
+    A crop's centre lies in a valid pixel and, for ``region="train"``, in the training region; at least half of its
+    pixels are valid; and it keeps clear of up to four squares of half a crop in the scene's corners, which are held
+    out for the reported R^2 (fewer, or none, where that would cost more than 40 % of the possible crops).
     """
 
     def __init__(self, prepared: Any, config: PretrainConfig, region: np.ndarray | None) -> None:
@@ -50,8 +60,10 @@ class CropSampler:
         centre = valid if region is None else valid & np.asarray(region, bool)
         allowed &= centre[size // 2 : size // 2 + allowed.shape[0], size // 2 : size // 2 + allowed.shape[1]]
         if not allowed.any():
-            raise UserError(f"no crop of {size} x {size} pixels has half of its pixels valid and its centre in the "
-                            f"{'scene' if region is None else 'training region'}; lower pretrain.crop (now {config.crop})")
+            raise UserError(
+                f"no crop of {size} x {size} pixels has half of its pixels valid and its centre in the "
+                f"{'scene' if region is None else 'training region'}; lower pretrain.crop (now {config.crop})"
+            )
         self.holdouts: list[Holdout] = []
         total, half = int(allowed.sum()), size // 2
         for bottom, right in ((0, 0), (1, 1), (0, 1), (1, 0)):

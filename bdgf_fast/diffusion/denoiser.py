@@ -46,31 +46,46 @@ class Denoiser:
 
     def describe(self) -> dict[str, Any]:
         """JSON-able facts from which ``restore`` builds the same denoiser around its weights."""
-        return {"groups": list(self.groups), "names": list(self.names), "widths": list(self.unet.widths),
-                "blocks": self.unet.blocks, "timesteps": self.timesteps, "schedule": self.schedule_name,
-                "prediction": self.prediction, "mask_fill": self.mask_fill}
+        return {
+            "groups": list(self.groups),
+            "names": list(self.names),
+            "widths": list(self.unet.widths),
+            "blocks": self.unet.blocks,
+            "timesteps": self.timesteps,
+            "schedule": self.schedule_name,
+            "prediction": self.prediction,
+            "mask_fill": self.mask_fill,
+        }
 
     @classmethod
     def restore(cls, facts: dict[str, Any], weights: dict[str, Tensor]) -> Denoiser:
         """Inverse of ``describe`` with the U-Net's ``state_dict``."""
         unet = DenoisingUNet(tuple(facts["groups"]), facts["widths"], facts["blocks"])
         unet.load_state_dict(weights)
-        return cls(unet, tuple(facts["names"]), facts["timesteps"], facts["schedule"], facts["prediction"], facts["mask_fill"])
+        return cls(
+            unet, tuple(facts["names"]), facts["timesteps"], facts["schedule"], facts["prediction"], facts["mask_fill"]
+        )
 
     def noisy(self, x0: Tensor, t: Tensor, seed: int, *, hidden: Tensor | None = None, **address: Any) -> Tensor:
-        """x_t of x0 (B, C, H, W) at t (B,); ``hidden`` (B, M) bool modalities are filled, not noised. ``address``: the noise's
-        ``sample_ids``, ``stream``, ``origin``, ``extent`` (see ``ops.q_sample``)."""
+        """x_t of x0 (B, C, H, W) at t (B,); ``hidden`` (B, M) bool modalities are filled, not noised. ``address``: the
+        noise's ``sample_ids``, ``stream``, ``origin``, ``extent`` (see ``ops.q_sample``)."""
         mask = None if hidden is None else channel_mask(hidden, self.groups)
         return q_sample(x0, t, self.schedule, seed, channel_mask=mask, mask_mode=self.mask_fill, **address)
 
     @torch.no_grad()
     def estimate_x0(self, noisy: Tensor, t: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """The estimate of x0 (B, C, H, W) for every modality, whatever the prediction type; a hidden one's is the output itself."""
+        """The estimate of x0 (B, C, H, W) for every modality, whatever the prediction type; a hidden one's is the
+        output itself."""
         out = self.unet(noisy, t, None if hidden is None else ~hidden)
         if self.prediction == "sample":
             return out
-        signal, noise = (table.to(out.device)[t][:, None, None, None] for table in
-                         (self.schedule.sqrt_alphas_cumprod, self.schedule.sqrt_one_minus_alphas_cumprod))
+        signal, noise = (
+            table.to(out.device)[t][:, None, None, None]
+            for table in (self.schedule.sqrt_alphas_cumprod, self.schedule.sqrt_one_minus_alphas_cumprod)
+        )
         estimate = (noisy - noise * out) / signal if self.prediction == "epsilon" else signal * noisy - noise * out
-        return estimate if hidden is None else torch.where(channel_mask(hidden, self.groups)[:, :, None, None], out, estimate)
-
+        return (
+            estimate
+            if hidden is None
+            else torch.where(channel_mask(hidden, self.groups)[:, :, None, None], out, estimate)
+        )

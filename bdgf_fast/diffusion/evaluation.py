@@ -22,9 +22,10 @@ BATCH = 8
 def evaluate_denoiser(denoiser: Denoiser, prepared: Any, sampler: CropSampler, seed: int) -> dict[str, Any]:
     """Figures on held-out squares, with the same crops, t and noise for every policy and at every call.
 
-    Returns ``visible_r2`` and ``hidden_r2`` (per modality; hidden_r2 None for a lone one), ``influence`` (per modality) and
-    ``balance`` = min I / max I (None for a lone modality). R^2 = 1 - SSE / SST with SST around the training crops' channel means: a
-    constant guess has 0. Without room for held-out squares (a tiny scene) both R^2 are None.
+    Returns ``visible_r2`` and ``hidden_r2`` (per modality; hidden_r2 None for a lone one), ``influence`` (per
+    modality) and ``balance`` = min I / max I (None for a lone modality). R^2 = 1 - SSE / SST with SST around the
+    training crops' channel means: a constant guess has 0. Without room for held-out squares (a tiny scene) both R^2
+    are None.
     """
     rng = generator(seed, "evaluation")
     crops = sampler.draw(rng, 64)
@@ -49,8 +50,9 @@ def evaluate_denoiser(denoiser: Denoiser, prepared: Any, sampler: CropSampler, s
     return result
 
 
-def _r2(denoiser: Denoiser, x0: Tensor, means: Tensor, sampler: CropSampler, steps: list[int], seed: int,
-        hide: int | None) -> list[float]:
+def _r2(
+    denoiser: Denoiser, x0: Tensor, means: Tensor, sampler: CropSampler, steps: list[int], seed: int, hide: int | None
+) -> list[float]:
     """R^2 per modality over all held-out squares and steps, with modality ``hide`` hidden."""
     count = len(denoiser.groups)
     hidden = torch.zeros(len(x0), count, dtype=torch.bool, device=x0.device)
@@ -63,8 +65,12 @@ def _r2(denoiser: Denoiser, x0: Tensor, means: Tensor, sampler: CropSampler, ste
         estimate = denoiser.estimate_x0(noisy, t, hidden)
         for i, square in enumerate(sampler.holdouts):
             truth = x0[i, :, square.rows, square.columns]
-            for m, (a, b, c) in enumerate(zip(*(v.split(denoiser.groups) for v in (
-                    estimate[i, :, square.rows, square.columns], truth, means)), strict=True)):
+            for m, (a, b, c) in enumerate(
+                zip(
+                    *(v.split(denoiser.groups) for v in (estimate[i, :, square.rows, square.columns], truth, means)),
+                    strict=True,
+                )
+            ):
                 error[m] += (a - b).double().square().sum().cpu()
                 spread[m] += (b - c).double().square().sum().cpu()
     return (1 - error / spread.clamp(min=1e-12)).tolist()

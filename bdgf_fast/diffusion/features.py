@@ -29,7 +29,8 @@ class FeatureSource(Protocol):
     """Channels of each map."""
 
     def patches(self, rc: Tensor, size: int) -> list[Tensor]:
-        """Maps around the pixels rc int64 (n, 2): per map float32 (n, C_k, size, size), cut as ``PreparedScene.patches`` does."""
+        """Maps around the pixels rc int64 (n, 2): per map float32 (n, C_k, size, size), cut as
+        ``PreparedScene.patches`` does."""
         ...
 
     def block(self, y0: int, x0: int, h: int, w: int, size: int) -> BlockFeatures:
@@ -46,12 +47,20 @@ class BlockFeatures(Protocol):
 class DiffusionFeatures:
     """Decoder features of a frozen denoiser at a few timesteps, projected by PCA and divided by one common factor.
 
-    x_t is made with fixed noise addressed by scene coordinates, so that a pixel's features depend neither on the tile that covers
-    it nor on the order. Build with ``fit``; ``state``/``restore`` give and take JSON and tensors for a checkpoint.
+    x_t is made with fixed noise addressed by scene coordinates, so that a pixel's features depend neither on the tile
+    that covers it nor on the order. Build with ``fit``; ``state``/``restore`` give and take JSON and tensors for a
+    checkpoint.
     """
 
-    def __init__(self, denoiser: Denoiser, prepared: Any, config: FeaturesConfig, seed: int, projection: list[Tensor],
-                 bias: list[Tensor]) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        prepared: Any,
+        config: FeaturesConfig,
+        seed: int,
+        projection: list[Tensor],
+        bias: list[Tensor],
+    ) -> None:
         self.denoiser, self.prepared, self.config, self.seed = denoiser, prepared, config, seed
         self.projection, self.bias = projection, bias
         self.channels = tuple(len(b) for b in bias)
@@ -60,16 +69,22 @@ class DiffusionFeatures:
     # --- construction ---
 
     @classmethod
-    def fit(cls, denoiser: Denoiser, prepared: Any, config: Config, seed: int, region: np.ndarray | None = None) -> DiffusionFeatures:
+    def fit(
+        cls, denoiser: Denoiser, prepared: Any, config: Config, seed: int, region: np.ndarray | None = None
+    ) -> DiffusionFeatures:
         """Fit the projection on the training side, without labels.
 
         Args:
-            region: bool (H, W) of pixels to fit on; default: the split's ``train_region`` (the whole scene where there is no split).
+            region: bool (H, W) of pixels to fit on; default: the split's ``train_region`` (the whole scene where there
+                is no split).
 
         One pass over the tiles with pixels of the region, at most ``features.fit_pixels``; O(pixels * channels^2).
         """
         if tuple(prepared.groups) != denoiser.groups:
-            raise ValueError(f"the scene has {tuple(prepared.groups)} channels per modality, the denoiser was made for {denoiser.groups}")
+            raise ValueError(
+                f"the scene has {tuple(prepared.groups)} channels per modality, "
+                f"the denoiser was made for {denoiser.groups}"
+            )
         chosen = {"dense": DiffusionFeatures, "patch": PatchFeatures}[config.features.mode]
         self = chosen(denoiser, prepared, config.features, seed, [], [])
         if region is None:
@@ -79,8 +94,9 @@ class DiffusionFeatures:
         return self
 
     @classmethod
-    def restore(cls, denoiser: Denoiser, prepared: Any, config: Config, state: dict[str, Any],
-                tensors: dict[str, Tensor]) -> DiffusionFeatures:
+    def restore(
+        cls, denoiser: Denoiser, prepared: Any, config: Config, state: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> DiffusionFeatures:
         """Inverse of ``state`` and ``tensors``, also for another scene of the same modalities."""
         chosen = {"dense": DiffusionFeatures, "patch": PatchFeatures}[config.features.mode]
         projection = [tensors[f"projection.{i}"] for i in range(state["levels"])]
@@ -91,7 +107,10 @@ class DiffusionFeatures:
         return {"levels": len(self.projection), "maps": len(self.bias), "seed": self.seed}
 
     def tensors(self) -> dict[str, Tensor]:
-        return {**{f"projection.{i}": p for i, p in enumerate(self.projection)}, **{f"bias.{i}": b for i, b in enumerate(self.bias)}}
+        return {
+            **{f"projection.{i}": p for i, p in enumerate(self.projection)},
+            **{f"bias.{i}": b for i, b in enumerate(self.bias)},
+        }
 
     def _fit(self, region: np.ndarray, patch: int) -> None:
         """Mean and covariance of the raw features over the region, then the leading eigenvectors."""
@@ -128,8 +147,12 @@ class DiffusionFeatures:
     def _samples(self, region: np.ndarray, patch: int):
         """Raw features of the region's pixels, tile after tile: per level (n, T * width)."""
         side, left = self.config.tile, self.config.fit_pixels
-        cells = [(y, x) for y in range(0, region.shape[0], side) for x in range(0, region.shape[1], side)
-                 if region[y : y + side, x : x + side].any()]
+        cells = [
+            (y, x)
+            for y in range(0, region.shape[0], side)
+            for x in range(0, region.shape[1], side)
+            if region[y : y + side, x : x + side].any()
+        ]
         for i in generator(self.seed, "features").permutation(len(cells)):
             if left <= 0:
                 break
@@ -137,16 +160,20 @@ class DiffusionFeatures:
             inside = torch.from_numpy(region[y : y + side, x : x + side].copy())
             h, w = inside.shape
             maps = self._raw(y, x, h, w)
-            yield [crop(to_pixel_grid(m, s, th, tw), y - ty, x - tx, h, w)[0][:, inside].T for m, s, ty, tx, th, tw in maps]
+            yield [
+                crop(to_pixel_grid(m, s, th, tw), y - ty, x - tx, h, w)[0][:, inside].T for m, s, ty, tx, th, tw in maps
+            ]
             left -= int(inside.sum())
 
     # --- dense mode ---
 
     @torch.no_grad()
     def _raw(self, y0: int, x0: int, h: int, w: int) -> list[tuple[Tensor, int, int, int, int, int]]:
-        """Decoder maps of a tile around rows y0..y0+h-1: per level (map (1, T * width, .., ..), stride, tile row, column, height, width).
+        """Decoder maps of a tile around rows y0..y0+h-1: per level (map (1, T * width, .., ..), stride, tile row,
+        column, height, width).
 
-        The tile's origin is a multiple of the coarsest stride and the tile ends at the scene's edge: its grid is the scene's.
+        The tile's origin is a multiple of the coarsest stride and the tile ends at the scene's edge: its grid is the
+        scene's.
         """
         stride, margin = 2 ** (len(self.denoiser.unet.widths) - 1), self.config.margin
         top, left = (max(0, (v - margin) // stride * stride) for v in (y0, x0))
@@ -156,28 +183,45 @@ class DiffusionFeatures:
         x = window.expand(count, -1, -1, -1).contiguous()
         t = torch.tensor(self.config.timesteps, device=self.device)
         origin = torch.tensor([[top, left]] * count, device=self.device)
-        noisy = self.denoiser.noisy(x, t, self.seed, sample_ids=torch.arange(count, device=self.device), stream=STREAM,
-                                    origin=origin, extent=(self.prepared.height, self.prepared.width))
+        noisy = self.denoiser.noisy(
+            x,
+            t,
+            self.seed,
+            sample_ids=torch.arange(count, device=self.device),
+            stream=STREAM,
+            origin=origin,
+            extent=(self.prepared.height, self.prepared.width),
+        )
         maps = self.denoiser.unet.features(noisy, t, levels=self.config.levels)
         # stride of each map: the coarsest first
-        return [(m.flatten(0, 1)[None], stride >> depth, top, left, bottom - top, right - left) for depth, m in enumerate(maps)]
+        return [
+            (m.flatten(0, 1)[None], stride >> depth, top, left, bottom - top, right - left)
+            for depth, m in enumerate(maps)
+        ]
 
     @torch.no_grad()
     def _project(self, maps: list[tuple[Tensor, int, int, int]]) -> list[Tensor]:
-        """Projected maps (B, C_k, height, width) of raw ones (B, T * width, .., ..), stride, height, width. Linear maps commute with
-        the interpolation, so the few projected channels are interpolated and not the many raw ones."""
-        parts = [to_pixel_grid(F.conv2d(m, p.to(m)[:, :, None, None]), s, h, w)
-                 for (m, s, h, w), p in zip(maps, self.projection, strict=True)]
+        """Projected maps (B, C_k, height, width) of raw ones (B, T * width, .., ..), stride, height, width. Linear
+        maps commute with the interpolation, so the few projected channels are interpolated and not the many raw
+        ones."""
+        parts = [
+            to_pixel_grid(F.conv2d(m, p.to(m)[:, :, None, None]), s, h, w)
+            for (m, s, h, w), p in zip(maps, self.projection, strict=True)
+        ]
         if self.config.pca == "joint":
             parts = [torch.stack(parts).sum(0)]
         return [part + b.to(part)[:, None, None] for part, b in zip(parts, self.bias, strict=True)]
 
     def tile(self, y0: int, x0: int, h: int, w: int) -> list[Tensor]:
-        """Guide maps of rows y0..y0+h-1, columns x0..x0+w-1: float32 (C_k, h, w) each, mirrored where they leave the scene.
+        """Guide maps of rows y0..y0+h-1, columns x0..x0+w-1: float32 (C_k, h, w) each, mirrored where they leave the
+        scene.
 
         Cost and memory: one U-Net pass per timestep over (h + 2 margin) x (w + 2 margin) pixels.
         """
-        rows, columns = mirror(torch.arange(y0, y0 + h), self.prepared.height), mirror(torch.arange(x0, x0 + w), self.prepared.width)
+        rows, columns = (
+            mirror(torch.arange(y0, y0 + h), self.prepared.height),
+            mirror(torch.arange(x0, x0 + w), self.prepared.width),
+        )
         top, left = int(rows.min()), int(columns.min())
         height, width = int(rows.max()) + 1 - top, int(columns.max()) + 1 - left
         raw = self._raw(top, left, height, width)
@@ -217,29 +261,47 @@ class PatchFeatures(DiffusionFeatures):
         count, n = len(self.config.timesteps), len(rc)
         x = self.prepared.patches(rc, size).to(self.device).repeat(count, 1, 1, 1)
         t = torch.tensor(self.config.timesteps, device=self.device).repeat_interleave(n)
-        noisy = torch.cat([
-            self.denoiser.noisy(x[k * n : (k + 1) * n], t[k * n : (k + 1) * n], self.seed,
-                                sample_ids=(rc[:, 0] * self.prepared.width + rc[:, 1]).to(self.device), stream=STREAM + k)
-            for k in range(count)])
+        noisy = torch.cat(
+            [
+                self.denoiser.noisy(
+                    x[k * n : (k + 1) * n],
+                    t[k * n : (k + 1) * n],
+                    self.seed,
+                    sample_ids=(rc[:, 0] * self.prepared.width + rc[:, 1]).to(self.device),
+                    stream=STREAM + k,
+                )
+                for k in range(count)
+            ]
+        )
         maps = self.denoiser.unet.features(noisy, t, levels=self.config.levels)
         stride = 2 ** (len(self.denoiser.unet.widths) - 1)
-        return [(m.unflatten(0, (count, n)).transpose(0, 1).flatten(1, 2), stride >> depth, size, size) for depth, m in enumerate(maps)]
+        return [
+            (m.unflatten(0, (count, n)).transpose(0, 1).flatten(1, 2), stride >> depth, size, size)
+            for depth, m in enumerate(maps)
+        ]
 
     def _samples(self, region: np.ndarray, patch: int):
         rc = torch.from_numpy(np.argwhere(region))
         count = min(len(rc), self.config.fit_pixels // patch**2 + 1, self.MAX_FIT)
         rc = rc[torch.from_numpy(generator(self.seed, "features").permutation(len(rc))[:count].copy())]
         for part in rc.split(256):
-            yield [to_pixel_grid(m, s, h, w).movedim(1, -1).flatten(0, 2) for m, s, h, w in self._raw_patches(part, patch)]
+            yield [
+                to_pixel_grid(m, s, h, w).movedim(1, -1).flatten(0, 2) for m, s, h, w in self._raw_patches(part, patch)
+            ]
 
     def tile(self, y0: int, x0: int, h: int, w: int) -> list[Tensor]:
-        raise ValueError('features.mode = "patch" has no map of the scene, only patches; use features.mode = "dense" for maps')
+        raise ValueError(
+            'features.mode = "patch" has no map of the scene, only patches; use features.mode = "dense" for maps'
+        )
 
     def patches(self, rc: Tensor, size: int) -> list[Tensor]:
         """See ``FeatureSource``. Cost: one U-Net pass per patch and timestep."""
         parts = [self._project(self._raw_patches(part, size)) for part in rc.split(256)]
-        return [torch.cat(level).cpu() for level in zip(*parts, strict=True)] if parts else [
-            torch.empty(0, c, size, size) for c in self.channels]
+        return (
+            [torch.cat(level).cpu() for level in zip(*parts, strict=True)]
+            if parts
+            else [torch.empty(0, c, size, size) for c in self.channels]
+        )
 
     def block(self, y0: int, x0: int, h: int, w: int, size: int) -> BlockFeatures:
         return lambda rc: self.patches(rc, size)

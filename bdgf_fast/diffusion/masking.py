@@ -1,8 +1,8 @@
 """Modality masking for pre-training: which modalities a sample hides from the denoiser.
 
 The abstract of the BDGF paper asks for "adaptive modality masking"; its rule is not at hand. The adaptive rule here is
-ours: a modality is hidden in proportion to the influence it has on the decoder's features, so that the dominant one gives
-way to the others. ``none`` and ``fixed`` stay selectable.
+ours: a modality is hidden in proportion to the influence it has on the decoder's features, so that the dominant one
+gives way to the others. ``none`` and ``fixed`` stay selectable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ..config import PretrainConfig
 class MaskingPolicy:
     """Hide modality m of a sample with probability ``rates()[m]``; at least one modality always stays visible.
 
-    The base class hides nothing. ``draw`` takes its randomness from outside, so a policy's whole state is what ``state()``
+    The base class hides nothing. ``draw`` takes its randomness from outside, so a policy's whole state is what
+    ``state()``
     returns: a flat dictionary of JSON values.
     """
 
@@ -32,7 +33,8 @@ class MaskingPolicy:
         return torch.zeros(self.modalities, dtype=torch.float64)
 
     def draw(self, uniform: Tensor) -> Tensor:
-        """``uniform`` (B, M + 1) in [0, 1) -> hidden (B, M) bool; the last column picks who stays if all were hidden."""
+        """``uniform`` (B, M + 1) in [0, 1) -> hidden (B, M) bool; the last column picks who stays if all were
+        hidden."""
         hidden = uniform[:, :-1] < self.rates().to(uniform.dtype)
         stays = (uniform[:, -1] * self.modalities).long().clamp(max=self.modalities - 1)
         keep = torch.nn.functional.one_hot(stays, self.modalities).bool()
@@ -60,7 +62,8 @@ class FixedMasking(MaskingPolicy):
 
 
 class AdaptiveMasking(MaskingPolicy):
-    """p_m = clip(rate * M * I_m / sum I, low, high) with I the moving average of the influence, uniform at the start."""
+    """p_m = clip(rate * M * I_m / sum I, low, high) with I the moving average of the influence, uniform at the
+    start."""
 
     wants_influence = True
 

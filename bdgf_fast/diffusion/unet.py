@@ -1,7 +1,7 @@
 """The denoiser: a small convolutional U-Net whose features can be cut into tiles without a trace.
 
-Two properties make the dense feature mode exact: every normalisation is per pixel (over the channels of that pixel), and
-nothing looks at the whole image (no attention, no GroupNorm). A feature then depends on the pixels within
+Two properties make the dense feature mode exact: every normalisation is per pixel (over the channels of that pixel),
+and nothing looks at the whole image (no attention, no GroupNorm). A feature then depends on the pixels within
 ``receptive_radius`` only, and a tile with that halo gives the same numbers as the whole scene.
 """
 
@@ -67,8 +67,9 @@ class DenoisingUNet(nn.Module):
             if level + 1 < levels:
                 self.down.append(nn.Conv2d(width, widths[level + 1], 3, stride=2, padding=1))
             below = widths[level + 1] if level + 1 < levels else 0  # the bottom's decoder has nothing beneath it
-            self.decoder.append(nn.ModuleList(
-                ResidualBlock(width + below if i == 0 else width, width, time) for i in range(blocks)))
+            self.decoder.append(
+                nn.ModuleList(ResidualBlock(width + below if i == 0 else width, width, time) for i in range(blocks))
+            )
         self.norm, self.outlet = PixelNorm(widths[0]), nn.Conv2d(widths[0], channels, 3, padding=1)
         nn.init.zeros_(self.outlet.weight)
         nn.init.zeros_(self.outlet.bias)
@@ -88,7 +89,9 @@ class DenoisingUNet(nn.Module):
         """
         batch, channels, height, width = x.shape
         if channels != sum(self.groups):
-            raise ValueError(f"x has {channels} channels; this denoiser was made for {sum(self.groups)} ({self.groups})")
+            raise ValueError(
+                f"x has {channels} channels; this denoiser was made for {sum(self.groups)} ({self.groups})"
+            )
         levels = len(self.widths) if levels is None else levels
         if not 1 <= levels <= len(self.widths):
             raise ValueError(f"levels is {levels}; this denoiser has {len(self.widths)}")
@@ -132,7 +135,8 @@ class DenoisingUNet(nn.Module):
 
 
 def time_embedding(t: Tensor, width: int) -> Tensor:
-    """Sinusoidal embedding of t (B,) -> float32 (B, width); frequencies 1 ... 1e-4 (Vaswani et al., arXiv 1706.03762)."""
+    """Sinusoidal embedding of t (B,) -> float32 (B, width); frequencies 1 ... 1e-4 (Vaswani et al., arXiv
+    1706.03762)."""
     half = (width + 1) // 2
     rates = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(1e4) / max(half - 1, 1)))
     angles = t.to(torch.float32)[:, None] * rates
@@ -140,13 +144,14 @@ def time_embedding(t: Tensor, width: int) -> Tensor:
 
 
 def double(x: Tensor, height: int, width: int) -> Tensor:
-    """Nearest upsampling by exactly two, cropped to (height, width): aligned with a stride-2 convolution's grid for odd sizes
-    too, which a resize to the target size would not be."""
+    """Nearest upsampling by exactly two, cropped to (height, width): aligned with a stride-2 convolution's grid for
+    odd sizes too, which a resize to the target size would not be."""
     return F.interpolate(x, scale_factor=2, mode="nearest")[:, :, :height, :width]
 
 
 def to_pixel_grid(x: Tensor, factor: int, height: int, width: int) -> Tensor:
-    """Bilinear interpolation of a map whose sample i sits at pixel ``factor * i``; (B, C, h, w) -> (B, C, height, width).
+    """Bilinear interpolation of a map whose sample i sits at pixel ``factor * i``; (B, C, h, w) -> (B, C, height,
+    width).
 
     Past the last sample its value is held (a scene's lower and right edge).
     """

@@ -1,4 +1,5 @@
-"""The three branches: residual convolutions, 2-D selective scans, attention. Each maps (B, C, H, W) to (B, width, H, W).
+"""The three branches: residual convolutions, 2-D selective scans, attention. Each maps (B, C, H, W) to (B, width, H,
+W).
 
 Every normalisation is per pixel: a sample's result depends neither on its batch nor on the rank.
 """
@@ -50,7 +51,11 @@ class AttentionStage(nn.Module):
         super().__init__()
         width = config.width
         self.norm1, self.attention = PixelNorm(width), CrossAttention(width, config.heads)
-        self.norm2, self.up, self.down = PixelNorm(width), nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
+        self.norm2, self.up, self.down = (
+            PixelNorm(width),
+            nn.Conv2d(width, 2 * width, 1),
+            nn.Conv2d(2 * width, width, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.attention(tokens(self.norm1(x)))
@@ -78,7 +83,9 @@ class Branch(nn.Module):
         self.level = [k * len(guides) // config.stages for k in range(config.stages)]
         self.guidance = nn.ModuleList()
         if way != "none" and guides:
-            self.guidance.extend(GUIDANCE[way](config.width, guides[i], config.heads, config.groups) for i in self.level)
+            self.guidance.extend(
+                GUIDANCE[way](config.width, guides[i], config.heads, config.groups) for i in self.level
+            )
 
     def forward(self, x: Tensor, guides: Sequence[Tensor]) -> Tensor:
         x = self.stem(x)
@@ -92,7 +99,8 @@ class Branch(nn.Module):
 
 
 def position_embedding(width: int, height: int, columns: int) -> Tensor:
-    """Sinusoids of the offset from the patch's centre, rows in the first half of the channels: (width, height, columns)."""
+    """Sinusoids of the offset from the patch's centre, rows in the first half of the channels: (width, height,
+    columns)."""
     half = (width + 1) // 2
     rates = torch.exp(torch.arange((half + 1) // 2) * (-math.log(100.0) / max((half + 1) // 2 - 1, 1)))
 

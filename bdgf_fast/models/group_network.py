@@ -1,4 +1,5 @@
-"""The group network: branches of different kind over one patch, guided by diffusion features, fused into one prediction."""
+"""The group network: branches of different kind over one patch, guided by diffusion features, fused into one
+prediction."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class GroupOutput:
 
 
 class Head(nn.Module):
-    """Pools (n, C, H, W) by mean, standard deviation and centre pixel (the label is the centre's); feature and logits."""
+    """Pools (n, C, H, W) by mean, standard deviation and centre pixel (the label is the centre's); feature and
+    logits."""
 
     def __init__(self, width: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -42,9 +44,11 @@ class Head(nn.Module):
 
 
 class GroupNetwork(nn.Module):
-    """Args: raw ``channels``, ``guides`` = channels of each guide map (coarsest first; empty = no guidance), ``classes``, config.
+    """Args: raw ``channels``, ``guides`` = channels of each guide map (coarsest first; empty = no guidance),
+    ``classes``, config.
 
-    ``forward(x, guides)``: x (n, C, h, w) normalised bands; guides: list of (n, C_g, h, w) on the same grid -> ``GroupOutput``.
+    ``forward(x, guides)``: x (n, C, h, w) normalised bands; guides: list of (n, C_g, h, w) on the same grid ->
+    ``GroupOutput``.
     """
 
     def __init__(self, channels: int, guides: Sequence[int], classes: int, config: ModelConfig) -> None:

@@ -66,4 +66,9 @@ def tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-GUIDANCE = {"fusion": Fusion, "gate": Gate, "channel_attention": ChannelAttention, "cross_attention": TokenCrossAttention}
+GUIDANCE = {
+    "fusion": Fusion,
+    "gate": Gate,
+    "channel_attention": ChannelAttention,
+    "cross_attention": TokenCrossAttention,
+}

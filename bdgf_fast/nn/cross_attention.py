@@ -8,7 +8,8 @@ from ..ops import cross_attention
 
 
 class CrossAttention(nn.Module):
-    """Queries from x (B, Lq, width), keys and values from context (B, Lk, context_width; x itself if None) -> (B, Lq, width)."""
+    """Queries from x (B, Lq, width), keys and values from context (B, Lk, context_width; x itself if None) -> (B, Lq,
+    width)."""
 
     def __init__(self, width: int, heads: int = 4, context_width: int | None = None) -> None:
         super().__init__()

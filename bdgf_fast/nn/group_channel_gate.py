@@ -9,12 +9,16 @@ from ..ops import group_channel_gate
 
 
 class GroupChannelGate(nn.Module):
-    """x (B, C, H, W) times a gate per channel, which a small MLP per group computes from the spatial means of x and guide.
+    """x (B, C, H, W) times a gate per channel, which a small MLP per group computes from the spatial means of x and
+    guide.
 
-    ``groups`` divides C and C_guide. ``gate_source``: ``"x"``, ``"guide"`` or ``"both"``. The gate starts near 1/2 for all channels.
+    ``groups`` divides C and C_guide. ``gate_source``: ``"x"``, ``"guide"`` or ``"both"``. The gate starts near 1/2 for
+    all channels.
     """
 
-    def __init__(self, channels: int, guide_channels: int, groups: int = 4, reduction: int = 2, gate_source: str = "both") -> None:
+    def __init__(
+        self, channels: int, guide_channels: int, groups: int = 4, reduction: int = 2, gate_source: str = "both"
+    ) -> None:
         super().__init__()
         for name, value in (("channels", channels), ("guide_channels", guide_channels)):
             if value % groups:
@@ -29,5 +33,13 @@ class GroupChannelGate(nn.Module):
         self.bias2 = nn.Parameter(torch.zeros(groups, own))
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
-        return group_channel_gate(x, guide, self.weight1, self.bias1, self.weight2, self.bias2, groups=self.groups,
-                                  gate_source=self.gate_source)
+        return group_channel_gate(
+            x,
+            guide,
+            self.weight1,
+            self.bias1,
+            self.weight2,
+            self.bias2,
+            groups=self.groups,
+            gate_source=self.gate_source,
+        )

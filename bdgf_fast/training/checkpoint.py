@@ -50,7 +50,9 @@ def save(path: Path | str, kind: str, tensors: dict[str, Tensor], meta: dict[str
             os.fsync(stream.fileno())
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write the checkpoint {path}: {error}; free some space or choose another directory") from error
+        raise UserError(
+            f"cannot write the checkpoint {path}: {error}; free some space or choose another directory"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
@@ -71,10 +73,14 @@ def load(path: Path | str, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"the checkpoint {path} is truncated or no checkpoint ({error}); {_MEND}") from error
     if header.get("format") != FORMAT:
-        raise UserError(f"the checkpoint {path} was not written by this program (its format is {header.get('format')!r}, "
-                        f"not {FORMAT!r}); {_MEND}")
+        raise UserError(
+            f"the checkpoint {path} was not written by this program (its format is {header.get('format')!r}, "
+            f"not {FORMAT!r}); {_MEND}"
+        )
     if header.get("kind") != kind:
-        raise UserError(f"the checkpoint {path} belongs to the stage {header.get('kind')!r}, not {kind!r}; name that stage's file")
+        raise UserError(
+            f"the checkpoint {path} belongs to the stage {header.get('kind')!r}, not {kind!r}; name that stage's file"
+        )
     if header.get("crc32") != _digest(tensors):
         raise UserError(f"the checkpoint {path} is damaged (its checksum does not match); {_MEND}")
     return tensors, json.loads(header["meta"])
@@ -93,7 +99,9 @@ def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The per-parameter state of an optimiser (moments and step counts) as flat tensors ``"index.name"``."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, entry in state.items() for name, value in entry.items()}
+    return {
+        f"{index}.{name}": torch.as_tensor(value) for index, entry in state.items() for name, value in entry.items()
+    }
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -106,11 +114,14 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
 
 
 def require_same_run(path: Path | str, found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> None:
-    """Raise UserError naming the first value in which a checkpoint's run differs from the one that would go on with it."""
+    """Raise UserError naming the first value in which a checkpoint's run differs from the one that would go on with
+    it."""
     for key in sorted(found.keys() | wanted.keys()):
         a, b = found.get(key), wanted.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             require_same_run(path, a, b, f"{where}{key}.")
         elif a != b:
-            raise UserError(f"the checkpoint {path} was made with {where}{key} = {a}, this run has {b}; use the same value, or start "
-                            "again without --resume")
+            raise UserError(
+                f"the checkpoint {path} was made with {where}{key} = {a}, this run has {b}; use the same value, "
+                "or start again without --resume"
+            )

@@ -1,6 +1,7 @@
 """Losses of the group network: cross-entropies and the two mutual-learning terms.
 
-The abstract of the BDGF paper fixes what is aligned (probability entropy and feature similarity); the formulas are ours.
+The abstract of the BDGF paper fixes what is aligned (probability entropy and feature similarity); the formulas are
+ours.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def entropy_alignment(logits: Sequence[Tensor], kind: str = "squared") -> Tensor
 def similarity_alignment(features: Sequence[Tensor]) -> Tensor:
     """Similarity-preserving alignment; ``features``: per branch (n, d). Zero for fewer than two branches.
 
-    Mean over pairs of (1/n) ||G_s - G_t||_F^2, where G is F F^T with L2-normalised rows (similarity-preserving distillation,
-    arXiv 1907.09682, with 1/n in place of 1/n^2, which vanishes as the batch grows). No n x n matrix is formed:
-    ||G_s - G_t||_F^2 = 2 sum_i (1 - c_i / sqrt(a_i b_i)) with a_i = f_i' (F_s'F_s) f_i, b_i likewise for t and
+    Mean over pairs of (1/n) ||G_s - G_t||_F^2, where G is F F^T with L2-normalised rows (similarity-preserving
+    distillation, arXiv 1907.09682, with 1/n in place of 1/n^2, which vanishes as the batch grows). No n x n matrix is
+    formed: ||G_s - G_t||_F^2 = 2 sum_i (1 - c_i / sqrt(a_i b_i)) with a_i = f_i' (F_s'F_s) f_i, b_i likewise for t and
     c_i = f_s,i' (F_s'F_t) f_t,i. O(n d^2) time, O(n d + d^2) memory.
     """
     pairs = list(combinations(features, 2))
@@ -60,7 +61,12 @@ def ramp(step: int, steps: int, share: float) -> float:
 
 
 def group_loss(
-    logits: Sequence[Tensor], features: Sequence[Tensor], log_fused: Tensor, target: Tensor, config: TrainConfig, factor: float
+    logits: Sequence[Tensor],
+    features: Sequence[Tensor],
+    log_fused: Tensor,
+    target: Tensor,
+    config: TrainConfig,
+    factor: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum of the branches' cross-entropies, that of the fused prediction, and the mutual-learning terms.
 
@@ -79,6 +85,9 @@ def group_loss(
         parts["ce_fused"] = F.cross_entropy(log_fused, target, label_smoothing=smoothing)
         parts["entropy"] = entropy_alignment(logits, config.entropy)
         parts["similarity"] = similarity_alignment(features)
-        loss = ce + parts["ce_fused"] + factor * (
-            config.lambda_entropy * parts["entropy"] + config.lambda_similarity * parts["similarity"])
+        loss = (
+            ce
+            + parts["ce_fused"]
+            + factor * (config.lambda_entropy * parts["entropy"] + config.lambda_similarity * parts["similarity"])
+        )
     return loss, {name: value.detach() for name, value in parts.items()}

@@ -1,4 +1,5 @@
-"""What both training loops share: AdamW with a cosine schedule, averaged weights, ranks, and the tensors of a checkpoint."""
+"""What both training loops share: AdamW with a cosine schedule, averaged weights, ranks, and the tensors of a
+checkpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def reduce_mean(x: Tensor) -> Tensor:
 
 
 def warm_cosine(step: int, steps: int, warmup: float) -> float:
-    """Factor of the learning rate at ``step``: linear over the first ``warmup`` of the steps, then a half cosine to zero."""
+    """Factor of the learning rate at ``step``: linear over the first ``warmup`` of the steps, then a half cosine to
+    zero."""
     rise = max(1, round(warmup * steps))
     if step < rise:
         return (step + 1) / rise
@@ -44,7 +46,9 @@ class Optimisation:
     Biases, norms and every other vector are not decayed. ``ema`` = 0 keeps no average. All state is in ``tensors()``.
     """
 
-    def __init__(self, model: nn.Module, rate: float, decay: float, warmup: float, steps: int, ema: float, clip: float) -> None:
+    def __init__(
+        self, model: nn.Module, rate: float, decay: float, warmup: float, steps: int, ema: float, clip: float
+    ) -> None:
         self.model, self.rate, self.warmup, self.steps, self.ema, self.clip = model, rate, warmup, steps, ema, clip
         self.parameters = list(model.parameters())
         matrices = [p for p in self.parameters if p.dim() > 1]
@@ -96,9 +100,11 @@ class Optimisation:
         """``model.*``, ``average.*`` and ``optimizer.*``: everything ``load`` needs to go on bit for bit."""
         names = [name for name, _ in self.model.named_parameters()]
         average = self.average if self.ema else self.parameters
-        return {**with_prefix("model", self.model.state_dict()),
-                **with_prefix("average", dict(zip(names, average, strict=True))),
-                **with_prefix("optimizer", optimizer_tensors(self.optimizer))}
+        return {
+            **with_prefix("model", self.model.state_dict()),
+            **with_prefix("average", dict(zip(names, average, strict=True))),
+            **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
+        }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of ``tensors()``."""

@@ -27,11 +27,17 @@ class Prediction:
 
 
 def predict(
-    network: GroupNetwork, features: FeatureSource | None, prepared: Any, config: Config, progress: Progress | None = None
+    network: GroupNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[int, int, Tensor, dict[str, Tensor]]]:
-    """The whole scene in row-major blocks: yields (y0, x0, class probabilities float32 (K, h, w), {branch: labels int64 (h, w)}).
+    """The whole scene in row-major blocks: yields (y0, x0, class probabilities float32 (K, h, w), {branch: labels
+    int64 (h, w)}).
 
-    Pixels that are not valid have probability 0 for every class, and label -1. Memory is bounded by ``predict.block`` and ``predict.batch``.
+    Pixels that are not valid have probability 0 for every class, and label -1. Memory is bounded by ``predict.block``
+    and ``predict.batch``.
     """
     side = config.predict.block
     corners = [(y, x) for y in range(0, prepared.height, side) for x in range(0, prepared.width, side)]
@@ -53,13 +59,19 @@ def predict(
 
 
 def predict_pixels(
-    network: GroupNetwork, features: FeatureSource | None, prepared: Any, config: Config, rc: Tensor,
-    progress: Progress | None = None
+    network: GroupNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    rc: Tensor,
+    progress: Progress | None = None,
 ) -> Prediction:
     """Predict the pixels rc int64 (n, 2), in their order. Pixels of one block share one pass of the U-Net."""
     rc = torch.as_tensor(rc, dtype=torch.int64)
     side, classes = config.predict.block, network.heads[0].classify.out_features
-    result = Prediction(torch.zeros(len(rc), classes), {k: torch.zeros(len(rc), dtype=torch.int64) for k in network.kinds})
+    result = Prediction(
+        torch.zeros(len(rc), classes), {k: torch.zeros(len(rc), dtype=torch.int64) for k in network.kinds}
+    )
     cells, group = torch.unique(rc // side, dim=0, return_inverse=True)
     for i in range(len(cells)):
         mine = (group == i).nonzero().squeeze(1)
@@ -75,13 +87,17 @@ def predict_pixels(
 
 
 def evaluate(
-    network: GroupNetwork, features: FeatureSource | None, prepared: Any, config: Config, rc: Tensor | None = None,
-    progress: Progress | None = None
+    network: GroupNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    rc: Tensor | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Accuracy on the pixels rc (default: the split's test side).
 
-    Returns ``overall_accuracy``, ``average_accuracy``, ``kappa``, ``per_class``, ``confusion_matrix``, and of the branches
-    ``branches`` and ``diversity`` (see ``metrics``). Nothing is selected by these figures.
+    Returns ``overall_accuracy``, ``average_accuracy``, ``kappa``, ``per_class``, ``confusion_matrix``, and of the
+    branches ``branches`` and ``diversity`` (see ``metrics``). Nothing is selected by these figures.
     """
     rc = torch.as_tensor(prepared.split.test if rc is None else rc, dtype=torch.int64)
     truth = prepared.labels[rc[:, 0], rc[:, 1]].numpy()
@@ -92,8 +108,14 @@ def evaluate(
 
 
 @torch.no_grad()
-def _predict_block(network: GroupNetwork, features: FeatureSource | None, prepared: Any, config: Config, rc: Tensor,
-                   box: tuple[int, int, int, int]) -> Prediction:
+def _predict_block(
+    network: GroupNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    rc: Tensor,
+    box: tuple[int, int, int, int],
+) -> Prediction:
     """Predict pixels rc that lie in box = (y0, x0, h, w)."""
     size, before, device = config.data.patch, config.data.patch // 2, next(network.parameters()).device
     y0, x0, h, w = box

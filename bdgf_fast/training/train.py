@@ -44,8 +44,9 @@ def train(
         checkpoint, resume, progress: as in ``pretrain``; progress counts optimiser steps.
         split: defaults to ``prepared.split``. Its validation part, where there is one, is only reported.
 
-    Returns the network (averaged weights, evaluation mode) and the history: ``curves`` ({"step", "series"}), ``parameters``, and
-    ``validation_accuracy`` where the split has a validation part. A fixed budget: no epoch is chosen by any accuracy.
+    Returns the network (averaged weights, evaluation mode) and the history: ``curves`` ({"step", "series"}),
+    ``parameters``, and ``validation_accuracy`` where the split has a validation part. A fixed budget: no epoch is
+    chosen by any accuracy.
 
     Training patches and their features are held in memory: 4 * n * patch^2 * (C + sum of guide channels) bytes.
     Raises UserError when the split has no training pixel or the checkpoint does not fit.
@@ -63,8 +64,12 @@ def train(
     per_epoch = -(-len(rc) // c.batch)
     steps = c.epochs * per_epoch
     optimisation = Optimisation(network, c.learning_rate, c.weight_decay, c.warmup, steps, c.ema, c.clip_gradient)
-    run = {"config": {k: config.to_dict()[k] for k in ("data", "features", "model", "train")}, "seed": seed, "pixels": len(rc),
-           "network": describe_network(network, prepared, features)}
+    run = {
+        "config": {k: config.to_dict()[k] for k in ("data", "features", "model", "train")},
+        "seed": seed,
+        "pixels": len(rc),
+        "network": describe_network(network, prepared, features),
+    }
     log = {"step": [], **{name: [] for name in PARTS}}
     start = 0
     if resume and checkpoint is not None and Path(checkpoint).is_file():
@@ -72,7 +77,9 @@ def train(
         ckpt.require_same_run(checkpoint, meta["run"], run)
         optimisation.load(tensors)
         start, log = meta["epoch"], meta["log"]
-    feature_state = {} if features is None or not hasattr(features, "tensors") else ckpt.with_prefix("features", features.tensors())
+    feature_state = (
+        {} if features is None or not hasattr(features, "tensors") else ckpt.with_prefix("features", features.tensors())
+    )
     for epoch in range(start, c.epochs):
         network.train()
         order = torch.from_numpy(generator(seed, "batches", epoch).permutation(len(rc)))
@@ -84,8 +91,9 @@ def train(
             x, maps = augmented(raw[index], [g[index] for g in guides], config, seed, step)
             torch.manual_seed(int(generator(seed, "noise", step + 2**32 * (1 + rank)).integers(2**63)))  # dropout
             output = network(x.to(device), [m.to(device) for m in maps])
-            loss, parts = group_loss(output.logits, output.features, output.log_fused, target[index].to(device), c,
-                                     ramp(step, steps, c.ramp))
+            loss, parts = group_loss(
+                output.logits, output.features, output.log_fused, target[index].to(device), c, ramp(step, steps, c.ramp)
+            )
             optimisation.step(loss * (len(index) / whole), step)
             parts["loss"] = loss.detach()
             sums += torch.stack([parts.get(name, loss.new_zeros(())).double().cpu() for name in PARTS])
@@ -94,16 +102,21 @@ def train(
         log["step"].append((epoch + 1) * per_epoch)
         for name, value in zip(PARTS, (sums / per_epoch).tolist(), strict=True):
             log[name].append(value)
-        if checkpoint is not None and ((epoch + 1) % c.checkpoint_every == 0 or epoch + 1 == c.epochs) and ranks()[0] == 0:
-            meta = {"epoch": epoch + 1, "run": run, "log": log,
-                    "features": features.state() if feature_state else None}
+        if (
+            checkpoint is not None
+            and ((epoch + 1) % c.checkpoint_every == 0 or epoch + 1 == c.epochs)
+            and ranks()[0] == 0
+        ):
+            meta = {"epoch": epoch + 1, "run": run, "log": log, "features": features.state() if feature_state else None}
             ckpt.save(checkpoint, KIND, {**optimisation.tensors(), **feature_state}, meta)
     optimisation.use_average()
     network.eval().requires_grad_(False)
     single = len(network.kinds) == 1
     shown = [name for name in PARTS if not (single and name in PARTS[2:])]
-    history = {"curves": {"step": log["step"], "series": {name: log[name] for name in shown}},
-               "parameters": sum(p.numel() for p in network.parameters())}
+    history = {
+        "curves": {"step": log["step"], "series": {name: log[name] for name in shown}},
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
     val = torch.as_tensor(split.val, dtype=torch.int64)
     if len(val):
         from .predict import predict_pixels
@@ -122,8 +135,12 @@ def make_network(prepared: Any, features: FeatureSource | None, config: Config, 
 
 def describe_network(network: GroupNetwork, prepared: Any, features: FeatureSource | None) -> dict[str, Any]:
     """JSON-able facts from which ``load_network`` builds the same network."""
-    return {"channels": prepared.channels, "guides": [] if features is None else list(features.channels),
-            "classes": len(prepared.classes), "branches": list(network.kinds)}
+    return {
+        "channels": prepared.channels,
+        "guides": [] if features is None else list(features.channels),
+        "classes": len(prepared.classes),
+        "branches": list(network.kinds),
+    }
 
 
 def load_network(path: Path | str, config: Config) -> tuple[GroupNetwork, dict[str, Any] | None, dict[str, Tensor]]:

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from bdgf_fast.config import Config
 from bdgf_fast.data import SplitSpec, make_split, prepare, scene_from_arrays
@@ -44,24 +43,30 @@ def site() -> Site:
     spec = SplitSpec(kind="blocks", block=8, train_fraction=0.4, per_class=20)
     scene = scene_from_arrays("small", arrays, labels, classes=CLASSES, split=spec)
     split = make_split(scene, 7, 0)
-    prepared = prepare(scene, split)
-    prepared.split = split
-    return Site(scene, split, prepared)
+    return Site(scene, split, prepare(scene, split))
 
 
 @pytest.fixture
 def config() -> Config:
     """Small enough for seconds on the reference backend."""
     return Config().override(
-        "data.patch=7", "pretrain.steps=8", "pretrain.batch=4", "pretrain.crop=16", "pretrain.widths=[8,12,16]", "pretrain.mask_every=2",
-        "pretrain.checkpoint_every=4", "features.tile=32", "features.channels=8", "model.width=8", "model.state=2", "model.heads=2",
-        "model.groups=2", "model.stages=2", "train.epochs=2", "train.batch=16", "train.checkpoint_every=1", "predict.block=16",
-        "predict.batch=64")
-
-
-@pytest.fixture(autouse=True)
-def few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+        "data.patch=7",
+        "pretrain.steps=8",
+        "pretrain.batch=4",
+        "pretrain.crop=16",
+        "pretrain.widths=[8,12,16]",
+        "pretrain.mask_every=2",
+        "pretrain.checkpoint_every=4",
+        "features.tile=32",
+        "features.channels=8",
+        "model.width=8",
+        "model.state=2",
+        "model.heads=2",
+        "model.groups=2",
+        "model.stages=2",
+        "train.epochs=2",
+        "train.batch=16",
+        "train.checkpoint_every=1",
+        "predict.block=16",
+        "predict.batch=64",
+    )

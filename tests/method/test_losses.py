@@ -23,7 +23,9 @@ def similarity_by_definition(features):
 def test_similarity_is_its_definition(n, widths):
     torch.manual_seed(n)
     features = [torch.randn(n, d, dtype=torch.float64, requires_grad=True) for d in widths]
-    torch.testing.assert_close(similarity_alignment(features), similarity_by_definition(features), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        similarity_alignment(features), similarity_by_definition(features), rtol=1e-10, atol=1e-12
+    )
     ours = torch.autograd.grad(similarity_alignment(features), features)
     theirs = torch.autograd.grad(similarity_by_definition(features), features)
     torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
@@ -41,7 +43,9 @@ def test_entropy_by_hand():
     assert entropy_alignment([even, sure, even]).item() == pytest.approx(2 / 3)
     a, b = torch.tensor([[math.log(3.0), 0.0]]).double(), torch.tensor([[0.0, 0.0]]).double()
     p, q = np.array([0.75, 0.25]), np.array([0.5, 0.5])
-    assert entropy_alignment([a, b], "kl").item() == pytest.approx((np.sum(p * np.log(p / q)) + np.sum(q * np.log(q / p))) / 2)
+    assert entropy_alignment([a, b], "kl").item() == pytest.approx(
+        (np.sum(p * np.log(p / q)) + np.sum(q * np.log(q / p))) / 2
+    )
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     y = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     for kind in ("squared", "kl"):
@@ -55,7 +59,9 @@ def test_group_loss_adds_up_and_respects_the_ramp():
     fused = torch.stack([z.softmax(1) for z in logits]).mean(0).log()
     for factor in (0.0, 1.0):
         loss, parts = group_loss(logits, features, fused, target, config, factor)
-        want = sum(torch.nn.functional.cross_entropy(z, target) for z in logits) + torch.nn.functional.nll_loss(fused, target)
+        want = sum(torch.nn.functional.cross_entropy(z, target) for z in logits) + torch.nn.functional.nll_loss(
+            fused, target
+        )
         want = want + factor * 0.1 * (entropy_alignment(logits) + similarity_alignment(features))
         torch.testing.assert_close(loss, want)
     single, parts = group_loss(logits[:1], features[:1], fused, target, config, 1.0)
@@ -67,7 +73,9 @@ def test_scores_by_hand():
     truth, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 0])
     got = scores(truth, predicted, 4)
     assert got["confusion_matrix"] == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
-    assert got["overall_accuracy"] == pytest.approx(4 / 6) and got["average_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert got["overall_accuracy"] == pytest.approx(4 / 6) and got["average_accuracy"] == pytest.approx(
+        (2 / 3 + 1 + 0) / 3
+    )
     assert got["per_class"] == [pytest.approx(2 / 3), 1.0, 0.0, None]
     chance = (3 * 3 + 2 * 3 + 1 * 0) / 36
     assert got["kappa"] == pytest.approx((4 / 6 - chance) / (1 - chance))

@@ -28,7 +28,9 @@ def test_every_size(height, width):
 
 def test_gradients_reach_every_parameter():
     unet = make()
-    unet(torch.randn(2, 5, 9, 12), torch.tensor([3, 700]), torch.tensor([[True, False], [True, True]])).square().sum().backward()
+    unet(
+        torch.randn(2, 5, 9, 12), torch.tensor([3, 700]), torch.tensor([[True, False], [True, True]])
+    ).square().sum().backward()
     assert [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
@@ -37,7 +39,9 @@ def test_a_sample_does_not_depend_on_its_batch():
     t, visible = torch.tensor([0, 10, 100, 500, 999]), torch.rand(5, 2) > 0.3
     whole = unet(x, t, visible)
     for i in range(5):
-        torch.testing.assert_close(unet(x[i : i + 1], t[i : i + 1], visible[i : i + 1])[0], whole[i], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            unet(x[i : i + 1], t[i : i + 1], visible[i : i + 1])[0], whole[i], rtol=1e-12, atol=1e-12
+        )
 
 
 def test_visibility_and_time_matter():
