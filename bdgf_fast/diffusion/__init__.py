@@ -1,1 +1,5 @@
-"""bdgf_fast.diffusion."""
+"""Diffusion: schedules, pre-training and features."""
+
+from .schedule import Schedule
+
+__all__ = ["Schedule"]
