@@ -182,8 +182,10 @@ def probe() -> None:
     try:
         from . import _native
 
-        _native.load()
+        built_with = _native.load().build_info()
         _missing["cpu"] = None
+        if built_with["cuda"] is None:
+            _missing["cuda"] = f"the extension was built without CUDA: {built_with['cuda_missing_because']}"
     except ImportError as error:
         _missing["cpu"] = _missing["cuda"] = " ".join(str(error).split())
     if importlib.util.find_spec("triton") is None:

@@ -64,8 +64,13 @@ def address(
     else:
         if len(shape) != 4:
             raise ValueError(f"origin is given for {len(shape)} dimensions; it takes (batch, C, H, W)")
-        if not isinstance(extent, (tuple, list)) or len(extent) != 2 or min(extent) < 1:
+        if not isinstance(extent, (tuple, list)) or len(extent) != 2:
             raise ValueError(f"extent is {extent!r}; with origin it takes the scene's (height, width)")
+        if extent[0] < max(shape[2], 1) or extent[1] < max(shape[3], 1):
+            raise ValueError(f"extent is {tuple(extent)}; it takes at least the tile's {tuple(shape[2:])}")
+        origin = origin.contiguous()
+    if sample_ids is not None:
+        sample_ids = sample_ids.contiguous()
     return (seed_at, sample_ids, stream_at, origin), (seed, stream, extent[0], extent[1])
 
 
@@ -82,7 +87,7 @@ def timesteps(t: Any, like: Tensor, count: int, name: str = "t") -> Tensor:
     return tables.steps(t, like)
 
 
-def check_range(t: Tensor, count: int) -> None:
+def check_range(t: Tensor, count: int, name: str = "t") -> None:
     """Raise on the CPU when a timestep is out of range; elsewhere its sample becomes NaN, without waiting for it.
 
     Traced code cannot look at values: CPU launchers call this, and the public functions do before plain functions.
@@ -91,7 +96,7 @@ def check_range(t: Tensor, count: int) -> None:
         return
     low, high = t.min().item(), t.max().item()
     if low < 0 or high >= count:
-        raise ValueError(f"t has {low if low < 0 else high}; it takes 0 to {count - 1}")
+        raise ValueError(f"{name} has {low if low < 0 else high}; it takes 0 to {count - 1}")
 
 
 def length(schedule: Any) -> int:

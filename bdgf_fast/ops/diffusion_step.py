@@ -67,7 +67,7 @@ def _step(
     check_range(t, count)
     if prev_t is not None:
         prev_t = timesteps(prev_t, sample, count, "prev_t")
-        check_range(prev_t.clamp(min=0), count)
+        check_range(prev_t.clamp(min=0), count, "prev_t")  # below 0 is the end
     draw = seed is not None
     tensors, scalars = address(sample.shape, sample.device, seed if draw else 0, sample_ids, stream)
     work_out = plain_step.ddpm_coefficients if kind == "ddpm" else plain_step.ddim_coefficients

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import _native, backends, reference
+from ..reference.philox import PURPOSES
 from . import _check as check
 from ._library import LIBRARY
 from ._noise import ADDRESS_SCALARS, ADDRESS_TENSORS, address
@@ -18,6 +19,20 @@ backends.register_plain("philox_normal", "reference", reference.philox_normal)
 def _run(out, *arguments):
     backends.implementation("philox_normal", arguments[-1]).forward([out], *arguments[:-1])
 
+
+_PURPOSE = PURPOSES["target_noise"]
+
+
+def _native_forward(outputs, seed_at, sample_ids, stream_at, origin, seed, stream, extent_h, extent_w):
+    seed = seed if seed_at is None else seed_at
+    stream = stream if stream_at is None else stream_at
+    _native.load().philox_normal(
+        outputs[0], seed, stream, sample_ids, origin, extent_h, extent_w, _PURPOSE, torch.get_num_threads()
+    )
+
+
+backends.register("philox_normal", "cpu", forward=_native_forward)
+backends.register("philox_normal", "cuda", forward=_native_forward)
 
 LIBRARY.define(f"philox_normal_fwd(Tensor(a!) out, {ADDRESS_TENSORS}, {ADDRESS_SCALARS}, str backend) -> ()")
 LIBRARY.impl("philox_normal_fwd", _run, "CPU")
@@ -68,9 +83,10 @@ def philox_normal(
     if device is None:
         given = [x.device for x in (sample_ids, origin, seed, stream) if isinstance(x, Tensor)]
         device = given[0] if given else torch.get_default_device()
-    out = torch.empty(shape, dtype=dtype, device=device)
+    # There is one float32 normal for every dtype.
+    out = torch.empty(shape, dtype=torch.float32 if dtype is torch.float64 else dtype, device=device)
     tensors, scalars = address(shape, out.device, seed, sample_ids, stream, origin, extent)
-    backend, _ = backends.choose("philox_normal", out.device.type, dtype)
+    backend, _ = backends.choose("philox_normal", out.device.type, out.dtype)
     plain = backends.plain("philox_normal", backend)
     if plain is not None:
         seed = scalars[0] if tensors[0] is None else tensors[0]
@@ -78,4 +94,4 @@ def philox_normal(
         options = {"sample_ids": sample_ids, "stream": stream, "origin": origin, "extent": extent}
         return plain(shape, seed, **options, dtype=dtype, device=out.device)
     torch.ops.bdgf.philox_normal_fwd(out, *tensors, *scalars, backend)
-    return out
+    return out.to(dtype)

@@ -18,8 +18,16 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 
 # What a stream of noise is for, as in csrc/include/bdgf/philox.h. Each purpose XORs its own constant into the seed, so
-# that one seed serves them all. `target` leaves the seed as it is: q_sample's noise is philox_normal's at that seed.
-PURPOSES = {"target": 0, "mask_fill": 1, "timestep": 2, "mask_choice": 3, "augmentation": 4, "sampler": 5, "dropout": 6}
+# that one seed serves them all. `target_noise` leaves it as it is: q_sample's noise is philox_normal's at that seed.
+PURPOSES = {
+    "target_noise": 0,
+    "mask_fill": 1,
+    "timestep": 2,
+    "mask_choice": 3,
+    "augmentation": 4,
+    "sampler": 5,
+    "dropout": 6,
+}
 _PURPOSE_FACTOR = 0x9E3779B97F4A7C15
 
 
@@ -106,7 +114,7 @@ def philox_normal(
     extent: tuple[int, int] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-    purpose: str = "target",
+    purpose: str = "target_noise",
 ) -> Tensor:
     """Standard normals of `shape`, a pure function of (seed, stream, sample id, element). See `bdgf_fast.ops`."""
     shape = tuple(shape)
@@ -124,7 +132,7 @@ def philox_normal(
         element = elements(shape, origin, extent, device)
         normals = normals_from_words(_words_of_blocks(element >> 2, key, sample_ids, stream))
         normals = normals.gather(-1, (element & 3).expand(normals.shape[:-1]).unsqueeze(-1)).squeeze(-1)
-    return normals.to(dtype or torch.get_default_dtype())
+    return normals.to(dtype or torch.get_default_dtype()).contiguous()
 
 
 def dropout_keep(batch: int, heads: int, rows: int, columns: int, p: float, seed: int | Tensor, device) -> Tensor:
