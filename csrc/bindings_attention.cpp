@@ -1,5 +1,6 @@
 // Attention, gates and the short convolution: tensors in, cheap checks, dispatch. Python validates with better words.
 #include "bdgf/cross_attention.h"
+#include "bdgf/group_channel_gate.h"
 #include "cpu/kernel_table.h"
 #include "tensor_arg.h"
 
@@ -129,9 +130,115 @@ void cross_attention_bwd(py::handle grad_query, py::handle grad_key, py::handle 
   kernels().cross_attention_bwd(args, num_threads);
 }
 
+// ------------------------------------------------------------------------------------------------- group_channel_gate
+// A contiguous parameter (or its gradient, which may be None).
+TensorView parameter_arg(const char* op, const char* name, py::handle value, std::initializer_list<int64_t> shape,
+                         const TensorView& like, bool optional = false) {
+  TensorView t = optional ? optional_arg(op, name, value) : tensor_arg(op, name, value);
+  if (!t.present) return t;
+  check_dtype(op, name, t, {arithmetic(like)});
+  check_shape(op, name, t, shape);
+  check_contiguous(op, name, t);
+  check_cpu(op, name, t);
+  return t;
+}
+
+GroupChannelGateArgs gate_args(py::handle x, py::handle guide, py::handle weight1, py::handle bias1, py::handle weight2,
+                               py::handle bias2, py::handle squeezed, py::handle gate, int64_t groups, bool use_x,
+                               bool use_guide) {
+  const char* op = "group_channel_gate";
+  GroupChannelGateArgs a{};
+  a.x = tensor_arg(op, "x", x);
+  check_dtype(op, "x", a.x, {DType::f32, DType::f16, DType::bf16, DType::f64});
+  check_ndim(op, "x", a.x, 4, 4);
+  check_cpu(op, "x", a.x);
+  const int64_t batch = a.x.shape[0], channels = a.x.shape[1];
+  if (groups < 1 || channels % groups) bad_value(op, "groups", "is " + std::to_string(groups) + "; it takes a divisor of C");
+  if (!use_x && !use_guide) bad_value(op, "use_x and use_guide", "are both false");
+  int64_t in = use_x ? channels / groups : 0;
+  if (use_guide) {
+    a.guide = tensor_arg(op, "guide", guide);
+    check_dtype(op, "guide", a.guide, {a.x.dtype});
+    check_ndim(op, "guide", a.guide, 4, 4);
+    check_cpu(op, "guide", a.guide);
+    if (a.guide.shape[0] != batch || a.guide.shape[1] % groups) {
+      bad_value(op, "guide", "has shape " + shape_text(a.guide) + ", which does not fit x and groups");
+    }
+    in += a.guide.shape[1] / groups;
+  }
+  a.weight1 = parameter_arg(op, "weight1", weight1, {groups, -1, in}, a.x);
+  const int64_t hidden = a.weight1.shape[1], each = channels / groups;
+  a.bias1 = parameter_arg(op, "bias1", bias1, {groups, hidden}, a.x);
+  a.weight2 = parameter_arg(op, "weight2", weight2, {groups, each, hidden}, a.x);
+  a.bias2 = parameter_arg(op, "bias2", bias2, {groups, each}, a.x);
+  a.squeezed = parameter_arg(op, "squeezed", squeezed, {batch, groups, in}, a.x);
+  a.gate = parameter_arg(op, "gate", gate, {batch, channels}, a.x);
+  a.groups = groups;
+  a.use_x = use_x, a.use_guide = use_guide;
+  return a;
+}
+
+// Elements of workspace, in the parameters' dtype.
+int64_t gate_workspace(int64_t batch, int64_t channels, int64_t groups, int64_t hidden, int64_t in, bool backward,
+                       int num_threads) {
+  const int64_t threads = num_threads < 1 ? 1 : num_threads, each = groups < 1 ? 0 : channels / groups;
+  if (batch < 0 || channels < 1 || groups < 1 || hidden < 1 || in < 0) return 0;
+  const int64_t scratch = threads * gate_scratch(hidden, in, channels, groups), padded = (hidden + 15) / 16 * 16;
+  const int64_t vectors = gate_samples(batch, channels, groups, hidden) * (channels + 2 * groups * padded);
+  const int64_t double_path = groups * (each + in);
+  return backward ? (scratch + vectors > double_path ? scratch + vectors : double_path) : scratch;
+}
+
+void check_gate_workspace(GroupChannelGateArgs& a, py::handle workspace, bool backward, int num_threads) {
+  const char* op = "group_channel_gate";
+  a.workspace = tensor_arg(op, "workspace", workspace);
+  check_dtype(op, "workspace", a.workspace, {arithmetic(a.x)});
+  check_contiguous(op, "workspace", a.workspace);
+  check_cpu(op, "workspace", a.workspace);
+  const int64_t least = gate_workspace(a.x.shape[0], a.x.shape[1], a.groups, a.weight1.shape[1], a.weight1.shape[2], backward, num_threads);
+  if (a.workspace.numel < least) bad_value(op, "workspace", "holds too few elements; it takes " + std::to_string(least));
+}
+
+void group_channel_gate_fwd(py::handle out, py::handle squeezed, py::handle gate, py::handle x, py::handle guide,
+                            py::handle weight1, py::handle bias1, py::handle weight2, py::handle bias2, int64_t groups,
+                            bool use_x, bool use_guide, py::handle workspace, int num_threads) {
+  GroupChannelGateArgs a = gate_args(x, guide, weight1, bias1, weight2, bias2, squeezed, gate, groups, use_x, use_guide);
+  a.out = like_arg("group_channel_gate", "out", out, a.x);
+  check_gate_workspace(a, workspace, false, num_threads);
+  if (a.out.numel == 0) return;
+  py::gil_scoped_release release;
+  kernels().group_channel_gate_fwd(a, num_threads);
+}
+
+void group_channel_gate_bwd(py::handle grad_x, py::handle grad_guide, py::handle grad_weight1, py::handle grad_bias1,
+                            py::handle grad_weight2, py::handle grad_bias2, py::handle grad_out, py::handle x,
+                            py::handle guide, py::handle weight1, py::handle bias1, py::handle weight2, py::handle bias2,
+                            py::handle squeezed, py::handle gate, int64_t groups, bool use_x, bool use_guide,
+                            py::handle workspace, int num_threads) {
+  const char* op = "group_channel_gate";
+  GroupChannelGateBwdArgs args{};
+  args.forward = gate_args(x, guide, weight1, bias1, weight2, bias2, squeezed, gate, groups, use_x, use_guide);
+  const GroupChannelGateArgs& a = args.forward;
+  const int64_t each = a.x.shape[1] / groups, hidden = a.weight1.shape[1], in = a.weight1.shape[2];
+  args.grad_out = like_arg(op, "grad_out", grad_out, a.x);
+  args.grad_x = like_arg(op, "grad_x", grad_x, a.x, true);
+  if (use_guide) args.grad_guide = like_arg(op, "grad_guide", grad_guide, a.guide, true);
+  args.grad_weight1 = parameter_arg(op, "grad_weight1", grad_weight1, {groups, hidden, in}, a.x, true);
+  args.grad_bias1 = parameter_arg(op, "grad_bias1", grad_bias1, {groups, hidden}, a.x, true);
+  args.grad_weight2 = parameter_arg(op, "grad_weight2", grad_weight2, {groups, each, hidden}, a.x, true);
+  args.grad_bias2 = parameter_arg(op, "grad_bias2", grad_bias2, {groups, each}, a.x, true);
+  check_gate_workspace(args.forward, workspace, true, num_threads);
+  py::gil_scoped_release release;
+  kernels().group_channel_gate_bwd(args, num_threads);
+}
+
 }  // namespace
 
 void bind_attention(py::module_& m) {
+  m.def("group_channel_gate_workspace", &gate_workspace, py::arg("batch"), py::arg("channels"), py::arg("groups"),
+        py::arg("hidden"), py::arg("in"), py::arg("backward"), py::arg("num_threads"), "Elements of workspace.");
+  m.def("group_channel_gate_fwd", &group_channel_gate_fwd, "Fill out, squeezed, gate: bdgf_fast.ops.group_channel_gate.");
+  m.def("group_channel_gate_bwd", &group_channel_gate_bwd, "Fill the gradients that are not None.");
   m.def("cross_attention_workspace", &workspace_floats, py::arg("key"), py::arg("value"), py::arg("masked"),
         py::arg("dropout"), py::arg("backward"), "Floats of workspace per thread.");
   m.def("cross_attention_fwd", &cross_attention_fwd, py::arg("out"), py::arg("logsumexp"), py::arg("query"),

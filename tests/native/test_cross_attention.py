@@ -3,41 +3,12 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 
 import pytest
 import torch
+from levels import LEVELS, TOLERANCE, close, level, threads
 
-from bdgf_fast import _native, backends, ops, reference
-
-if not _native.available():
-    pytest.skip("the extension is not built", allow_module_level=True)
-native = _native.load()
-LEVELS = native.cpu_isas()
-TOLERANCE = {torch.float32: (1e-4, 1e-5), torch.float16: (3e-3, 5e-3), torch.bfloat16: (3e-2, 5e-2)}
-
-
-@contextmanager
-def level(isa):
-    before = native.cpu_isa()
-    native.set_cpu_isa(isa)
-    try:
-        yield
-    finally:
-        native.set_cpu_isa(before)
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Every tensor that the operator allocates starts as NaN: what the kernel leaves out shows."""
-    empty, empty_like, new_empty = torch.empty, torch.empty_like, torch.Tensor.new_empty
-
-    def fill(x):
-        return x.fill_(math.nan) if x.is_floating_point() else x
-
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: fill(empty(*a, **k)))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: fill(empty_like(*a, **k)))
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: fill(new_empty(*a, **k)))
+from bdgf_fast import backends, ops, reference
 
 
 def tensor(*shape, dtype=torch.float32, layout="plain", seed=0):
@@ -52,13 +23,6 @@ def tensor(*shape, dtype=torch.float32, layout="plain", seed=0):
     else:  # "strided"
         x = torch.randn(batch, heads, 2 * length, 3 * depth, generator=g)[:, :, ::2, ::3]
     return x.to(dtype)
-
-
-def close(got, want, dtype):
-    rtol, atol = TOLERANCE[dtype]
-    finite = want[torch.isfinite(want)]
-    atol *= max(0.1, finite.abs().max().item() if finite.numel() else 0.0)  # a gradient may be 0 but for rounding
-    torch.testing.assert_close(got.double(), want.double(), rtol=rtol, atol=atol, equal_nan=True)
 
 
 def compare(q, k, v, bias=None, *, gradients=True, **options):
@@ -188,15 +152,11 @@ def test_long_keys_take_several_passes(isa, dtype):
 def test_threads_do_not_change_a_bit():
     q, k, v = (tensor(3, 4, 49, 16, layout="tokens", seed=i).requires_grad_() for i in range(3))
     bias = torch.randn(1, 4, 49, 49).requires_grad_()
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            with backends.use_backend("cpu"):
-                out = ops.cross_attention(q, k, v, attn_bias=bias, dropout_p=0.1, seed=3)
+    results = []
+    for count in (1, 2, 3, 7):
+        with threads(count), backends.use_backend("cpu"):
+            out = ops.cross_attention(q, k, v, attn_bias=bias, dropout_p=0.1, seed=3)
             results.append([out, *torch.autograd.grad(out, (q, k, v, bias), torch.ones_like(out))])
-    finally:
-        torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
