@@ -1,10 +1,18 @@
 // The CPU kernels of one instruction set level, as a table of function pointers.
 #pragma once
+#include "bdgf/denoising_loss.h"
+#include "bdgf/diffusion_step.h"
 #include "bdgf/philox_normal.h"
+#include "bdgf/q_sample.h"
 
 // X(name, argument struct): one line per kernel. Bodies: csrc/cpu/<op>.inc; how to add one: csrc/cpu/dispatch.cpp.
 #define BDGF_CPU_KERNELS(X) \
-  X(philox_normal, PhiloxNormalArgs)
+  X(philox_normal, PhiloxNormalArgs) \
+  X(q_sample, QSampleArgs) \
+  X(denoising_loss, DenoisingLossArgs) \
+  X(denoising_loss_backward, DenoisingLossArgs) \
+  X(diffusion_step, DiffusionStepArgs) \
+  X(diffusion_step_backward, DiffusionStepArgs)
 
 namespace bdgf {
 
