@@ -1,10 +1,16 @@
 // The CPU kernels of one instruction set level, as a table of function pointers.
 #pragma once
+#include "bdgf/cross_attention.h"
+#include "bdgf/group_channel_gate.h"
 #include "bdgf/philox_normal.h"
 
 // X(name, argument struct): one line per kernel. Bodies: csrc/cpu/<op>.inc; how to add one: csrc/cpu/dispatch.cpp.
 #define BDGF_CPU_KERNELS(X) \
-  X(philox_normal, PhiloxNormalArgs)
+  X(philox_normal, PhiloxNormalArgs) \
+  X(cross_attention_fwd, CrossAttentionArgs) \
+  X(cross_attention_bwd, CrossAttentionBwdArgs) \
+  X(group_channel_gate_fwd, GroupChannelGateArgs) \
+  X(group_channel_gate_bwd, GroupChannelGateBwdArgs)
 
 namespace bdgf {
 
