@@ -39,9 +39,9 @@ def beside(name: str, x: Any, like: Tensor, dtypes: Sequence[torch.dtype] | None
         raise TypeError(f"{name} is {x.dtype}; it takes {takes}")
 
 
-def shape(name: str, x: Tensor, expected: Sequence[int], layout: str) -> None:
+def shape(name: str, x: Tensor, expected: tuple[int, ...], layout: str) -> None:
     """`x` has just this shape, which `layout` spells out."""
-    if tuple(x.shape) != tuple(expected):
+    if x.shape != expected:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; it takes {layout} = {tuple(expected)}")
 
 

@@ -117,6 +117,11 @@ def call_kernel(
     return outputs[0] if visible == 1 else tuple(outputs[:visible])
 
 
+def cast(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Parameters reach a kernel in the dtype of its arithmetic; autograd casts their gradients back."""
+    return x if x is None or x.dtype is dtype else x.to(dtype)
+
+
 def needs_grad(*tensors: Tensor | None) -> bool:
     """Whether autograd has to record a call on these inputs."""
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
 
 backends.register_plain("causal_conv1d", "reference", reference.causal_conv1d)
 
@@ -61,5 +61,5 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, activat
     if plain is not None:
         return call_plain(plain, x.device.type, x, weight, bias, activation)
     real = torch.float64 if x.dtype is torch.float64 else torch.float32
-    tensors = (x, weight.to(real), None if bias is None else bias.to(real))
+    tensors = (x, cast(weight, real), cast(bias, real))
     return call_kernel("causal_conv1d", backend, tensors, (activation is not None,))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
 
 backends.register_plain("group_channel_attention", "reference", reference.group_channel_attention)
 
@@ -72,4 +72,4 @@ def group_channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor
     plain = backends.plain("group_channel_attention", backend)
     if plain is not None:
         return call_plain(plain, q.device.type, q, k, v, temperature, groups=groups)
-    return call_kernel("group_channel_attention", backend, (q, k, v, temperature.to(real).expand(groups)), (groups,))
+    return call_kernel("group_channel_attention", backend, (q, k, v, cast(temperature, real).expand(groups)), (groups,))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
 
 backends.register_plain("group_channel_gate", "reference", reference.group_channel_gate)
 
@@ -133,5 +133,5 @@ def group_channel_gate(
     if plain is not None:
         return call_plain(plain, x.device.type, *tensors, groups=groups, gate_source=gate_source)
     real = torch.float64 if x.dtype is torch.float64 else torch.float32
-    tensors = (x, guide, *(p.to(real) for p in tensors[2:]))
+    tensors = (x, guide, *(cast(p, real) for p in tensors[2:]))
     return call_kernel("group_channel_gate", backend, tensors, (groups, use_x, use_guide))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import backends, reference
 from . import _check as check
-from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad
 
 backends.register_plain("selective_scan", "reference", reference.selective_scan)
 
@@ -123,10 +123,8 @@ def selective_scan(
     if plain is not None:
         arguments = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
         return call_plain(plain, u.device.type, *arguments, initial_state=initial_state, reverse=reverse)
-    # Parameters and states reach a kernel in the dtype of its arithmetic; autograd casts their gradients back.
-    A, D, delta_bias, initial_state = (None if x is None else x.to(real) for x in (A, D, delta_bias, initial_state))
-    B, C = (x.to(real) if x.dim() == 2 else x for x in (B, C))
-    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    B, C = (cast(x, real) if x.dim() == 2 else x for x in (B, C))
+    tensors = (u, delta, cast(A, real), B, C, cast(D, real), z, cast(delta_bias, real), cast(initial_state, real))
     scalars = (delta_softplus, return_last_state, reverse)
     return call_kernel("selective_scan", backend, tensors, scalars, visible=1 + return_last_state, most=2)
 

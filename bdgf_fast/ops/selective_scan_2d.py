@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import backends, reference
 from . import _check as check
-from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad
 
 backends.register_plain("selective_scan_2d", "reference", reference.selective_scan_2d)
 
@@ -101,6 +101,6 @@ def selective_scan_2d(
     if plain is not None:
         options = {"delta_bias": delta_bias, "delta_softplus": delta_softplus, "directions": directions, "order": order}
         return call_plain(plain, x.device.type, x, delta, A, B, C, D, **options)
-    D, delta_bias = (None if v is None else v.to(real).expand(directions, dim) for v in (D, delta_bias))
-    tensors = (x, delta, A.to(real), B, C, D, delta_bias)
+    D, delta_bias = (None if v is None else cast(v, real).expand(directions, dim) for v in (D, delta_bias))
+    tensors = (x, delta, cast(A, real), B, C, D, delta_bias)
     return call_kernel("selective_scan_2d", backend, tensors, (delta_softplus, directions, order == "pixel"))
