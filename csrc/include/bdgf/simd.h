@@ -266,12 +266,13 @@ struct Word {
 };
 BDGF_INLINE Word to_word(Vu a) { return {(__m512i)a, _mm512_srli_epi64((__m512i)a, 32)}; }
 BDGF_INLINE Vu from_word(Word a) {
-  return (Vu)_mm512_mask_blend_epi32(0xaaaa, a.even, _mm512_slli_epi64(a.odd, 32));
+  return (Vu)_mm512_mask_shuffle_epi32(a.even, 0xaaaa, a.odd, (_MM_PERM_ENUM)0xa0);
 }
 BDGF_INLINE void multiply_wide(Word a, uint32_t m, Word& high, Word& low) {
   __m512i k = _mm512_set1_epi64(m);
   low = {_mm512_mul_epu32(a.even, k), _mm512_mul_epu32(a.odd, k)};
-  high = {_mm512_srli_epi64(low.even, 32), _mm512_srli_epi64(low.odd, 32)};
+  // A shuffle, because a shift would run on the multiplier's own port.
+  high = {_mm512_shuffle_epi32(low.even, (_MM_PERM_ENUM)0xf5), _mm512_shuffle_epi32(low.odd, (_MM_PERM_ENUM)0xf5)};
 }
 BDGF_INLINE Word xor3(Word a, Word b, uint32_t key) {
   __m512i k = _mm512_set1_epi64(key);
@@ -286,7 +287,7 @@ BDGF_INLINE Vu from_word(Word a) { return (Vu)_mm256_blend_epi32(a.even, _mm256_
 BDGF_INLINE void multiply_wide(Word a, uint32_t m, Word& high, Word& low) {
   __m256i k = _mm256_set1_epi64x(m);
   low = {_mm256_mul_epu32(a.even, k), _mm256_mul_epu32(a.odd, k)};
-  high = {_mm256_srli_epi64(low.even, 32), _mm256_srli_epi64(low.odd, 32)};
+  high = {_mm256_shuffle_epi32(low.even, 0xf5), _mm256_shuffle_epi32(low.odd, 0xf5)};
 }
 BDGF_INLINE Word xor3(Word a, Word b, uint32_t key) {
   __m256i k = _mm256_set1_epi64x(key);
