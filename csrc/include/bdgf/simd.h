@@ -228,33 +228,40 @@ BDGF_INLINE float hmax(Vf v) {
   return m;
 }
 
-// Interleave: out[4 * j + k] = (k-th vector)[lane of block j]. The lane that holds block j is chosen so that no data
+// Interleave: element 4 * j + k of the result = (k-th vector)[lane of block j]. The lane that holds block j is chosen so that no data
 // cross 128-bit halves: lane_of_block(j), and back block_of_lane(i).
 constexpr int kQuads = kLanes < 4 ? 1 : kLanes / 4;
 constexpr int lane_of_block(int j) { return kLanes < 4 ? j : 4 * (j % kQuads) + j / kQuads; }
 constexpr int block_of_lane(int i) { return kLanes < 4 ? i : kQuads * (i % 4) + i / 4; }
 
-BDGF_INLINE void store_interleaved(float* out, Vf a, Vf b, Vf c, Vf d) {
+BDGF_INLINE void interleave(Vf a, Vf b, Vf c, Vf d, Vf out[4]) {
 #if BDGF_LANES == 16
   __m512 ab0 = _mm512_unpacklo_ps(a, b), ab1 = _mm512_unpackhi_ps(a, b);
   __m512 cd0 = _mm512_unpacklo_ps(c, d), cd1 = _mm512_unpackhi_ps(c, d);
-  store(out, (Vf)_mm512_unpacklo_pd((__m512d)ab0, (__m512d)cd0));
-  store(out + 16, (Vf)_mm512_unpackhi_pd((__m512d)ab0, (__m512d)cd0));
-  store(out + 32, (Vf)_mm512_unpacklo_pd((__m512d)ab1, (__m512d)cd1));
-  store(out + 48, (Vf)_mm512_unpackhi_pd((__m512d)ab1, (__m512d)cd1));
+  out[0] = (Vf)_mm512_unpacklo_pd((__m512d)ab0, (__m512d)cd0);
+  out[1] = (Vf)_mm512_unpackhi_pd((__m512d)ab0, (__m512d)cd0);
+  out[2] = (Vf)_mm512_unpacklo_pd((__m512d)ab1, (__m512d)cd1);
+  out[3] = (Vf)_mm512_unpackhi_pd((__m512d)ab1, (__m512d)cd1);
 #elif BDGF_LANES == 8
   __m256 ab0 = _mm256_unpacklo_ps(a, b), ab1 = _mm256_unpackhi_ps(a, b);
   __m256 cd0 = _mm256_unpacklo_ps(c, d), cd1 = _mm256_unpackhi_ps(c, d);
-  store(out, (Vf)_mm256_unpacklo_pd((__m256d)ab0, (__m256d)cd0));
-  store(out + 8, (Vf)_mm256_unpackhi_pd((__m256d)ab0, (__m256d)cd0));
-  store(out + 16, (Vf)_mm256_unpacklo_pd((__m256d)ab1, (__m256d)cd1));
-  store(out + 24, (Vf)_mm256_unpackhi_pd((__m256d)ab1, (__m256d)cd1));
+  out[0] = (Vf)_mm256_unpacklo_pd((__m256d)ab0, (__m256d)cd0);
+  out[1] = (Vf)_mm256_unpackhi_pd((__m256d)ab0, (__m256d)cd0);
+  out[2] = (Vf)_mm256_unpacklo_pd((__m256d)ab1, (__m256d)cd1);
+  out[3] = (Vf)_mm256_unpackhi_pd((__m256d)ab1, (__m256d)cd1);
 #else
+  float lane[4 * kLanes];
   for (int i = 0; i < kLanes; ++i) {
-    float* block = out + 4 * block_of_lane(i);
+    float* block = lane + 4 * block_of_lane(i);
     block[0] = a[i], block[1] = b[i], block[2] = c[i], block[3] = d[i];
   }
+  for (int j = 0; j < 4; ++j) out[j] = load(lane + j * kLanes);
 #endif
+}
+BDGF_INLINE void store_interleaved(float* p, Vf a, Vf b, Vf c, Vf d) {
+  Vf out[4];
+  interleave(a, b, c, d, out);
+  for (int j = 0; j < 4; ++j) store(p + j * kLanes, out[j]);
 }
 
 // ---------------------------------------------------------------------------------------------- 32 x 32 -> 64 bits
