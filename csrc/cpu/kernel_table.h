@@ -1,6 +1,8 @@
 // The CPU kernels of one instruction set level, as a table of function pointers.
 #pragma once
+#include "bdgf/causal_conv1d.h"
 #include "bdgf/cross_attention.h"
+#include "bdgf/group_channel_attention.h"
 #include "bdgf/group_channel_gate.h"
 #include "bdgf/philox_normal.h"
 
@@ -10,7 +12,11 @@
   X(cross_attention_fwd, CrossAttentionArgs) \
   X(cross_attention_bwd, CrossAttentionBwdArgs) \
   X(group_channel_gate_fwd, GroupChannelGateArgs) \
-  X(group_channel_gate_bwd, GroupChannelGateBwdArgs)
+  X(group_channel_gate_bwd, GroupChannelGateBwdArgs) \
+  X(group_channel_attention_fwd, GroupChannelAttentionArgs) \
+  X(group_channel_attention_bwd, GroupChannelAttentionBwdArgs) \
+  X(causal_conv1d_fwd, CausalConv1dArgs) \
+  X(causal_conv1d_bwd, CausalConv1dBwdArgs)
 
 namespace bdgf {
 
