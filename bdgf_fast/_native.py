@@ -1,0 +1,51 @@
+"""The compiled extension ``bdgf_fast._C``: loaded on first use, with an error that names the fix."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+from typing import Any
+
+
+@functools.cache
+def load() -> ModuleType:
+    """Return the extension module.
+
+    Raises:
+        ImportError: it is not there (the source tree was imported without a build) or does not load here.
+    """
+    import torch  # noqa: F401  first: the other order can put two OpenMP runtimes into one process
+
+    try:
+        return importlib.import_module("bdgf_fast._C")
+    except ModuleNotFoundError as error:
+        if error.name != "bdgf_fast._C":
+            raise
+        import bdgf_fast
+
+        raise ImportError(
+            f"bdgf_fast was imported from {bdgf_fast.__path__[0]}, which holds no compiled extension: run "
+            "`pip install .` (or `make dev`) in the repository, and run pytest against what is installed"
+        ) from error
+
+
+def available() -> bool:
+    """Whether :func:`load` succeeds."""
+    try:
+        load()
+    except ImportError:
+        return False
+    return True
+
+
+def build_info() -> dict[str, Any]:
+    """Compiler, CUDA version and targets (or why there are none), OpenMP, and instruction set levels of this build.
+
+    Without the extension: ``{"extension": None, "reason": ...}``.
+    """
+    try:
+        native = load()
+    except ImportError as error:
+        return {"extension": None, "reason": str(error)}
+    return {"extension": native.__file__, **native.build_info()}

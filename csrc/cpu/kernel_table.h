@@ -1,0 +1,30 @@
+// The CPU kernels of one instruction set level, as a table of function pointers.
+#pragma once
+#include "bdgf/philox_normal.h"
+
+// X(name, argument struct): one line per kernel. Bodies: csrc/cpu/<op>.inc; how to add one: csrc/cpu/dispatch.cpp.
+#define BDGF_CPU_KERNELS(X) \
+  X(philox_normal, PhiloxNormalArgs)
+
+namespace bdgf {
+
+struct KernelTable {
+  const char* isa;
+  int lanes;
+#define BDGF_ENTRY(name, Args) void (*name)(const Args&, int num_threads);
+  BDGF_CPU_KERNELS(BDGF_ENTRY)
+#undef BDGF_ENTRY
+  // For tests and as the benchmarks' limit: out[i] = function(in[i]) over n elements, `repeats` times over.
+  bool (*elementwise)(const char* function, const float* in, float* out, int64_t n, int64_t repeats);
+  // For tests: 16-bit storage and back; dtype f16 or bf16.
+  void (*round_trip)(bool bfloat, const float* in, uint16_t* bits, float* out, int64_t n);
+};
+
+// The level in use: the best this CPU has, or BDGF_CPU_ISA, or what select_kernels last chose.
+const KernelTable& kernels();
+// Null: done. Otherwise a sentence that says why not; the level in use stays.
+const char* select_kernels(const char* isa);
+// Levels that this build has and this CPU can run, best last; returns how many (at most 4).
+int available_kernels(const KernelTable* out[4]);
+
+}  // namespace bdgf

@@ -1,0 +1,25 @@
+// Threads for the CPU kernels. The ISA files see this header only; OpenMP stays in parallel.cpp.
+#pragma once
+#include <stdint.h>
+
+namespace bdgf {
+
+typedef void (*TaskFunction)(const void* context, int64_t task);
+// Runs tasks 0 ... tasks-1 on at most num_threads threads, in contiguous shares. Serial inside another parallel
+// region, in a forked child of a process that had threads, and in a build without OpenMP.
+void run_tasks(int64_t tasks, int num_threads, TaskFunction function, const void* context);
+
+bool built_with_openmp();
+
+namespace BDGF_ISA {
+
+// parallel_for(tasks, num_threads, [&](int64_t task) {...}). What a task covers must depend on shapes only, never on
+// the number of threads: results are then the same for any thread count. The body must not throw.
+template <class Body>
+static inline void parallel_for(int64_t tasks, int num_threads, const Body& body) {
+  run_tasks(
+      tasks, num_threads, [](const void* context, int64_t task) { (*(const Body*)context)(task); }, &body);
+}
+
+}  // namespace BDGF_ISA
+}  // namespace bdgf

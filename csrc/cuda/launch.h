@@ -1,0 +1,49 @@
+// The host side of every CUDA kernel, in this order: (validated by the bindings) device guard, stream, launch, error.
+#pragma once
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "bdgf/check.h"
+#include "bdgf/cuda_launch.h"
+
+namespace bdgf {
+namespace cuda {
+
+// sizes: what the user would recognise the call by, usually shape_text(...).
+inline void check_cuda(cudaError_t error, const char* op, const std::string& sizes) {
+  if (error == cudaSuccess) return;
+  throw std::runtime_error(std::string(op) + " on " + sizes + ": " + cudaGetErrorName(error) + ", " +
+                           cudaGetErrorString(error));
+}
+
+class DeviceGuard {
+ public:
+  DeviceGuard(int device, const char* op) {
+    check_cuda(cudaGetDevice(&previous_), op, "device " + std::to_string(device));
+    if (previous_ != device) check_cuda(cudaSetDevice(device), op, "device " + std::to_string(device));
+    changed_ = previous_ != device;
+  }
+  ~DeviceGuard() {
+    if (changed_) cudaSetDevice(previous_);
+  }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int previous_ = 0;
+  bool changed_ = false;
+};
+
+inline cudaStream_t stream_of(const CudaLaunch& launch) { return static_cast<cudaStream_t>(launch.stream); }
+
+// Blocks of `threads` for `work` items; kernels loop over the grid, so the limit costs nothing but a round more.
+inline unsigned grid_for(int64_t work, int threads) {
+  const int64_t blocks = (work + threads - 1) / threads;
+  return static_cast<unsigned>(blocks < 1 ? 1 : blocks > 0x7fffffff ? 0x7fffffff : blocks);
+}
+
+}  // namespace cuda
+}  // namespace bdgf
