@@ -117,4 +117,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("bench_exp", &bench_exp, py::arg("num_threads"), py::arg("repeats"), py::arg("function") = "exp",
         "Evaluations per second of a vector function over 16 KiB per thread.");
   bind_noise(m);
+  bind_scan(m);
 }

@@ -1,10 +1,13 @@
 // The CPU kernels of one instruction set level, as a table of function pointers.
 #pragma once
 #include "bdgf/philox_normal.h"
+#include "bdgf/selective_scan.h"
 
 // X(name, argument struct): one line per kernel. Bodies: csrc/cpu/<op>.inc; how to add one: csrc/cpu/dispatch.cpp.
 #define BDGF_CPU_KERNELS(X) \
-  X(philox_normal, PhiloxNormalArgs)
+  X(philox_normal, PhiloxNormalArgs) \
+  X(selective_scan_fwd, SelectiveScanArgs) \
+  X(selective_scan_bwd, SelectiveScanArgs)
 
 namespace bdgf {
 
