@@ -110,7 +110,7 @@ def _info(as_json: bool) -> int:
 
     facts = versions()
     if as_json:
-        print(json.dumps({"versions": facts, "backends": backends.explain(as_dict=True)}, indent=1))
+        print(json.dumps({"versions": facts, "backends": backends.table()}, indent=1))
         return 0
     width = max(len(name) for name in facts)
     for name, value in facts.items():

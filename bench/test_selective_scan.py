@@ -52,7 +52,12 @@ def runnable(shape, who):
     return True
 
 
-@pytest.mark.parametrize(("shape", "who"), [c for c in CASES if runnable(*c)], ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else v)
+cases = pytest.mark.parametrize(
+    ("shape", "who"), [c for c in CASES if runnable(*c)], ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else v
+)
+
+
+@cases
 def test_forward(measure, shape, who):
     arguments = inputs(*shape)
     scan = ours if who == "ours" else BASELINES[who]
@@ -62,7 +67,7 @@ def test_forward(measure, shape, who):
                 exp=batch * dim * length * states)
 
 
-@pytest.mark.parametrize(("shape", "who"), [c for c in CASES if runnable(*c)], ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else v)
+@cases
 def test_forward_backward(measure, shape, who):
     arguments = [x.requires_grad_() for x in inputs(*shape)]
     scan = ours if who == "ours" else BASELINES[who]

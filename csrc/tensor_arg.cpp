@@ -133,7 +133,7 @@ TensorView tensor_arg(const char* op, const char* name, py::handle value) {
     bad_value(op, name, "holds no data (a fake or meta tensor); kernels run on real tensors only");
   }
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
-  if (t.dtype == DType::f32 || t.dtype == DType::f64) {  // only the imaginary part of a conjugate is such a view
+  if (t.dtype <= DType::f64) {  // a floating type: the imaginary part of a conjugate is such a view
     PyObject* negated = PyObject_CallMethodNoArgs(value.ptr(), is_neg);
     if (!negated) PyErr_Clear();
     const bool lazy = negated == Py_True;

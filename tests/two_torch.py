@@ -31,7 +31,7 @@ for backend in ("cpu", "reference"):
 for got, want in zip(results["cpu"], results["reference"]):
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 info = _native.build_info()
-print("torch", torch.__version__, "| tensors cross by", info["tensor_path"], "| ISA", info["cpu_isa"], "| agrees with the reference")
+print(f"torch {torch.__version__} | tensors cross by {info['tensor_path']} | agrees with the reference")
 """
 
 

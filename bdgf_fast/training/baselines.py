@@ -23,12 +23,13 @@ def _features(prepared: Any, rc: torch.Tensor, patch: int, kind: str) -> np.ndar
 
 
 def random_forest(
-    prepared: Any, *, patch: int, kind: str, seed: int, trees: int = 300, batch: int = 4096
+    prepared: Any, split: Any, *, patch: int, kind: str, seed: int, trees: int = 300, batch: int = 4096
 ) -> dict[str, float]:
     """Fit a random forest on the training pixels and score it on the test pixels.
 
     Args:
-        prepared: scene with its split (see `bdgf_fast.data.prepare`).
+        prepared: the normalised scene (see `bdgf_fast.data.prepare`).
+        split: its training and test pixels.
         patch: side of the patch in pixels (ignored by "pixel").
         kind: "pixel" (the bands of one pixel) or "patch statistics" (mean, standard deviation, centre).
         seed: random_state of the forest.
@@ -44,7 +45,7 @@ def random_forest(
 
     if kind not in FEATURES:
         raise ValueError(f"kind is {kind!r}; takes one of {FEATURES}")
-    split, labels = prepared.split, prepared.labels
+    labels = prepared.labels
     forest = RandomForestClassifier(trees, random_state=seed, n_jobs=torch.get_num_threads())
     forest.fit(_features(prepared, split.train, patch, kind), labels[split.train[:, 0], split.train[:, 1]].numpy())
     predicted = np.concatenate([forest.predict(_features(prepared, rc, patch, kind)) for rc in split.test.split(batch)])

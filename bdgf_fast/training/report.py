@@ -8,7 +8,8 @@ from typing import Any
 import jinja2
 import matplotlib
 
-from .rundir import RunDirectory, read_json, replacing
+from ..data.export import atomic
+from .rundir import RunDirectory, read_json
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first: there may be no display)
@@ -26,7 +27,7 @@ _PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True
 <h1>{{ r.name }}</h1>
 <p>Overall accuracy <b>{{ pct(r.overall_accuracy) }}</b>, average accuracy <b>{{ pct(r.average_accuracy) }}</b>,
 kappa <b>{{ "%.3f"|format(r.kappa) }}</b> on {{ r.test_pixels }} test pixels; {{ r.train_pixels }} training pixels, seed {{ r.seed }}.
-Split: {{ r.split }}.</p>
+Split: {{ r.split.kind }}, gap {{ r.split.gap }} px. {{ r.split.notes|join(' ') }}</p>
 <h2>Beside it, on the same split</h2>
 <table><thead><tr><th>method</th><th>OA %</th><th>AA %</th><th>kappa</th></tr></thead><tbody>
 {% for row in rows %}<tr{{ ' class="best"' if row.best else '' }}><td>{{ row.name }}</td><td>{{ pct(row.overall_accuracy) }}</td>
@@ -44,16 +45,22 @@ Split: {{ r.split }}.</p>
 <table><thead><tr><th>branch</th><th>OA %</th></tr></thead><tbody>
 {% for name, value in r.branches.items() %}<tr><td>{{ name }}</td><td>{{ pct(value) }}</td></tr>{% endfor %}
 </tbody></table>
-<p>{% for name, value in r.diversity.items() %}{{ name|replace("_", " ") }} {{ pct(value) }}{{ "; " if not loop.last }}{% endfor %}</p>
+<p>{% for name, value in r.diversity.items() %}
+{{ name|replace("_", " ") }} {{ pct(value) }}{{ "; " if not loop.last }}
+{% endfor %}</p>
 <h2>Modalities in the diffusion model</h2>
-<table><thead><tr><th>modality</th>{% for key in modality_keys %}<th>{{ key|replace("_", " ") }}</th>{% endfor %}</tr></thead><tbody>
+<table><thead><tr><th>modality</th>
+{% for key in modality_keys %}<th>{{ key|replace("_", " ") }}</th>{% endfor %}</tr></thead><tbody>
 {% for name, facts in r.modalities.items() %}<tr><td>{{ name }}</td>
-{% for key in modality_keys %}<td>{{ "%.3f"|format(facts[key]) if facts[key] is not none else "-" }}</td>{% endfor %}</tr>{% endfor %}
+{% for key in modality_keys %}<td>{{ "%.3f"|format(facts[key]) if facts[key] is not none else "-" }}</td>{% endfor %}</tr>
+{% endfor %}
 </tbody></table>
-<p class="note">Balance (smallest over largest influence): {{ "%.2f"|format(r.balance) if r.balance is not none else "one modality" }}.</p>
+<p class="note">Balance (smallest over largest influence):
+{{ "%.2f"|format(r.balance) if r.balance is not none else "one modality" }}.</p>
 <img src="losses.png" alt="loss curves">
 <h2>Time and memory</h2>
-<table><tbody>{% for stage, seconds in r.seconds.items() %}<tr><td>{{ stage }}</td><td>{{ "%.1f"|format(seconds) }} s</td></tr>{% endfor %}
+<table><tbody>
+{% for stage, seconds in r.seconds.items() %}<tr><td>{{ stage }}</td><td>{{ "%.1f"|format(seconds) }} s</td></tr>{% endfor %}
 <tr><td>peak resident memory</td><td>{{ "%.2f"|format(r.peak_memory_bytes / 2**30) }} GiB</td></tr></tbody></table>
 <h2>Versions and configuration</h2>
 <pre>{% for name, value in r.versions.items() %}{{ name }} {{ value }}
@@ -89,7 +96,7 @@ def _losses(history: dict[str, Any], path: Path) -> None:
         axis.set_yscale("log")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    with replacing(path) as beside:
+    with atomic(path) as beside:
         figure.savefig(beside, dpi=130)
     plt.close(figure)
 
@@ -112,7 +119,7 @@ def _confusion(report: dict[str, Any], path: Path) -> None:
             colour = "white" if value > 0.55 else "black"
             axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axis, label="% of the label's test pixels", shrink=0.8)
-    with replacing(path) as beside:
+    with atomic(path) as beside:
         figure.savefig(beside, dpi=130)
     plt.close(figure)
 
@@ -131,5 +138,5 @@ def render(run: RunDirectory) -> None:
         modality_keys=list(next(iter(report["modalities"].values()), {})),
         config=json.dumps(report["config"], indent=1),
     )
-    with replacing(run / "report.html") as beside:
+    with atomic(run / "report.html") as beside:
         beside.write_text(page, encoding="utf-8")

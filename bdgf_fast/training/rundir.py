@@ -6,14 +6,12 @@ stages that ended and is itself renamed, so a stage counts as done only after al
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..data.export import atomic
 from ..errors import UserError
 
 STAGES = ("pretrain", "train", "predict", "evaluate")
@@ -34,27 +32,13 @@ FILES = (
     "losses.png",
     "confusion.png",
     "checkpoints",
+    "single",
 )
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` to write to; on success it replaces `path`, on any failure it is removed."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield beside
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, whole or not at all."""
-    with replacing(path) as beside, open(beside, "w", encoding="utf-8") as stream:
+    with atomic(path) as beside, open(beside, "w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=1, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
 

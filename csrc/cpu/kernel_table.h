@@ -1,5 +1,7 @@
 // The CPU kernels of one instruction set level, as a table of function pointers.
 #pragma once
+#include "bdgf/cross_attention.h"
+#include "bdgf/group_channel_gate.h"
 #include "bdgf/philox_normal.h"
 #include "bdgf/selective_scan.h"
 
@@ -7,7 +9,11 @@
 #define BDGF_CPU_KERNELS(X) \
   X(philox_normal, PhiloxNormalArgs) \
   X(selective_scan_fwd, SelectiveScanArgs) \
-  X(selective_scan_bwd, SelectiveScanArgs)
+  X(selective_scan_bwd, SelectiveScanArgs) \
+  X(cross_attention_fwd, CrossAttentionArgs) \
+  X(cross_attention_bwd, CrossAttentionBwdArgs) \
+  X(group_channel_gate_fwd, GroupChannelGateArgs) \
+  X(group_channel_gate_bwd, GroupChannelGateBwdArgs)
 
 namespace bdgf {
 

@@ -14,7 +14,7 @@
 //   u  = a * 2^-31 + 2^-32                   in (0, 1]; the product is exact, so fused or not is the same
 //   i  = int32(bits(u)) - 0x3f3504f3
 //   e  = i >> 23 (arithmetic)                exponent, such that m is in [sqrt(1/2), sqrt(2))
-//   m  = float_of_bits(bits(u) - (e << 23))
+//   m  = float_of_bits(bits(u) - (i & 0xff800000))     i & 0xff800000 is e << 23
 //   f  = m - 1                               exact
 //   p  = L0; p = fma(p, f, Lk) for k = 1..7  Horner, L0 the highest power
 //   q  = fma(f * f, p, f * -2)               -2 log(m); f * f is rounded, f * -2 exact
@@ -98,8 +98,9 @@ BDGF_FN void box_muller(typename M::U w0, typename M::U w1, typename M::F& norma
   typedef typename M::I I;
   F u = M::add(M::mul(M::from_int(M::to_signed(w0 >> 1)), 0x1p-31f), 0x1p-32f);
   I bits = M::as_int(u);
-  I e = (bits - 0x3f3504f3) >> 23;
-  F f = M::add(M::as_float(bits - (e << 23)), -1.0f);
+  I i = bits - 0x3f3504f3;
+  I e = i >> 23;
+  F f = M::add(M::as_float(bits - (i & -0x800000)), -1.0f);
   F p = M::splat(kL0);
   p = M::fma(p, f, kL1);
   p = M::fma(p, f, kL2);

@@ -1,0 +1,232 @@
+"""Which implementation of an operation runs: `cuda`, `triton` or `cpu` kernels, a `torch` library call, or `reference`.
+
+The first backend in the order of the device that has a kernel for the operation and can take the call is chosen.
+`use_backend("reference")` or the environment variable BDGF_BACKEND force one; `explain()` says what would run and why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+NAMES = ("cuda", "triton", "cpu", "torch", "reference")
+_ORDER = {"cpu": ("cpu", "torch"), "cuda": ("cuda", "triton", "torch")}
+
+# supports(facts) -> None, or the reason why this backend cannot take the call.
+Supports = Callable[[Mapping[str, Any]], str | None]
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """The launchers of one operation on one backend."""
+
+    forward: Callable[..., None]
+    backward: Callable[..., None] | None
+    supports: Supports | None
+    prefers: Supports | None
+
+
+class _Forced(threading.local):
+    """The forced backend of this thread (a plain attribute: torch.compile follows and guards it)."""
+
+    name: str | None = None
+
+
+_forced = _Forced()
+_registry: dict[str, dict[str, Implementation]] = {}
+_plain: dict[str, dict[str, Callable[..., Any]]] = {}
+_missing: dict[str, str | None] = {}  # backend -> why none of its kernels can run here, None when they can
+
+
+def _known(name: str, source: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"{source} is {name!r}; it takes one of {', '.join(NAMES)}")
+    return name
+
+
+_environment = os.environ.get("BDGF_BACKEND") or None
+if _environment is not None:
+    _known(_environment, "the environment variable BDGF_BACKEND")
+
+
+@contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Force a backend inside the `with` block, in this thread; None goes back to the automatic choice.
+
+    A forced backend that has a kernel for an operation but cannot take a call raises and says why; an operation that
+    has no kernel on that backend runs its reference.
+    """
+    before = _forced.name
+    _forced.name = "" if name is None else _known(name, "use_backend's argument")
+    try:
+        yield
+    finally:
+        _forced.name = before
+
+
+def forced() -> str | None:
+    """The backend forced by `use_backend` or BDGF_BACKEND, or None."""
+    name = _forced.name
+    return (name or None) if name is not None else _environment
+
+
+def register(
+    op: str,
+    backend: str,
+    *,
+    forward: Callable[..., None],
+    backward: Callable[..., None] | None = None,
+    supports: Supports | None = None,
+    prefers: Supports | None = None,
+) -> None:
+    """Add the kernels of one operation on one backend.
+
+    Args:
+        op: stem of the operation, as in `bdgf_fast/ops`.
+        backend: `cuda`, `triton` or `cpu`.
+        forward: launcher, called as forward(outputs, *arguments of bdgf::<op>_fwd); it fills the outputs.
+        backward: likewise for bdgf::<op>_bwd; the outputs are None where no gradient is needed.
+        supports: takes the facts of a call (`dtype`, `needs_grad`, and the operation's own; `explain` passes fewer) and
+            returns None, or why the kernel cannot take it.
+        prefers: likewise, why another backend is the better choice here; a forced backend does not ask.
+    """
+    _known(backend, "backend")
+    _registry.setdefault(op, {})[backend] = Implementation(forward, backward, supports, prefers)
+
+
+def register_plain(op: str, backend: str, function: Callable[..., Any], supports: Supports | None = None) -> None:
+    """Add a function of torch operations (`reference`, or `torch` for a library's own) that autograd sees through."""
+    _plain.setdefault(op, {})[backend] = function
+    if backend != "reference":
+        _registry.setdefault(op, {})[backend] = Implementation(function, function, supports, None)
+
+
+def lazy(module: str, name: str) -> Callable[..., None]:
+    """A launcher that imports its module at the first call."""
+    found: list[Callable[..., None]] = []
+
+    def launch(*arguments: Any) -> None:
+        if not found:
+            found.append(getattr(importlib.import_module(module), name))
+        found[0](*arguments)
+
+    return launch
+
+
+def implementation(op: str, backend: str) -> Implementation:
+    """The launchers that `choose` settled on."""
+    return _registry[op][backend]
+
+
+def plain(op: str, backend: str) -> Callable[..., Any] | None:
+    """The function to call directly, when the backend is one that autograd sees through."""
+    return _plain[op].get(backend)
+
+
+def choose(op: str, device_type: str, dtype: torch.dtype, **facts: Any) -> tuple[str, str]:
+    """The backend for one call and the reason for it.
+
+    Raises:
+        ValueError: the forced backend has a kernel for `op` but cannot take the call, and why.
+    """
+    facts["dtype"] = dtype
+    facts["device_type"] = device_type
+    kernels = _registry.get(op, {})
+    name = forced()
+    if name is not None:
+        if name == "reference":
+            return name, "forced"
+        if name not in kernels:
+            return "reference", f"{name} is forced, but {op} has no {name} kernel"
+        obstacle = _obstacle(kernels[name], name, facts)
+        if obstacle is not None:
+            raise ValueError(f"{op} cannot run on the forced backend {name}: {obstacle}")
+        return name, "forced"
+    skipped = ""
+    for name in _ORDER.get(device_type, ("torch",)):
+        if name not in kernels:
+            continue
+        obstacle = _obstacle(kernels[name], name, facts)
+        if obstacle is None and kernels[name].prefers is not None:
+            obstacle = kernels[name].prefers(facts)
+        if obstacle is None:
+            return name, skipped + "the first kernel that takes the call"
+        skipped += f"not {name}: {obstacle}; "
+    return "reference", skipped + "no kernel is left" if skipped else f"{op} has no kernel for {device_type} tensors"
+
+
+def _obstacle(kernel: Implementation, backend: str, facts: Mapping[str, Any]) -> str | None:
+    missing = _missing.get(backend)
+    if missing is not None:
+        return missing
+    device_type = facts["device_type"]
+    if backend not in _ORDER.get(device_type, ("torch",)) and not (backend == "triton" and _triton_interpreter):
+        return f"the tensors are on {device_type}"
+    if facts.get("needs_grad", False) and kernel.backward is None:
+        return "it has no backward, and an input needs a gradient"
+    return None if kernel.supports is None else kernel.supports(facts)
+
+
+_triton_interpreter = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def probe() -> None:
+    """Find out, once and outside of any traced code, which backends can run at all."""
+    try:
+        from . import _native
+
+        built_with = _native.load().build_info()
+        _missing["cpu"] = None
+        if built_with["cuda"] is None:
+            _missing["cuda"] = f"the extension was built without CUDA: {built_with['cuda_missing_because']}"
+    except ImportError as error:
+        _missing["cpu"] = _missing["cuda"] = " ".join(str(error).split())
+    if importlib.util.find_spec("triton") is None:
+        _missing["triton"] = "triton is not installed (pip install triton)"
+
+
+def operations() -> tuple[str, ...]:
+    """Every operation that has a backend to choose."""
+    return tuple(sorted(_plain))
+
+
+def available(op: str, device_type: str = "cpu") -> tuple[str, ...]:
+    """The backends that can run `op` on a device, kernels first, `reference` last."""
+    kernels = _registry.get(op, {})
+    order = _ORDER.get(device_type, ("torch",)) + (("triton",) if _triton_interpreter and device_type == "cpu" else ())
+    return (*(name for name in order if name in kernels and _missing.get(name) is None), "reference")
+
+
+def table(op: str | None = None, *, dtype: torch.dtype = torch.float32) -> list[dict[str, str]]:
+    """What `explain` shows, as rows: operation, device, backend, kernels, why."""
+    if op is not None and op not in _plain:
+        raise ValueError(f"op is {op!r}; it takes one of {', '.join(operations())}")
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    rows = []
+    for name in operations() if op is None else (op,):
+        kernels = ", ".join(b for b in NAMES if b in _registry.get(name, {})) or "none"
+        for device in devices:
+            try:
+                backend, why = choose(name, device, dtype)
+            except ValueError as error:
+                backend, why = "error", str(error)
+            rows.append({"operation": name, "device": device, "backend": backend, "kernels": kernels, "why": why})
+    return rows
+
+
+def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32) -> str:
+    """A table, one line an operation and device: the backend that runs and why. `print` it.
+
+    Limits that depend on a call's shapes are not in it: `choose` returns the reason for one call.
+    """
+    found = table(op, dtype=dtype)
+    rows = [tuple(found[0]), *(tuple(row.values()) for row in found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows)

@@ -1,0 +1,140 @@
+"""What every operation shares: its torch.library registration, and the way from a public function to a backend.
+
+A kernel sits behind two library operators, `bdgf::<op>_fwd` and `bdgf::<op>_bwd`, whose last argument names the
+backend: the choice is made once, in the public function, and the backward (on another thread, maybe) follows it. Their
+outputs are allocated here, by the function that also serves as the fake; a launcher fills them. The operators have no
+autograd of their own: a ctx-style autograd.Function stands around them, and is skipped where nothing needs a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+from .. import backends
+
+LIBRARY = torch.library.Library("bdgf", "DEF")
+
+
+def define(op: str, direction: str, arguments: str, allocate: Callable[..., Sequence[Tensor | None]]) -> None:
+    """Define `bdgf::<op>_<direction>(arguments, str backend) -> Tensor[]`.
+
+    `allocate(*arguments)` returns the outputs, None for those that are not needed; the launcher of the backend is
+    called as launcher(outputs, *arguments) and fills them. No argument may have a default: the dispatcher would drop
+    it.
+    """
+    name = f"{op}_{direction}"
+    launcher_of = {"fwd": "forward", "bwd": "backward"}[direction]
+
+    def run(*arguments: Any) -> list[Tensor]:
+        outputs = allocate(*arguments[:-1])
+        getattr(backends.implementation(op, arguments[-1]), launcher_of)(outputs, *arguments[:-1])
+        return [x for x in outputs if x is not None]
+
+    def fake(*arguments: Any) -> list[Tensor]:
+        return [x for x in allocate(*arguments[:-1]) if x is not None]
+
+    LIBRARY.define(f"{name}({arguments}, str backend) -> Tensor[]")
+    LIBRARY.impl(name, run, "CPU")
+    LIBRARY.impl(name, run, "CUDA")
+    torch.library.register_fake(f"bdgf::{name}", fake, lib=LIBRARY)
+
+
+def gradients(inputs: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:
+    """Where a backward writes: an empty tensor like each input that needs a gradient."""
+    return [torch.empty_like(x) if need else None for x, need in zip(inputs, needs, strict=True)]
+
+
+def refuse_double_backward(op: str) -> None:
+    """The opening of every backward: under create_graph=True its result would silently lack a graph."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{op}: double backward is not implemented by the kernels; "
+            'run the forward under bdgf_fast.backends.use_backend("reference")'
+        )
+
+
+def refuse_transforms(op: str, *tensors: Tensor | None) -> None:
+    """torch.func transforms and forward-mode AD would pass the operators by and lose derivatives."""
+    if torch.compiler.is_compiling():
+        return
+    dual = forward_ad._current_level >= 0 and any(
+        x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors
+    )
+    if dual or torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"{op}: the kernels support neither torch.func transforms nor forward-mode AD; "
+            'run it under bdgf_fast.backends.use_backend("reference")'
+        )
+
+
+class _Kernel(torch.autograd.Function):
+    """The autograd node of every kernel; ctx style, since the setup_context style costs three times as much a call.
+
+    The arguments of `bdgf::<op>_fwd` are `count` tensors, then scalars. Its first `visible` outputs are the caller's,
+    the rest (row statistics, vectors per sample and channel) are kept for `bdgf::<op>_bwd`, which takes the gradients
+    of the visible outputs (`most` of them, None for one not asked for), the tensors, the rest, the scalars, and which
+    of the tensors need a gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, op: str, backend: str, visible: int, most: int, count: int, *arguments):
+        outputs = getattr(torch.ops.bdgf, f"{op}_fwd")(*arguments, backend)
+        ctx.save_for_backward(*arguments[:count], *outputs[visible:])
+        ctx.call = (op, backend, most, arguments[count:])
+        return outputs[0] if visible == 1 else tuple(outputs[:visible])
+
+    @staticmethod
+    def backward(ctx, *grads):
+        op, backend, most, scalars = ctx.call
+        refuse_double_backward(op)
+        first = 5  # arguments of forward before the tensors
+        count = len(ctx.needs_input_grad) - first - len(scalars)
+        needs = list(ctx.needs_input_grad[first : first + count])
+        grads += (None,) * (most - len(grads))
+        found = getattr(torch.ops.bdgf, f"{op}_bwd")(*grads, *ctx.saved_tensors, *scalars, needs, backend)
+        result: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        position = 0
+        for i, need in enumerate(needs):
+            if need:
+                result[first + i] = found[position]
+                position += 1
+        return tuple(result)
+
+
+def call_kernel(
+    op: str, backend: str, tensors: Sequence[Tensor | None], scalars: Sequence[Any], visible: int = 1, most: int = 1
+) -> Any:
+    """Run `op` on a backend that `choose` returned, with autograd where something needs a gradient."""
+    refuse_transforms(op, *tensors)
+    if needs_grad(*tensors):
+        return _Kernel.apply(op, backend, visible, most, len(tensors), *tensors, *scalars)
+    outputs = getattr(torch.ops.bdgf, f"{op}_fwd")(*tensors, *scalars, backend)
+    return outputs[0] if visible == 1 else tuple(outputs[:visible])
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
+    """Whether autograd has to record a call on these inputs."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def call_plain(function: Callable[..., Any], device_type: str, *arguments: Any, **options: Any) -> Any:
+    """Call a function of torch operations as it stands: autocast was dealt with in the public function."""
+    if torch.is_autocast_enabled(device_type):
+        with torch.autocast(device_type, enabled=False):
+            return function(*arguments, **options)
+    return function(*arguments, **options)
+
+
+def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Cast to the autocast dtype of their device where autocast is on and it applies, as torch's own operators do."""
+    device_type = tensors[0].device.type
+    if not torch.is_autocast_enabled(device_type):
+        return tensors
+    dtype = torch.get_autocast_dtype(device_type)
+    castable = (torch.float16, torch.bfloat16, torch.float32)
+    return tuple(x.to(dtype) if x is not None and x.dtype in castable else x for x in tensors)

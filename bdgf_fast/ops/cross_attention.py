@@ -1,0 +1,181 @@
+"""Scaled dot-product attention between two sequences."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import _native, backends, reference
+from . import _check as check
+from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
+from ._noise import number
+
+_TENSORS = "Tensor query, Tensor key, Tensor value, Tensor? key_mask, Tensor? attn_bias, Tensor? seed_at"
+_SCALARS = "float scale, float dropout_p, SymInt seed"
+
+
+def _allocate_forward(query, key, value, key_mask, attn_bias, seed_at, scale, dropout_p, seed):
+    """out; then, kept for the backward, log sum exp of each row's scores (batch, heads, Lq), -inf for dead rows."""
+    real = torch.float64 if query.dtype is torch.float64 else torch.float32
+    return [torch.empty_like(query), query.new_empty(query.shape[:3], dtype=real)]
+
+
+define("cross_attention", "fwd", f"{_TENSORS}, {_SCALARS}", _allocate_forward)
+define(
+    "cross_attention",
+    "bwd",
+    f"Tensor grad_out, {_TENSORS}, Tensor logsumexp, {_SCALARS}, bool[] needs",
+    lambda grad_out, *arguments: gradients(arguments[:6], arguments[-1]),
+)
+
+
+def _seed(seed_at, seed):
+    return seed if seed_at is None else seed_at
+
+
+def _workspace(native, query, key, value, key_mask, dropout_p, backward):
+    threads = torch.get_num_threads()
+    floats = native.cross_attention_workspace(key, value, key_mask is not None, dropout_p > 0.0, backward)
+    return query.new_empty(floats * threads, dtype=torch.float32), threads
+
+
+def _native_forward(outputs, query, key, value, key_mask, attn_bias, seed_at, scale, dropout_p, seed):
+    native = _native.load()
+    workspace, threads = _workspace(native, query, key, value, key_mask, dropout_p, False)
+    native.cross_attention_fwd(
+        *outputs, query, key, value, key_mask, attn_bias, scale, dropout_p, _seed(seed_at, seed), workspace, threads
+    )
+
+
+def _native_backward(
+    outputs, grad_out, query, key, value, key_mask, attn_bias, seed_at, logsumexp, scale, dropout_p, seed, needs
+):
+    native = _native.load()
+    workspace, threads = _workspace(native, query, key, value, key_mask, dropout_p, True)
+    grad_query, grad_key, grad_value, _, grad_bias, _ = outputs
+    native.cross_attention_bwd(
+        grad_query, grad_key, grad_value, grad_bias, grad_out, query, key, value, key_mask, attn_bias, logsumexp,
+        scale, dropout_p, _seed(seed_at, seed), torch.empty_like(logsumexp), workspace, threads,
+    )  # fmt: skip
+
+
+def _native_obstacle(facts):
+    depth = facts.get("depth", 1)
+    return f"depth is {depth}; the kernel takes up to 128" if depth > 128 else None
+
+
+backends.register(
+    "cross_attention", "cpu", forward=_native_forward, backward=_native_backward, supports=_native_obstacle
+)
+
+
+def _library_attention(query, key, value, *, key_mask, attn_bias, scale, dropout_p, seed):
+    mask = attn_bias if key_mask is None else key_mask[:, None, None, :]
+    if attn_bias is not None:
+        mask = mask.to(query.dtype)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+
+
+def _library_obstacle(facts):
+    if facts.get("dropout", False):
+        return "torch's dropout draws from its own generator"
+    if facts.get("mask", False) and facts.get("bias", False):
+        return "torch would add key_mask and attn_bias into one full mask"
+    if facts.get("mask", False) and torch.__version__ < torch.torch_version.TorchVersion("2.13"):
+        return "rows without a key may come out as NaN in this torch"
+    return None
+
+
+backends.register_plain("cross_attention", "reference", reference.cross_attention)
+backends.register_plain("cross_attention", "torch", _library_attention, _library_obstacle)
+
+
+def cross_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    key_mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    seed: int | Tensor | None = None,
+) -> Tensor:
+    """softmax(scale Q K' + attn_bias) V: torch's `scaled_dot_product_attention` for many short sequences.
+
+    Args:
+        query: (batch, heads, Lq, d), float32, float16 or bfloat16 (float64 on the CPU), any strides.
+        key, value: (batch, heads, Lk, d), query's dtype. All three are cast under autocast.
+        key_mask: bool (batch, Lk), True = attend. A row left without a key gives 0 and passes no gradient.
+        attn_bias: (1 or batch, 1 or heads, 1 or Lq, Lk), any float dtype, added to the scores; -inf masks.
+        scale: 1/sqrt(d) when None.
+        dropout_p: probability in [0, 1) with which a weight is set to 0, the others being divided by 1 - dropout_p.
+            Pass 0 outside of training.
+        seed: int or 0-d int64 tensor on the device, needed for dropout: weight (head, i, j) of sample b is dropped when
+            word (head Lq + i) Lk + j of sample b, stream 0, is below dropout_p 2^32. The same seed drops the same
+            weights.
+
+    Returns:
+        (batch, heads, Lq, d) in query's dtype, computed in float32.
+
+    Raises:
+        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+
+    O(batch heads Lq Lk d) time (Vaswani et al., arXiv 1706.03762, eq. 1).
+    """
+    check.main("query", query, 4, "(batch, heads, Lq, d)")
+    batch, heads, rows, depth = query.shape
+    check.at_least_one("query", rows, "length")
+    check.at_least_one("query", depth, "depth")
+    check.a_tensor("key", key, 4, "(batch, heads, Lk, d)")
+    check.a_tensor("value", value, 4, "(batch, heads, Lk, d)")
+    columns = key.shape[2]
+    check.at_least_one("key", columns, "length")
+    query, key, value = autocast(query, key, value)
+    for name, x in (("key", key), ("value", value)):
+        check.beside(name, x, query, (query.dtype,))
+        check.shape(name, x, (batch, heads, columns, depth), "(batch, heads, Lk, d)")
+    if key_mask is not None:
+        check.beside("key_mask", key_mask, query, (torch.bool,))
+        check.shape("key_mask", key_mask, (batch, columns), "(batch, Lk)")
+    if attn_bias is not None:
+        layout = "(1 or batch, 1 or heads, 1 or Lq, Lk)"
+        check.a_tensor("attn_bias", attn_bias, 4, layout)
+        check.beside("attn_bias", attn_bias, query)
+        full = (batch, heads, rows, columns)
+        if attn_bias.shape[3] != columns or any(s not in (1, n) for s, n in zip(attn_bias.shape, full, strict=True)):
+            raise ValueError(f"attn_bias has shape {tuple(attn_bias.shape)}; it takes {layout} of {full}")
+    if not 0.0 <= dropout_p < 1.0:
+        raise ValueError(f"dropout_p is {dropout_p}; it takes a probability in [0, 1)")
+    if dropout_p > 0.0 and seed is None:
+        raise ValueError("seed is None; dropout_p above 0 takes an int or a 0-d int64 tensor")
+    seed, seed_at = number("seed", seed if dropout_p > 0.0 else 0, query.device)
+
+    backend, _ = backends.choose(
+        "cross_attention",
+        query.device.type,
+        query.dtype,
+        needs_grad=needs_grad(query, key, value, attn_bias),
+        batch=batch,
+        heads=heads,
+        rows=rows,
+        columns=columns,
+        depth=depth,
+        mask=key_mask is not None,
+        bias=attn_bias is not None,
+        dropout=dropout_p > 0.0,
+    )
+    plain = backends.plain("cross_attention", backend)
+    if plain is not None:
+        return call_plain(
+            plain, query.device.type, query, key, value, key_mask=key_mask, attn_bias=attn_bias, scale=scale,
+            dropout_p=dropout_p, seed=seed if seed_at is None else seed_at,
+        )  # fmt: skip
+    scale = 1.0 / math.sqrt(depth) if scale is None else float(scale)
+    if attn_bias is not None and attn_bias.dtype not in (query.dtype, torch.float32):
+        attn_bias = attn_bias.to(torch.float64 if query.dtype is torch.float64 else torch.float32)
+    tensors = (query, key, value, key_mask, attn_bias, seed_at)
+    return call_kernel("cross_attention", backend, tensors, (scale, dropout_p, seed))

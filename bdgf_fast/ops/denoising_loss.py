@@ -1,0 +1,135 @@
+"""The loss of a denoiser per sample and modality, its target noise drawn again instead of stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import backends, reference
+from ..reference import tables
+from ..reference.denoising_loss import loss_scale
+from . import _check as check
+from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._noise import ADDRESS_SCALARS, ADDRESS_TENSORS, PREDICTION_TYPES, address, check_range, length, timesteps
+
+backends.register_plain("denoising_loss", "reference", reference.denoising_loss)
+
+_TENSORS = f"Tensor pred, Tensor? x0, Tensor t, Tensor sqrt_abar, Tensor sqrt_rest, Tensor? hidden, {ADDRESS_TENSORS}"
+_SCALARS = f"int prediction, int[] channel_groups, {ADDRESS_SCALARS}"
+
+
+def _allocate_forward(pred, *arguments):
+    channel_groups = arguments[10]
+    real = torch.float64 if pred.dtype is torch.float64 else torch.float32
+    return [pred.new_empty(pred.shape[0], len(channel_groups), dtype=real)]
+
+
+define("denoising_loss", "fwd", f"{_TENSORS}, {_SCALARS}", _allocate_forward)
+define(
+    "denoising_loss",
+    "bwd",
+    f"Tensor grad_loss, {_TENSORS}, {_SCALARS}, bool[] needs",
+    lambda grad_loss, *arguments: gradients(arguments[:10], arguments[-1]),
+)
+
+
+def denoising_loss(
+    pred: Tensor,
+    t: int | Tensor,
+    schedule: Any,
+    seed: int | Tensor,
+    *,
+    x0: Tensor | None = None,
+    prediction_type: str = "epsilon",
+    channel_groups: Sequence[int],
+    weights: Tensor | None = None,
+    min_snr_gamma: float | None = None,
+    hidden: Tensor | None = None,
+    sample_ids: Tensor | None = None,
+    stream: int | Tensor = 0,
+    origin: Tensor | None = None,
+    extent: tuple[int, int] | None = None,
+) -> Tensor:
+    """Mean squared error of a denoiser's output for each sample and modality, weighted and not reduced.
+
+    The target is eps, x0, or v = sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho, arXiv 2202.00512); eps is the
+    noise that `q_sample` added at the same address.
+
+    Args:
+        pred: (batch, C, ...), float32, float16 or bfloat16 (float64 on the CPU), any strides.
+        t: int64 (batch,) on pred's device, or one int. Out of range: ValueError on the CPU, NaN for that sample
+            elsewhere.
+        schedule: a `Schedule`, or a tensor of abar (T,).
+        seed, sample_ids, stream, origin, extent: those given to `q_sample`.
+        x0: of pred's shape, its dtype or float32. Needed for "sample", "v_prediction" and `hidden`.
+        prediction_type: "epsilon", "sample" or "v_prediction".
+        channel_groups: channels of each modality, M sizes that sum to C.
+        weights: (M,) or (batch, M), float32; none when absent.
+        min_snr_gamma: also multiply by the min-SNR weight (Hang et al., arXiv 2303.09556): min(snr, gamma) on the error
+            of x0, and what that is for the other targets.
+        hidden: bool (batch, M), True where the modality was hidden from the denoiser: the target is x0 there, whatever
+            the prediction type (its eps is independent of all that the denoiser saw).
+
+    Returns:
+        (batch, M) float32 (float64 for float64 pred): the mean over a modality's channels and pixels. Differentiable in
+        pred, x0 and weights.
+
+    Raises:
+        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+    """
+    check.a_tensor("pred", pred)
+    if pred.dim() < 2:
+        raise ValueError(f"pred has shape {tuple(pred.shape)}; it takes (batch, C, ...)")
+    check.main("pred", pred, pred.dim(), "(batch, C, ...)")
+    batch, channels = pred.shape[:2]
+    check.choice("prediction_type", prediction_type, PREDICTION_TYPES)
+    channel_groups = tuple(channel_groups)
+    if not channel_groups or min(channel_groups) < 1 or sum(channel_groups) != channels:
+        raise ValueError(
+            f"channel_groups is {channel_groups}; it takes positive sizes that sum to pred's {channels} channels"
+        )
+    if pred.numel() == 0 and batch > 0:
+        raise ValueError(f"pred has shape {tuple(pred.shape)}; it takes at least one pixel")
+    real = torch.float64 if pred.dtype is torch.float64 else torch.float32
+    if x0 is not None:
+        check.beside("x0", x0, pred, (pred.dtype, real))
+        check.shape("x0", x0, pred.shape, "pred's shape")
+    elif prediction_type != "epsilon" or hidden is not None:
+        asked = f"prediction_type {prediction_type!r}" if prediction_type != "epsilon" else "hidden"
+        raise ValueError(f"x0 is None; {asked} takes it for its target")
+    modalities = len(channel_groups)
+    if weights is not None:
+        check.beside("weights", weights, pred)
+        if tuple(weights.shape) not in ((modalities,), (batch, modalities)):
+            raise ValueError(
+                f"weights has shape {tuple(weights.shape)}; it takes (M,) or (batch, M) = {(batch, modalities)}"
+            )
+        weights = weights.to(real)
+    if hidden is not None:
+        check.beside("hidden", hidden, pred, (torch.bool,))
+        check.shape("hidden", hidden, (batch, modalities), "(batch, M)")
+    count = length(schedule)
+    t = timesteps(t, pred, count)
+    tensors, scalars = address(pred.shape, pred.device, seed, sample_ids, stream, origin, extent)
+
+    backend, _ = backends.choose("denoising_loss", pred.device.type, pred.dtype, needs_grad=needs_grad(pred, x0))
+    plain = backends.plain("denoising_loss", backend)
+    if plain is not None:
+        check_range(t, count)
+        seed = scalars[0] if tensors[0] is None else tensors[0]
+        stream = scalars[1] if tensors[2] is None else tensors[2]
+        return call_plain(
+            plain, pred.device.type, pred, t, schedule, seed, x0=x0, prediction_type=prediction_type,
+            channel_groups=channel_groups, weights=weights, min_snr_gamma=min_snr_gamma, hidden=hidden,
+            sample_ids=sample_ids, stream=stream, origin=origin, extent=extent,
+        )  # fmt: skip
+    sqrt_abar, sqrt_rest = tables.schedule_tables(schedule, pred.device)
+    tensors = (pred, x0, t, sqrt_abar, sqrt_rest, hidden, *tensors)
+    scalars = (PREDICTION_TYPES.index(prediction_type), channel_groups, *scalars)
+    loss = call_kernel("denoising_loss", backend, tensors, scalars)
+    # Weights stay outside of the kernel: on (batch, M) they cost nothing, and autograd differentiates them.
+    scale = loss_scale(t, schedule, pred, prediction_type, weights, min_snr_gamma, hidden)
+    return loss if scale is None else loss * scale

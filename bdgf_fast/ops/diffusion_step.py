@@ -1,0 +1,179 @@
+"""Reverse steps of a diffusion model: DDPM and DDIM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from ..reference import diffusion_step as plain_step
+from ..reference.philox import philox_normal
+from . import _check as check
+from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._noise import (
+    ADDRESS_SCALARS,
+    ADDRESS_TENSORS,
+    PREDICTION_TYPES,
+    address,
+    check_range,
+    constant,
+    length,
+    timesteps,
+)
+
+# `coefficients` is (batch, 6) float32, the columns of reference.diffusion_step.StepCoefficients.
+_TENSORS = f"Tensor pred, Tensor sample, Tensor coefficients, Tensor? noise, {ADDRESS_TENSORS}"
+_SCALARS = f"bool clip_sample, bool draw_noise, {ADDRESS_SCALARS}"
+
+define("diffusion_step", "fwd", f"{_TENSORS}, {_SCALARS}", lambda pred, sample, *_: [torch.empty_like(sample)])
+define(
+    "diffusion_step",
+    "bwd",
+    f"Tensor grad_out, {_TENSORS}, {_SCALARS}, bool[] needs",
+    lambda grad_out, *arguments: gradients(arguments[:8], arguments[-1]),
+)
+
+
+def _plain(pred, sample, coefficients, noise, clip_sample, draw):
+    if draw is not None:
+        noise = philox_normal(sample.shape, purpose="sampler", dtype=torch.float32, device=sample.device, **draw)
+    columns = plain_step.StepCoefficients(*coefficients.unbind(1))
+    return plain_step.apply_step(pred, sample, columns, clip_sample, noise)
+
+
+backends.register_plain("diffusion_step", "reference", _plain)
+
+
+def _step(
+    kind, pred, t, sample, schedule, prev_t, prediction_type, clip_sample, option, noise, seed, sample_ids, stream
+):
+    check.a_tensor("sample", sample)
+    if sample.dim() < 1:
+        raise ValueError("sample has shape (); it takes (batch, ...)")
+    check.main("sample", sample, sample.dim(), "(batch, ...)")
+    check.beside("pred", pred, sample)
+    check.shape("pred", pred, sample.shape, "sample's shape")
+    check.choice("prediction_type", prediction_type, PREDICTION_TYPES)
+    if noise is not None:
+        check.beside("noise", noise, sample)
+        check.shape("noise", noise, sample.shape, "sample's shape")
+        constant("noise", noise)
+        if seed is not None:
+            raise ValueError("noise and seed are both given; give one")
+    count = length(schedule)
+    t = timesteps(t, sample, count)
+    check_range(t, count)
+    if prev_t is not None:
+        prev_t = timesteps(prev_t, sample, count, "prev_t")
+        check_range(prev_t.clamp(min=0), count, "prev_t")  # below 0 is the end
+    draw = seed is not None
+    tensors, scalars = address(sample.shape, sample.device, seed if draw else 0, sample_ids, stream)
+    work_out = plain_step.ddpm_coefficients if kind == "ddpm" else plain_step.ddim_coefficients
+    coefficients = torch.stack(work_out(t, prev_t, schedule, sample, prediction_type, option), dim=1)
+
+    pred = pred.to(sample.dtype)
+    facts = {"needs_grad": needs_grad(pred, sample)}
+    backend, _ = backends.choose("diffusion_step", sample.device.type, sample.dtype, **facts)
+    plain = backends.plain("diffusion_step", backend)
+    if plain is not None:
+        chosen = None
+        if draw:
+            seed = scalars[0] if tensors[0] is None else tensors[0]
+            stream = scalars[1] if tensors[2] is None else tensors[2]
+            chosen = {"seed": seed, "sample_ids": sample_ids, "stream": stream}
+        return call_plain(plain, sample.device.type, pred, sample, coefficients, noise, clip_sample, chosen)
+    if noise is not None:
+        noise = noise.to(sample.dtype)
+    return call_kernel(
+        "diffusion_step", backend, (pred, sample, coefficients, noise, *tensors), (clip_sample, draw, *scalars)
+    )
+
+
+def ddpm_step(
+    pred: Tensor,
+    t: int | Tensor,
+    sample: Tensor,
+    schedule: Any,
+    *,
+    prev_t: int | Tensor | None = None,
+    prediction_type: str,
+    clip_sample: bool = False,
+    variance: str = "fixed_small",
+    noise: Tensor | None = None,
+    seed: int | Tensor | None = None,
+    sample_ids: Tensor | None = None,
+    stream: int | Tensor = 0,
+) -> Tensor:
+    """One reverse step of DDPM, x_t to x_{prev_t} (Ho et al., arXiv 2006.11239, eq. 6 and 7; diffusers' DDPMScheduler).
+
+    Args:
+        pred: (batch, ...), the denoiser's output at t.
+        t: int64 (batch,) on the device, or one int. Out of range: ValueError on the CPU, NaN for that sample elsewhere.
+        sample: x_t, of pred's shape; float32, float16 or bfloat16 (float64 on the CPU), any strides.
+        schedule: a `Schedule`, or a tensor of abar (T,). The coefficients are worked out in float64.
+        prev_t: likewise, t - 1 when None; below 0 is the end, where abar is 1.
+        prediction_type: "epsilon", "sample" or "v_prediction".
+        clip_sample: clamp the predicted x0 to [-1, 1].
+        variance: "fixed_small", the posterior's, or "fixed_large", beta; none is added at t = 0.
+        noise: standard normals of sample's shape, a constant; or
+        seed, sample_ids, stream: where they are drawn, as for `philox_normal` but for a purpose of their own. A sampler
+            passes another stream (or seed) each step. With neither noise nor seed the step is the mean.
+
+    Returns:
+        x_{prev_t}, of sample's shape and dtype. Differentiable in pred and sample.
+
+    Raises:
+        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+    """
+    check.choice("variance", variance, ("fixed_small", "fixed_large"))
+    return _step(
+        "ddpm",
+        pred,
+        t,
+        sample,
+        schedule,
+        prev_t,
+        prediction_type,
+        clip_sample,
+        variance,
+        noise,
+        seed,
+        sample_ids,
+        stream,
+    )
+
+
+def ddim_step(
+    pred: Tensor,
+    t: int | Tensor,
+    sample: Tensor,
+    schedule: Any,
+    *,
+    prev_t: int | Tensor | None = None,
+    prediction_type: str,
+    clip_sample: bool = False,
+    eta: float = 0.0,
+    noise: Tensor | None = None,
+    seed: int | Tensor | None = None,
+    sample_ids: Tensor | None = None,
+    stream: int | Tensor = 0,
+) -> Tensor:
+    """One step of DDIM (Song et al., arXiv 2010.02502, eq. 12; diffusers' DDIMScheduler with final abar 1).
+
+    Arguments, result and errors as for `ddpm_step`, and
+
+    Args:
+        eta: share of the posterior's standard deviation that is drawn anew; 0 is deterministic and needs no noise. With
+            eta above 0 either noise or seed must be given.
+    """
+    if not eta >= 0.0:
+        raise ValueError(f"eta is {eta}; it takes a number of at least 0")
+    if eta == 0.0:
+        noise = seed = None
+    elif noise is None and seed is None:
+        raise ValueError("noise and seed are both None; eta above 0 takes one of them")
+    return _step(
+        "ddim", pred, t, sample, schedule, prev_t, prediction_type, clip_sample, eta, noise, seed, sample_ids, stream
+    )

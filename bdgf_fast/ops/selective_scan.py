@@ -1,0 +1,177 @@
+"""Selective scan: the state-space recurrence of Mamba."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import _native, backends, reference
+from . import _check as check
+from ._library import call_kernel, call_plain, define, gradients, needs_grad
+
+backends.register_plain("selective_scan", "reference", reference.selective_scan)
+
+_TENSORS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
+    "Tensor? initial_state"
+)
+_SCALARS = "bool delta_softplus, bool return_last_state, bool reverse"
+
+
+def _allocate_forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, return_last_state, reverse):
+    out = torch.empty_like(u)
+    return [out, u.new_empty(u.shape[0], *A.shape, dtype=A.dtype)] if return_last_state else [out]
+
+
+def _allocate_backward(grad_out, grad_last_state, *arguments):
+    return gradients(arguments[:9], arguments[-1])
+
+
+define("selective_scan", "fwd", f"{_TENSORS}, {_SCALARS}", _allocate_forward)
+define(
+    "selective_scan",
+    "bwd",
+    f"Tensor grad_out, Tensor? grad_last_state, {_TENSORS}, {_SCALARS}, bool[] needs",
+    _allocate_backward,
+)
+
+
+def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Tensor | None, ...], *scalars: bool | int) -> None:
+    """`_C.selective_scan_fwd` or `_bwd`, for the scan over a sequence and over an image."""
+    written = [x for x in outputs if x is not None]
+    if tensors[-9].numel() == 0:  # u: nothing to scan, and every gradient is 0
+        for x in written:
+            x.zero_()
+        return
+    kernel, threads = getattr(_native.load(), function), torch.get_num_threads()
+    arguments = (*outputs, *tensors, *scalars)
+    kernel(*arguments, tensors[-9].new_empty(kernel(*arguments, None, threads), dtype=torch.float32), threads)
+
+
+def _native_forward(outputs, *arguments):
+    tensors, (softplus, _, reverse) = arguments[:9], arguments[9:]
+    out, last_state = (*outputs, None)[:2]
+    run_native("selective_scan_fwd", [out, last_state], tensors, softplus, reverse, 1, 0, 0, False)
+
+
+def _native_backward(outputs, *arguments):
+    tensors, (softplus, _, reverse, _) = arguments[:11], arguments[11:]
+    run_native("selective_scan_bwd", outputs, tensors, softplus, reverse, 1, 0, 0, False)
+
+
+backends.register("selective_scan", "cpu", forward=_native_forward, backward=_native_backward)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    initial_state: Tensor | None = None,
+    reverse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The selective scan of Mamba, a drop-in for mamba_ssm's `selective_scan_fn`.
+
+    x_l = exp(delta_l A) x_{l-1} + delta_l B_l u_l,  y_l = C_l . x_l + D u_l,  out = y * silu(z),
+    with delta replaced by softplus(delta + delta_bias) as asked (Gu and Dao, arXiv 2312.00752, eq. 2 and section 3.2).
+
+    Args:
+        u: (batch, dim, L), float32, float16 or bfloat16 (float64 on the CPU). Any strides, here and below.
+        delta: (batch, dim, L), u's dtype or float32.
+        A: (dim, N), any float dtype. Complex A, as in mamba_ssm with y = 2 Re(C . x), runs on the reference.
+        B, C: (batch, N, L) or (batch, G, N, L) in u's dtype, G a divisor of dim; or constant, (dim, N), any float
+            dtype. With complex A a variable B or C holds (real, imaginary) pairs: its last size is 2 L.
+        D: (dim,), any float dtype.
+        z: (batch, dim, L), u's dtype: the gate, applied in float32 before the one rounding of out.
+        delta_bias: (dim,), any float dtype.
+        delta_softplus: apply softplus (linear above 20) to delta + delta_bias.
+        return_last_state: return (out, last_state).
+        initial_state: (batch, dim, N), any float dtype: the state before the first step; zero when absent.
+        reverse: run from L-1 to 0. initial_state enters at L-1, last_state leaves at 0.
+
+    Returns:
+        out (batch, dim, L) in u's dtype; with return_last_state also last_state (batch, dim, N) in float32 (float64 for
+        float64, complex for complex A), which may be differentiated as well.
+
+    Raises:
+        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+
+    Arithmetic and state are float32 (float64 for float64 u). O(batch dim N L) time, nothing of size L N is stored; the
+    backward computes the states again.
+    """
+    check.main("u", u, 3, "(batch, dim, L)")
+    batch, dim, length = u.shape
+    check.at_least_one("u", length, "length")
+    real = torch.float64 if u.dtype is torch.float64 else torch.float32
+    check.beside("delta", delta, u, (u.dtype, real))
+    check.shape("delta", delta, u.shape, "u's shape")
+    check.a_tensor("A", A, 2, "(dim, N)")
+    complex_A = A.is_complex()
+    check.beside("A", A, u, (torch.complex64, torch.complex128) if complex_A else None)
+    state = A.shape[1]
+    check.shape("A", A, (dim, state), "(dim, N)")
+    check.at_least_one("A", state, "N")
+    _check_matrix("B", B, u, state, complex_A)
+    _check_matrix("C", C, u, state, complex_A)
+    if z is not None:
+        check.beside("z", z, u, (u.dtype,))
+        check.shape("z", z, u.shape, "u's shape")
+    for name, vector in (("D", D), ("delta_bias", delta_bias)):
+        if vector is not None:
+            check.beside(name, vector, u)
+            check.shape(name, vector, (dim,), "(dim,)")
+    if initial_state is not None:
+        check.beside("initial_state", initial_state, u, (torch.complex64, torch.complex128) if complex_A else None)
+        check.shape("initial_state", initial_state, (batch, dim, state), "(batch, dim, N)")
+
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    if complex_A:
+        backend = "reference"
+    else:
+        backend, _ = backends.choose(
+            "selective_scan",
+            u.device.type,
+            u.dtype,
+            needs_grad=needs_grad(*tensors),
+            length=length,
+            state=state,
+            constant_B=B.dim() == 2,
+            constant_C=C.dim() == 2,
+        )
+    plain = backends.plain("selective_scan", backend)
+    if plain is not None:
+        arguments = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+        return call_plain(plain, u.device.type, *arguments, initial_state=initial_state, reverse=reverse)
+    # Parameters and states reach a kernel in the dtype of its arithmetic; autograd casts their gradients back.
+    A, D, delta_bias, initial_state = (None if x is None else x.to(real) for x in (A, D, delta_bias, initial_state))
+    B, C = (x.to(real) if x.dim() == 2 else x for x in (B, C))
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    scalars = (delta_softplus, return_last_state, reverse)
+    return call_kernel("selective_scan", backend, tensors, scalars, visible=1 + return_last_state, most=2)
+
+
+def _check_matrix(name: str, x: Tensor, u: Tensor, state: int, complex_A: bool) -> None:
+    layout = "(dim, N), (batch, N, L) or (batch, G, N, L)"
+    check.a_tensor(name, x, (2, 3, 4), layout)
+    batch, dim, length = u.shape
+    if complex_A:
+        check.beside(name, x, u, (*check.FLOATING, torch.complex64, torch.complex128))
+        length = length if x.is_complex() else 2 * length
+    else:
+        check.beside(name, x, u, None if x.dim() == 2 else (u.dtype,))
+    if x.dim() == 2:
+        check.shape(name, x, (dim, state), "(dim, N)")
+    elif x.dim() == 3:
+        check.shape(name, x, (batch, state, length), "(batch, N, L)")
+    else:
+        groups = x.shape[1]
+        if groups < 1 or dim % groups:
+            raise ValueError(f"{name} has {groups} groups; it takes a divisor of dim = {dim}")
+        check.shape(name, x, (batch, groups, state, length), "(batch, G, N, L)")
