@@ -204,15 +204,12 @@ def available(op: str, device_type: str = "cpu") -> tuple[str, ...]:
     return (*(name for name in order if name in kernels and _missing.get(name) is None), "reference")
 
 
-def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32) -> str:
-    """A table, one line an operation and device: the backend that runs and why. `print` it.
-
-    Limits that depend on a call's shapes are not in it: `choose` returns the reason for one call.
-    """
+def table(op: str | None = None, *, dtype: torch.dtype = torch.float32) -> list[dict[str, str]]:
+    """What `explain` shows, as rows: operation, device, backend, kernels, why."""
     if op is not None and op not in _plain:
         raise ValueError(f"op is {op!r}; it takes one of {', '.join(operations())}")
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    rows = [("operation", "device", "backend", "kernels", "why")]
+    rows = []
     for name in operations() if op is None else (op,):
         kernels = ", ".join(b for b in NAMES if b in _registry.get(name, {})) or "none"
         for device in devices:
@@ -220,8 +217,16 @@ def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32) -> str
                 backend, why = choose(name, device, dtype)
             except ValueError as error:
                 backend, why = "error", str(error)
-            rows.append((name, device, backend, kernels, why))
+            rows.append({"operation": name, "device": device, "backend": backend, "kernels": kernels, "why": why})
+    return rows
+
+
+def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32) -> str:
+    """A table, one line an operation and device: the backend that runs and why. `print` it.
+
+    Limits that depend on a call's shapes are not in it: `choose` returns the reason for one call.
+    """
+    found = table(op, dtype=dtype)
+    rows = [tuple(found[0]), *(tuple(row.values()) for row in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows
-    )
+    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import backends, reference
+from .. import _native, backends, reference
 from . import _check as check
 from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
 from ._noise import number
@@ -29,6 +29,46 @@ define(
     "bwd",
     f"Tensor grad_out, {_TENSORS}, Tensor logsumexp, {_SCALARS}, bool[] needs",
     lambda grad_out, *arguments: gradients(arguments[:6], arguments[-1]),
+)
+
+
+def _seed(seed_at, seed):
+    return seed if seed_at is None else seed_at
+
+
+def _workspace(native, query, key, value, key_mask, dropout_p, backward):
+    threads = torch.get_num_threads()
+    floats = native.cross_attention_workspace(key, value, key_mask is not None, dropout_p > 0.0, backward)
+    return query.new_empty(floats * threads, dtype=torch.float32), threads
+
+
+def _native_forward(outputs, query, key, value, key_mask, attn_bias, seed_at, scale, dropout_p, seed):
+    native = _native.load()
+    workspace, threads = _workspace(native, query, key, value, key_mask, dropout_p, False)
+    native.cross_attention_fwd(
+        *outputs, query, key, value, key_mask, attn_bias, scale, dropout_p, _seed(seed_at, seed), workspace, threads
+    )
+
+
+def _native_backward(
+    outputs, grad_out, query, key, value, key_mask, attn_bias, seed_at, logsumexp, scale, dropout_p, seed, needs
+):
+    native = _native.load()
+    workspace, threads = _workspace(native, query, key, value, key_mask, dropout_p, True)
+    grad_query, grad_key, grad_value, _, grad_bias, _ = outputs
+    native.cross_attention_bwd(
+        grad_query, grad_key, grad_value, grad_bias, grad_out, query, key, value, key_mask, attn_bias, logsumexp,
+        scale, dropout_p, _seed(seed_at, seed), torch.empty_like(logsumexp), workspace, threads,
+    )  # fmt: skip
+
+
+def _native_obstacle(facts):
+    depth = facts.get("depth", 1)
+    return f"depth is {depth}; the kernel takes up to 128" if depth > 128 else None
+
+
+backends.register(
+    "cross_attention", "cpu", forward=_native_forward, backward=_native_backward, supports=_native_obstacle
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import _native, backends, reference
 from . import _check as check
 from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
 
@@ -30,6 +30,36 @@ define(
     f"Tensor grad_out, {_TENSORS}, Tensor squeezed, Tensor gate, {_SCALARS}, bool[] needs",
     lambda grad_out, *arguments: gradients(arguments[:6], arguments[-1]),
 )
+
+
+def _workspace(native, x, weight1, groups, backward):
+    threads = torch.get_num_threads()
+    elements = native.group_channel_gate_workspace(*x.shape[:2], groups, *weight1.shape[1:], backward, threads)
+    return weight1.new_empty(elements), threads
+
+
+def _native_forward(outputs, x, guide, weight1, bias1, weight2, bias2, *scalars):
+    native = _native.load()
+    parameters = [p.contiguous() for p in (weight1, bias1, weight2, bias2)]
+    workspace, threads = _workspace(native, x, weight1, scalars[0], False)
+    native.group_channel_gate_fwd(*outputs, x, guide, *parameters, *scalars, workspace, threads)
+
+
+def _native_backward(outputs, grad_out, x, guide, weight1, bias1, weight2, bias2, squeezed, gate, *rest):
+    native = _native.load()
+    *scalars, _ = rest
+    parameters = [p.contiguous() for p in (weight1, bias1, weight2, bias2)]
+    workspace, threads = _workspace(native, x, weight1, scalars[0], True)
+    found = [g if g is None or i < 2 else g.contiguous() for i, g in enumerate(outputs)]
+    native.group_channel_gate_bwd(
+        *found, grad_out, x, guide, *parameters, squeezed, gate, *scalars, workspace, threads
+    )
+    for output, values in zip(outputs, found, strict=True):
+        if output is not values:  # the gradient of a parameter that is not contiguous
+            output.copy_(values)
+
+
+backends.register("group_channel_gate", "cpu", forward=_native_forward, backward=_native_backward)
 
 
 def group_channel_gate(

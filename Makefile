@@ -1,0 +1,52 @@
+# Every target sets up what it needs in .venv; a fresh clone needs Python 3.11+, a C++ compiler and make.
+#   make demo   the whole method on a synthetic scene, under five minutes
+#   make test   the tests, against the installed package
+# PIP_ARGS reaches every pip call (an index, a cache); TORCH names the torch to install.
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+PIP_ARGS ?=
+TEST_ARGS ?=
+OUT ?= runs/demo
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
+SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' -not -path '*/__pycache__/*' 2>/dev/null)
+
+.PHONY: demo test bench lint build two-torch clean dev
+
+demo: $(VENV)/.app
+	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest --version
+	OMP_WAIT_POLICY=passive $(BIN)/pytest $(TEST_ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+
+build:
+	$(PYTHON) -m pip wheel --disable-pip-version-check -q $(PIP_ARGS) --no-deps -w dist .
+
+clean:
+	rm -rf $(VENV) build dist
+
+# torch first and by name: a plain `pip install torch` may bring gigabytes of GPU libraries.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bdgf_fast needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) $(TORCH)
+	touch $@
+
+$(VENV)/.app: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
+	$(PIP) '.[app]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
+	$(PIP) '.[app,test]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.torch
+	$(PIP) ruff
+	touch $@

@@ -1,0 +1,174 @@
+"""The command line: `bdgf-fast` and `python -m bdgf_fast`.
+
+A person's mistake (a missing file, a grid that does not match, a class without pixels) is one sentence on stderr and exit
+status 2; Ctrl-C is 130; anything else is a fault of ours, status 1, with the traceback under `--debug`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import UserError
+
+EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    command.add_argument("--quiet", action="store_true", help="no progress bars, warnings only")
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
+    command.add_argument(
+        "--backend",
+        choices=("reference", "cpu", "triton", "cuda"),
+        help="take this backend for every operation (default: the fastest that fits, see `info`)",
+    )
+
+
+def _configurable(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one value of the configuration, e.g. pretrain.steps=500 (repeatable)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and all noise (default 0)")
+
+
+def _directory(command: argparse.ArgumentParser, default: str | None = None) -> None:
+    command.add_argument("--out", type=Path, required=default is None, default=default, help="the run's directory")
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("--resume", action="store_true", help="go on where a stopped run in --out ended")
+    group.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands (used by the tests and the documentation as well)."""
+    root = argparse.ArgumentParser(
+        prog="bdgf-fast",
+        description="Balanced diffusion-guided fusion: land cover from several sensors at once.",
+        epilog="SCENE is a scene file (TOML), or `synthetic` for the built-in scene.",
+    )
+    root.add_argument("--version", action="version", version=f"bdgf_fast {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="the whole method on a synthetic scene, with baselines, in minutes")
+    _directory(demo, default="runs/demo")
+    _configurable(demo)
+    _common(demo)
+
+    run = commands.add_parser("run", help="all stages on a scene: pretrain, train, predict, evaluate, report")
+    run.add_argument("scene", metavar="SCENE")
+    _directory(run)
+    _configurable(run)
+    run.add_argument("--seeds", type=int, nargs="+", metavar="N", help="several runs, with mean and standard deviation")
+    run.add_argument(
+        "--baselines",
+        choices=("none", "forest", "all"),
+        default="forest",
+        help="shown beside the result: random forests, or also the method on each modality alone (default: forest)",
+    )
+    _common(run)
+
+    pretrain = commands.add_parser("pretrain", help="stage 1: the multimodal diffusion model")
+    pretrain.add_argument("scene", metavar="SCENE")
+    _directory(pretrain)
+    _configurable(pretrain)
+    _common(pretrain)
+
+    for name, text in (
+        ("train", "stage 3: the group network on diffusion features"),
+        ("evaluate", "accuracy on the test side, with a report"),
+        ("predict", "the map and the class probabilities of the whole scene"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("directory", type=Path, metavar="DIR", help="a run's directory")
+        if name == "predict":
+            command.add_argument("--scene", help="another scene with the same modalities (default: the run's own)")
+            command.add_argument("--out", type=Path, help="directory for the map (default: the run's own)")
+        if name == "train":
+            command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+        _common(command)
+
+    info = commands.add_parser("info", help="versions, what was built, and which backend each operation takes")
+    info.add_argument("--json", action="store_true", help="machine-readable")
+    _common(info)
+    return root
+
+
+def _info(as_json: bool) -> int:
+    from . import backends
+    from .training.versions import versions
+
+    facts = versions()
+    if as_json:
+        print(json.dumps({"versions": facts, "backends": backends.table()}, indent=1))
+        return 0
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+    print()
+    print(backends.explain())
+    return 0
+
+
+def _dispatch(args: argparse.Namespace) -> int:
+    import torch
+
+    from . import backends
+
+    if args.threads is not None:
+        if args.threads < 1:
+            raise UserError(f"--threads is {args.threads}; takes 1 or more")
+        torch.set_num_threads(args.threads)
+    forced = backends.use_backend(args.backend) if args.backend else contextlib.nullcontext()
+    with forced:
+        if args.command == "info":
+            return _info(args.json)
+        try:
+            from .training import commands
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"the package {error.name} is missing: the application needs its extra, pip install 'bdgf-fast[app]'"
+            ) from error
+        return commands.execute(args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 1 internal error, 2 a person's mistake, 130 interrupted)."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.captureWarnings(True)
+    try:
+        return _dispatch(args)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        hint = "; the same command with --resume goes on" if getattr(args, "out", None) else ""
+        print(f"\ninterrupted{hint}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except UserError as error:
+        if args.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER
+    except Exception as error:
+        if args.debug:
+            raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            print(f"error: the disk is full ({error.filename or 'while writing'}); free some space", file=sys.stderr)
+            return EXIT_USER
+        print(f"internal error: {type(error).__name__}: {error}\nrun again with --debug for the traceback", file=sys.stderr)
+        return EXIT_INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

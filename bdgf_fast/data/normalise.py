@@ -1,0 +1,153 @@
+"""Scaling of bands to [-1, 1] by statistics of the training side, with optional PCA; stored as plain JSON."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bdgf_fast.data.scene import Modality, Scene
+from bdgf_fast.errors import DataWarning, SceneError
+
+PERCENTILES = (1.0, 99.0)
+CLIP = 1.5
+MAX_SAMPLE_VALUES = 100_000_000  # per modality; 400 MB of float32
+
+
+@dataclass
+class Scaling:
+    """x -> clip(2 (x - low) / (high - low) - 1, -1.5, 1.5) per channel; arrays of length C."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def fit(cls, sample: np.ndarray) -> Scaling:
+        """From ``sample`` (C, n): the 1st and 99th percentile, or the extremes where these coincide."""
+        low, high = np.percentile(sample, PERCENTILES, axis=1)
+        flat = high <= low
+        low[flat], high[flat] = sample[flat].min(axis=1, initial=np.inf), sample[flat].max(axis=1, initial=-np.inf)
+        return cls(low.astype(np.float64), high.astype(np.float64))
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """Scale ``x`` (C, h, w) float32; missing values (NaN) become 0, the middle of the range."""
+        shape = (-1, 1, 1)
+        out = x - self.low.astype(np.float32).reshape(shape)
+        out *= (2 / (self.high - self.low)).astype(np.float32).reshape(shape)
+        out -= 1
+        np.clip(out, -CLIP, CLIP, out=out)
+        return np.nan_to_num(out, copy=False, nan=0.0)
+
+    def state(self) -> dict[str, Any]:
+        return {"low": self.low.tolist(), "high": self.high.tolist()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Scaling:
+        return cls(np.asarray(state["low"], np.float64), np.asarray(state["high"], np.float64))
+
+
+@dataclass
+class Normaliser:
+    """Bands of one modality to network channels: drop dead bands, scale, and, if asked, project by PCA and scale "
+    "again."""
+
+    name: str
+    bands: list[str]
+    kept: list[int]
+    scaling: Scaling
+    pca_mean: np.ndarray | None = None
+    pca_components: np.ndarray | None = None  # (n, len(kept))
+    pca_scaling: Scaling | None = None
+
+    @property
+    def channels(self) -> int:
+        return len(self.kept) if self.pca_components is None else len(self.pca_components)
+
+    def apply(self, raw: np.ndarray) -> np.ndarray:
+        """(all bands, h, w) float32, NaN missing -> (channels, h, w) float32 in [-1.5, 1.5]."""
+        scaled = self.scaling.apply(raw if len(self.kept) == len(self.bands) else raw[self.kept])
+        if self.pca_components is None:
+            return scaled
+        return self.pca_scaling.apply(self._project(scaled))
+
+    def _project(self, scaled: np.ndarray) -> np.ndarray:
+        flat = scaled.reshape(len(scaled), -1) - self.pca_mean.astype(np.float32)[:, None]
+        return (self.pca_components.astype(np.float32) @ flat).reshape(-1, *scaled.shape[1:])
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able."""
+        pca = None
+        if self.pca_components is not None:
+            pca = {
+                "mean": self.pca_mean.tolist(),
+                "components": self.pca_components.tolist(),
+                **self.pca_scaling.state(),
+            }
+        return {"name": self.name, "bands": self.bands, "kept": self.kept, **self.scaling.state(), "pca": pca}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Normaliser:
+        out = cls(state["name"], list(state["bands"]), list(state["kept"]), Scaling.from_state(state))
+        if (pca := state["pca"]) is not None:
+            out.pca_mean, out.pca_components = (np.asarray(pca[key], np.float64) for key in ("mean", "components"))
+            out.pca_scaling = Scaling.from_state(pca)
+        return out
+
+
+def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Normaliser:
+    """Statistics of ``modality`` over the pixels where ``region`` (H, W) is True.
+
+    At most MAX_SAMPLE_VALUES values are held: beyond that every k-th pixel, in row-major order, is used.
+    Raises SceneError when no band varies there; warns when some do not.
+    """
+    total = int(region.sum())
+    if total == 0:
+        raise SceneError(f"{scene.labels_source}: no valid pixel in the training region; use more training blocks.")
+    step = -(-total * len(modality.bands) // MAX_SAMPLE_VALUES)
+    picked, seen = [], 0
+    for y0, y1 in scene.strips():
+        inside = region[y0:y1]
+        count = int(inside.sum())
+        if count:
+            picked.append(modality.read(y0, y1, 0, scene.width)[:, inside][:, (-seen) % step :: step])
+            seen += count
+    sample = np.concatenate(picked, axis=1)
+    scaling = Scaling.fit(sample)
+    alive = scaling.high > scaling.low
+    kept = np.flatnonzero(alive).tolist()
+    if not kept:
+        raise SceneError(
+            f"{modality.source}: every band of modality {modality.name!r} is constant on the training side; leave "
+            "the modality out or choose other training blocks."
+        )
+    if len(kept) < len(alive):
+        dead = [modality.bands[i] for i in np.flatnonzero(~alive)]
+        warnings.warn(
+            f"{modality.source}: modality {modality.name!r} loses {len(dead)} band(s) that are constant on the "
+            f"training side: {', '.join(dead)}.",
+            DataWarning,
+            stacklevel=3,
+        )
+    normaliser = Normaliser(modality.name, list(modality.bands), kept, Scaling(scaling.low[kept], scaling.high[kept]))
+    if modality.pca is not None:
+        _fit_pca(normaliser, modality, sample[kept])
+    return normaliser
+
+
+def _fit_pca(normaliser: Normaliser, modality: Modality, sample: np.ndarray) -> None:
+    from bdgf_fast.data.readers import require
+
+    decomposition = require("sklearn.decomposition", modality.source)
+    limit = min(sample.shape)
+    if modality.pca > limit:
+        raise SceneError(
+            f"{modality.source}: pca = {modality.pca} for modality {modality.name!r}, but only {limit} components "
+            f"exist ({len(sample)} varying bands, {sample.shape[1]} training pixels)."
+        )
+    scaled = normaliser.scaling.apply(sample[:, :, None])[:, :, 0]
+    pca = decomposition.PCA(modality.pca, svd_solver="full" if scaled.shape[1] < 10_000 else "covariance_eigh")
+    pca.fit(scaled.T.astype(np.float64))
+    normaliser.pca_mean, normaliser.pca_components = pca.mean_, pca.components_
+    normaliser.pca_scaling = Scaling.fit(normaliser._project(scaled[:, :, None])[:, :, 0])

@@ -1,0 +1,113 @@
+"""The three branches: residual convolutions, 2-D selective scans, attention. Each maps (B, C, H, W) to (B, width, H,
+W).
+
+Every normalisation is per pixel: a sample's result depends neither on its batch nor on the rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..diffusion.unet import PixelNorm
+from ..nn import SS2D, CrossAttention
+from .guidance import GUIDANCE, tokens
+
+
+class ConvolutionStage(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))))))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm1, self.conv1 = PixelNorm(width), nn.Conv2d(width, width, 3, padding=1)
+        self.norm2, self.conv2 = PixelNorm(width), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+class ScanStage(nn.Module):
+    """x + SS2D(norm(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = PixelNorm(config.width)
+        self.scan = SS2D(config.width, config.state, expand=config.expand, directions=config.directions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scan(self.norm(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class AttentionStage(nn.Module):
+    """Pre-norm self-attention and a two-layer perceptron over the pixels of the patch."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm1, self.attention = PixelNorm(width), CrossAttention(width, config.heads)
+        self.norm2, self.up, self.down = (
+            PixelNorm(width),
+            nn.Conv2d(width, 2 * width, 1),
+            nn.Conv2d(2 * width, width, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.attention(tokens(self.norm1(x)))
+        x = x + y.transpose(1, 2).view_as(x)
+        return x + self.down(F.silu(self.up(self.norm2(x))))
+
+
+STAGES = {"cnn": ConvolutionStage, "mamba": ScanStage, "transformer": AttentionStage}
+
+
+class Branch(nn.Module):
+    """Stem (3 x 3 convolution of the raw bands), then ``config.stages`` times a stage and its guidance.
+
+    Args:
+        kind: ``cnn``, ``mamba`` or ``transformer``.
+        channels: raw channels. guides: channels of each guide map; stage k takes map k * len(guides) // stages.
+    """
+
+    def __init__(self, kind: str, channels: int, guides: Sequence[int], config: ModelConfig) -> None:
+        super().__init__()
+        self.positions = kind == "transformer"
+        self.stem = nn.Conv2d(channels, config.width, 3, padding=1)
+        self.stages = nn.ModuleList(STAGES[kind](config) for _ in range(config.stages))
+        way = getattr(config, f"guide_{kind}")
+        self.level = [k * len(guides) // config.stages for k in range(config.stages)]
+        self.guidance = nn.ModuleList()
+        if way != "none" and guides:
+            self.guidance.extend(
+                GUIDANCE[way](config.width, guides[i], config.heads, config.groups) for i in self.level
+            )
+
+    def forward(self, x: Tensor, guides: Sequence[Tensor]) -> Tensor:
+        x = self.stem(x)
+        if self.positions:
+            x = x + position_embedding(x.shape[1], x.shape[2], x.shape[3]).to(x)
+        for k, stage in enumerate(self.stages):
+            x = stage(x)
+            if self.guidance:
+                x = self.guidance[k](x, guides[self.level[k]])
+        return x
+
+
+def position_embedding(width: int, height: int, columns: int) -> Tensor:
+    """Sinusoids of the offset from the patch's centre, rows in the first half of the channels: (width, height,
+    columns)."""
+    half = (width + 1) // 2
+    rates = torch.exp(torch.arange((half + 1) // 2) * (-math.log(100.0) / max((half + 1) // 2 - 1, 1)))
+
+    def axis(size: int) -> Tensor:
+        angles = (torch.arange(size) - size // 2)[None, :] * rates[:, None]
+        return torch.cat([angles.sin(), angles.cos()])[:half]
+
+    rows = axis(height)[:, :, None].expand(-1, -1, columns)
+    cols = axis(columns)[: width - half, None, :].expand(-1, height, -1)
+    return torch.cat([rows, cols])

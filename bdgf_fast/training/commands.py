@@ -1,0 +1,153 @@
+"""What each command does, over `run.Run`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import Config
+from ..errors import UserError
+from .report import comparison, percent
+from .run import SYNTHETIC, Run, forests
+from .rundir import RunDirectory, read_json, write_json
+
+METRICS = ("overall_accuracy", "average_accuracy", "kappa")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Carry out the parsed command; returns the exit status."""
+    return {"demo": _demo, "run": _run, "pretrain": _pretrain, "train": _train, "evaluate": _evaluate, "predict": _predict}[
+        args.command](args)
+
+
+def _config(base: Config, overrides: Sequence[str]) -> Config:
+    try:
+        return base.override(*overrides)
+    except ValueError as error:
+        raise UserError(f"--set: {error}") from error
+
+
+def _demo(args: argparse.Namespace) -> int:
+    config = _config(Config.demo(), args.set)
+    report = _whole(args, Path(args.out), SYNTHETIC, config, args.seed, "all")
+    _print(report, Path(args.out))
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    config = _config(Config(), args.set)
+    if not args.seeds:
+        _print(_whole(args, args.out, args.scene, config, args.seed, args.baselines), args.out)
+        return 0
+    if len(set(args.seeds)) != len(args.seeds):
+        raise UserError(f"--seeds names a seed twice: {args.seeds}")
+    reports = {}
+    for seed in args.seeds:
+        out = args.out / f"seed-{seed}"
+        reports[seed] = _whole(args, out, args.scene, config, seed, args.baselines)
+        _print(reports[seed], out)
+    summary = _summary(reports)
+    write_json(args.out / "summary.json", summary)
+    print(f"\nmean and standard deviation over seeds {', '.join(map(str, args.seeds))} ({args.out / 'summary.json'})")
+    for row in summary["rows"]:
+        print(f"  {row['name']:<40} OA {100 * row['overall_accuracy']['mean']:.1f} +- {100 * row['overall_accuracy']['std']:.1f} %")
+    return 0
+
+
+def _whole(args: argparse.Namespace, out: Path, scene: str, config: Config, seed: int, baselines: str) -> dict[str, Any]:
+    """All stages; a stage that a resumed directory has behind it is not run again."""
+    run = Run(RunDirectory(out, resume=args.resume, overwrite=args.overwrite), scene, config, seed, quiet=args.quiet)
+    _stages(run)
+    if run.directory.done("evaluate"):
+        return read_json(run.directory / "report.json")
+    beside: dict[str, Any] = {}
+    if baselines != "none":
+        beside.update(forests(run))
+    if baselines == "all":
+        beside.update(_single_modalities(run))
+    return run.evaluate(beside)
+
+
+def _stages(run: Run) -> None:
+    for stage in ("pretrain", "train", "predict"):
+        if not run.directory.done(stage):
+            getattr(run, stage)()
+
+
+def _single_modalities(run: Run) -> dict[str, Any]:
+    """The same method and configuration on each modality alone, in runs of their own below the run's directory."""
+    names = run.prepared.modality_names
+    rows = {}
+    for name in names if len(names) > 1 else ():
+        directory = RunDirectory(run.directory / "single" / name, resume=True)
+        single = Run(directory, run.reference, run.config, run.seed, modalities=[name], quiet=run.quiet)
+        for stage in ("pretrain", "train"):
+            if not directory.done(stage):
+                getattr(single, stage)()
+        report = read_json(directory / "report.json") if directory.done("evaluate") else single.evaluate()
+        rows[f"BDGF, {name} alone"] = {key: report[key] for key in METRICS}
+    return rows
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    directory = RunDirectory(args.out, resume=args.resume, overwrite=args.overwrite)
+    run = Run(directory, args.scene, _config(Config(), args.set), args.seed, quiet=args.quiet)
+    run.pretrain()
+    print(f"pre-trained in {directory.facts('pretrain')['seconds']:.0f} s; next: bdgf-fast train {args.out}")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    run = Run.reopen(args.directory, quiet=args.quiet)
+    if not args.resume:
+        run.restart_training()
+    run.train()
+    print(f"trained in {run.directory.facts('train')['seconds']:.0f} s; next: bdgf-fast evaluate {args.directory}")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    run = Run.reopen(args.directory, quiet=args.quiet)
+    _print(run.evaluate(forests(run)), args.directory)
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    run = Run.reopen(args.directory, quiet=args.quiet)
+    if args.scene is not None and args.out is None:
+        raise UserError("predict --scene needs --out: the maps of another scene do not belong into the run's own directory")
+    run.predict(args.scene, args.out)
+    print(f"wrote map.tif, probabilities.tif and map.png to {args.out or args.directory}")
+    return 0
+
+
+def _summary(reports: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    tables = {seed: {row["name"]: row for row in comparison(report)} for seed, report in reports.items()}
+    rows = []
+    for name in next(iter(tables.values())):
+        row: dict[str, Any] = {"name": name}
+        for metric in METRICS:
+            values = [table[name][metric] for table in tables.values()]
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            row[metric] = {"mean": float(np.mean(values)), "std": deviation, "values": values}
+        rows.append(row)
+    rows.sort(key=lambda row: -row["overall_accuracy"]["mean"])
+    seconds = {stage: [report["seconds"][stage] for report in reports.values()] for stage in next(iter(reports.values()))["seconds"]}
+    return {"seeds": list(reports), "rows": rows, "seconds": seconds,
+            "peak_memory_bytes": max(report["peak_memory_bytes"] for report in reports.values())}
+
+
+def _print(report: dict[str, Any], out: Path) -> None:
+    """The result as a person reads it in the terminal."""
+    print(f"\n{report['name']}: seed {report['seed']}, {report['train_pixels']} training and {report['test_pixels']} test pixels")
+    for row in comparison(report):
+        mark = "*" if row["best"] else " "
+        print(f" {mark} {row['name']:<40} OA {percent(row['overall_accuracy'])} %  AA {percent(row['average_accuracy'])} %"
+              f"  kappa {row['kappa']:.3f}")
+    for name, value in report["per_class"].items():
+        print(f"     {name:<38} {percent(value)} %")
+    print(f"   {out / 'report.html'}, {out / 'map.tif'}, {out / 'map.png'}")

@@ -1,0 +1,58 @@
+"""Accuracy figures, all from scikit-learn's definitions, and the diversity of the branches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import cohen_kappa_score, confusion_matrix
+
+
+def scores(truth: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, Any]:
+    """Accuracy of ``predicted`` (n,) against ``truth`` (n,), both class indices 0..classes-1.
+
+    Returns ``overall_accuracy``, ``average_accuracy`` (mean of the accuracies of the classes that occur in ``truth``),
+    ``kappa`` (Cohen), ``per_class`` (list, None where a class has no pixel) and ``confusion_matrix`` (rows = truth),
+    plain Python values throughout. Raises ValueError when there is nothing to score or an index lies outside the
+    classes.
+    """
+    truth, predicted = np.asarray(truth).reshape(-1), np.asarray(predicted).reshape(-1)
+    if truth.shape != predicted.shape or truth.size == 0:
+        raise ValueError(
+            f"scores takes two equally long, non-empty label vectors, got {truth.size} and {predicted.size} labels"
+        )
+    low, high = min(truth.min(), predicted.min()), max(truth.max(), predicted.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels lie in {low}..{high}, but there are {classes} classes (0..{classes - 1})")
+    matrix = confusion_matrix(truth, predicted, labels=np.arange(classes))
+    totals = matrix.sum(1)
+    per_class = [float(matrix[k, k] / totals[k]) if totals[k] else None for k in range(classes)]
+    average = np.mean([value for value in per_class if value is not None])  # balanced accuracy
+    kappa = cohen_kappa_score(truth, predicted) if len(set(truth) | set(predicted)) > 1 else 1.0
+    return {
+        "overall_accuracy": float(np.trace(matrix) / truth.size),
+        "average_accuracy": float(average),
+        "kappa": float(kappa),
+        "per_class": per_class,
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def diversity(truth: np.ndarray, branches: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How the branches differ: their labels (n,) each against ``truth`` (n,).
+
+    Returns ``branches`` (overall accuracy of each) and ``diversity``: ``disagreement`` (share of pixels where a pair
+    of branches differs, mean over pairs), ``any_right`` (share where at least one branch is right) and ``all_right``.
+    """
+    truth = np.asarray(truth).reshape(-1)
+    right = np.stack([np.asarray(labels).reshape(-1) == truth for labels in branches.values()])
+    labels = [np.asarray(value).reshape(-1) for value in branches.values()]
+    pairs = [float(np.mean(labels[i] != labels[j])) for i in range(len(labels)) for j in range(i)]
+    return {
+        "branches": {name: float(row.mean()) for name, row in zip(branches, right, strict=True)},
+        "diversity": {
+            "disagreement": float(np.mean(pairs)) if pairs else 0.0,
+            "any_right": float(right.any(0).mean()),
+            "all_right": float(right.all(0).mean()),
+        },
+    }

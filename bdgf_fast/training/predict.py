@@ -1,0 +1,136 @@
+"""Prediction of pixels and of whole scenes, block by block, and their evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import Config
+from ..diffusion.crops import dihedral
+from ..diffusion.features import FeatureSource, windows
+from ..models import GroupNetwork
+from .metrics import diversity, scores
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass
+class Prediction:
+    """n pixels: fused ``probabilities`` float32 (n, K) and each branch's ``labels`` int64 {name: (n,)}."""
+
+    probabilities: Tensor
+    labels: dict[str, Tensor]
+
+
+def predict(
+    network: GroupNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    progress: Progress | None = None,
+) -> Iterator[tuple[int, int, Tensor, dict[str, Tensor]]]:
+    """The whole scene in row-major blocks: yields (y0, x0, class probabilities float32 (K, h, w), {branch: labels
+    int64 (h, w)}).
+
+    Pixels that are not valid have probability 0 for every class, and label -1. Memory is bounded by ``predict.block``
+    and ``predict.batch``.
+    """
+    side = config.predict.block
+    corners = [(y, x) for y in range(0, prepared.height, side) for x in range(0, prepared.width, side)]
+    classes = network.heads[0].classify.out_features
+    for done, (y, x) in enumerate(corners, 1):
+        h, w = min(side, prepared.height - y), min(side, prepared.width - x)
+        inside = torch.as_tensor(prepared.valid)[y : y + h, x : x + w]
+        block = torch.zeros(classes, h, w)
+        branches = {name: torch.full((h, w), -1) for name in network.kinds}
+        rc = inside.nonzero() + torch.tensor([y, x])
+        if len(rc):
+            part = _predict_block(network, features, prepared, config, rc, (y, x, h, w))
+            block[:, inside] = part.probabilities.T
+            for name, labels in part.labels.items():
+                branches[name][inside] = labels
+        yield y, x, block, branches
+        if progress is not None:
+            progress(done, len(corners), {})
+
+
+def predict_pixels(
+    network: GroupNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    rc: Tensor,
+    progress: Progress | None = None,
+) -> Prediction:
+    """Predict the pixels rc int64 (n, 2), in their order. Pixels of one block share one pass of the U-Net."""
+    rc = torch.as_tensor(rc, dtype=torch.int64)
+    side, classes = config.predict.block, network.heads[0].classify.out_features
+    result = Prediction(
+        torch.zeros(len(rc), classes), {k: torch.zeros(len(rc), dtype=torch.int64) for k in network.kinds}
+    )
+    cells, group = torch.unique(rc // side, dim=0, return_inverse=True)
+    for i in range(len(cells)):
+        mine = (group == i).nonzero().squeeze(1)
+        low, high = rc[mine].amin(0), rc[mine].amax(0) + 1
+        box = (int(low[0]), int(low[1]), *(int(v) for v in high - low))
+        part = _predict_block(network, features, prepared, config, rc[mine], box)
+        result.probabilities[mine] = part.probabilities
+        for name, labels in part.labels.items():
+            result.labels[name][mine] = labels
+        if progress is not None:
+            progress(i + 1, len(cells), {})
+    return result
+
+
+def evaluate(
+    network: GroupNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    rc: Tensor | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Accuracy on the pixels rc (default: the split's test side).
+
+    Returns ``overall_accuracy``, ``average_accuracy``, ``kappa``, ``per_class``, ``confusion_matrix``, and of the
+    branches ``branches`` and ``diversity`` (see ``metrics``). Nothing is selected by these figures.
+    """
+    rc = torch.as_tensor(prepared.split.test if rc is None else rc, dtype=torch.int64)
+    truth = prepared.labels[rc[:, 0], rc[:, 1]].numpy()
+    prediction = predict_pixels(network, features, prepared, config, rc, progress)
+    branches = {name: labels.numpy() for name, labels in prediction.labels.items()}
+    fused = prediction.probabilities.argmax(1).numpy()
+    return {**scores(truth, fused, prediction.probabilities.shape[1]), **diversity(truth, branches)}
+
+
+@torch.no_grad()
+def _predict_block(
+    network: GroupNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    rc: Tensor,
+    box: tuple[int, int, int, int],
+) -> Prediction:
+    """Predict pixels rc that lie in box = (y0, x0, h, w)."""
+    size, before, device = config.data.patch, config.data.patch // 2, next(network.parameters()).device
+    y0, x0, h, w = box
+    corner = torch.tensor([y0, x0])
+    raw = prepared.window(y0 - before, x0 - before, h + size - 1, w + size - 1)
+    guide = None if features is None else features.block(y0, x0, h, w, size)
+    probabilities, labels = [], []
+    for part in rc.split(config.predict.batch):
+        x = windows(raw, part - corner, size).to(device)
+        maps = [] if guide is None else [m.to(device) for m in guide(part)]
+        total = log_branches = 0
+        for view in range(config.predict.views):
+            output = network(dihedral(x, view), [dihedral(m, view) for m in maps])
+            total = total + output.log_fused.exp()
+            log_branches = log_branches + torch.stack(output.logits).softmax(2)
+        probabilities.append((total / config.predict.views).float().cpu())
+        labels.append(log_branches.argmax(2).cpu())
+    return Prediction(torch.cat(probabilities), dict(zip(network.kinds, torch.cat(labels, 1), strict=True)))

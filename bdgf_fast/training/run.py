@@ -1,0 +1,269 @@
+"""One run: its stages over a run directory, each of them resumable, and the report at the end.
+
+    pretrain  -> checkpoints/denoiser.safetensors
+    train     -> checkpoints/network.safetensors (with the features' projection)
+    predict   -> probabilities.tif, map.tif, map.png
+    evaluate  -> report.json, report.html, losses.png, confusion.png
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import Config
+from ..data import (
+    MapWriter,
+    PreparedScene,
+    ProbabilityWriter,
+    Scene,
+    load_scene,
+    make_split,
+    prepare,
+    synthetic_scene,
+    write_png,
+)
+from ..data.export import atomic
+from ..diffusion.features import DiffusionFeatures
+from ..errors import UserError
+from .baselines import FEATURES, random_forest
+from .memory import peak_memory_bytes
+from .metrics import diversity, scores
+from .predict import predict, predict_pixels
+from .pretrain import load_denoiser, pretrain
+from .progress import bar
+from .report import render
+from .rundir import STAGES, RunDirectory, read_json, write_json
+from .train import load_network, train
+from .versions import versions
+
+SYNTHETIC = "synthetic"
+LABELS = "labels.npz"
+
+
+def open_scene(reference: str) -> Scene:
+    """The scene a person named: a TOML file, or the built-in one."""
+    return synthetic_scene() if reference == SYNTHETIC else load_scene(Path(reference))
+
+
+class Run:
+    """A run directory with its scene, split and configuration.
+
+    Args:
+        directory: the run's directory.
+        reference: a scene file or "synthetic".
+        config: the whole configuration.
+        seed: of the split, the weights and all noise.
+        modalities: use these alone (default: all).
+        quiet: no progress.
+    """
+
+    def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
+                 modalities: list[str] | None = None, quiet: bool = False):
+        self.directory, self.config, self.seed, self.quiet = directory, config, seed, quiet
+        self.reference = reference if reference == SYNTHETIC else str(Path(reference).resolve())
+        self.modalities = modalities
+        self._bind()
+        self.scene = open_scene(self.reference)
+        patch = config.data.patch
+        if patch > min(self.scene.height, self.scene.width):
+            raise UserError(f"data.patch is {patch} pixels, larger than the scene ({self.scene.height} x {self.scene.width}); "
+                            f"--set data.patch={min(self.scene.height, self.scene.width)} or less")
+        self.split = make_split(self.scene, patch=patch, seed=seed)
+        self.prepared: PreparedScene = prepare(self.scene, self.split)
+        if modalities is not None:
+            self.prepared = self.prepared.select(modalities)
+        if not (directory / "scene.json").exists():
+            write_json(directory / "scene.json", self.prepared.state())
+
+    @classmethod
+    def reopen(cls, path: Path, *, quiet: bool = False) -> Run:
+        """The run in `path`, as it was configured when it began."""
+        directory = RunDirectory.open(path)
+        settings = read_json(directory / "config.json")
+        return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
+                   modalities=settings["modalities"], quiet=quiet)
+
+    def _bind(self) -> None:
+        """Write config.json, or check that a resumed directory was begun with the same settings."""
+        settings = {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+        path = self.directory / "config.json"
+        if not path.exists():
+            write_json(path, settings)
+            self.directory.mark("configured")
+            return
+        before = read_json(path)
+        changed = sorted(_leaves(before).items() ^ _leaves(settings).items())
+        if changed:
+            names = ", ".join(sorted({name for name, _ in changed}))
+            raise UserError(f"{self.directory.path} was begun with other settings ({names}); "
+                            "resume with the same ones, or --overwrite")
+
+    # --- stages ---
+
+    def pretrain(self) -> None:
+        """Stage 1. Goes on from its checkpoint where one is there."""
+        with self._stage("pretrain", "diffusion model") as progress:
+            _, history = pretrain(self.prepared, self.config, seed=self.seed, checkpoint=self._checkpoint("denoiser"), resume=True,
+                                  progress=progress)
+            self._remember("pretrain", history)
+
+    def train(self) -> None:
+        """Stages 2 and 3: fit the features' projection, then train the group network."""
+        self.directory.require("pretrain", "pretrain")
+        with self._stage("train", "group network") as progress:
+            denoiser = load_denoiser(self._checkpoint("denoiser"))
+            features = DiffusionFeatures.fit(denoiser, self.prepared, self.config, self.seed)
+            _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
+                               resume=True, progress=progress)
+            self._remember("train", history)
+
+    def restart_training(self) -> None:
+        """Forget a training that ended or was stopped, so that `train` begins anew."""
+        self.directory.forget("train", "predict", "evaluate")
+        self._checkpoint("network").unlink(missing_ok=True)
+
+    def predict(self, reference: str | None = None, out: Path | None = None) -> None:
+        """The whole scene, block by block: probabilities.tif, map.tif, map.png. `reference` names another scene."""
+        self.directory.require("train", "train")
+        prepared, target = self.prepared, Path(out or self.directory.path)
+        if reference is not None:
+            prepared = PreparedScene.from_state(open_scene(reference), None, read_json(self.directory / "scene.json"))
+        target.mkdir(parents=True, exist_ok=True)
+        own = reference is None and out is None
+        stage = self._stage("predict", "prediction") if own else bar("prediction", self.quiet)
+        with stage as progress:
+            labels = self._predict_scene(prepared, target, progress)
+            if own:
+                with atomic(self.directory.checkpoints / LABELS) as beside:
+                    np.savez_compressed(beside, **labels)
+
+    def evaluate(self, baselines: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Accuracy on the test side and the report. Uses the predicted map where there is one, else predicts the test pixels."""
+        self.directory.require("train", "train")
+        with self._stage("evaluate", "test pixels") as progress:
+            result = self._accuracy(progress)
+        return self._report(result, baselines or {})
+
+    # --- parts ---
+
+    def _predict_scene(self, prepared: PreparedScene, target: Path, progress: Callable) -> dict[str, np.ndarray]:
+        """Write the scene's rasters; returns the labels (class indices, -1 = none) of the fused prediction and of each branch."""
+        network, features = self._network(prepared)
+        scene, shape = prepared.scene, (prepared.height, prepared.width)
+        labels = {name: np.full(shape, -1, np.int16) for name in ("fused", *network.kinds)}
+        place = (shape, scene.crs, scene.transform)
+        with (ProbabilityWriter(target / "probabilities.tif", *place, [info.name for info in prepared.classes]) as probabilities,
+              MapWriter(target / "map.tif", *place, prepared.classes) as codes):
+            for y, x, block, branches in predict(network, features, prepared, self.config, progress):
+                window = np.s_[y : y + block.shape[1], x : x + block.shape[2]]
+                inside = prepared.valid[window].numpy()
+                fused = np.where(inside, block.argmax(0).numpy(), -1)
+                probabilities.write_block(y, x, block.numpy())
+                codes.write_block(y, x, np.where(inside, codes.codes[fused], 0).astype(np.uint8))
+                for name, values in (("fused", fused), *((k, v.numpy()) for k, v in branches.items())):
+                    labels[name][window] = values
+        if codes.note:
+            logging.getLogger(__name__).warning("%s: %s", target / "map.tif", codes.note)
+        write_png(target / "map.png", scene, labels["fused"], classes=prepared.classes, title=scene.name)
+        return labels
+
+    def _accuracy(self, progress: Callable) -> dict[str, Any]:
+        rc = self.split.test
+        if len(rc) == 0:
+            raise UserError(f"{self.scene.name}: the split leaves no test pixel; choose smaller blocks or a smaller train_fraction")
+        truth = self.prepared.labels[rc[:, 0], rc[:, 1]].numpy()
+        stored = self.directory.checkpoints / LABELS
+        if self.directory.done("predict") and stored.exists():
+            with np.load(stored) as maps:
+                labels = {name: maps[name][rc[:, 0], rc[:, 1]].astype(np.int64) for name in maps.files}
+        else:
+            network, features = self._network(self.prepared)
+            prediction = predict_pixels(network, features, self.prepared, self.config, rc, progress)
+            labels = {"fused": prediction.probabilities.argmax(1).numpy(), **{k: v.numpy() for k, v in prediction.labels.items()}}
+        fused = labels.pop("fused")
+        return {**scores(truth, fused, len(self.prepared.classes)), **diversity(truth, labels)}
+
+    def _network(self, prepared: PreparedScene) -> tuple[Any, DiffusionFeatures]:
+        denoiser = load_denoiser(self._checkpoint("denoiser"))
+        network, state, tensors = load_network(self._checkpoint("network"), self.config)
+        return network, DiffusionFeatures.restore(denoiser, prepared, self.config, state, tensors)
+
+    def _report(self, result: dict[str, Any], baselines: dict[str, Any]) -> dict[str, Any]:
+        history = read_json(self.directory / "history.json")
+        classes, counts = self.prepared.classes, self.split.counts
+        report = {
+            "name": self.scene.name,
+            **{key: result[key] for key in ("overall_accuracy", "average_accuracy", "kappa")},
+            "per_class": {info.name: value for info, value in zip(classes, result["per_class"], strict=True)},
+            "confusion_matrix": result["confusion_matrix"],
+            "classes": [{"code": info.code, "name": info.name, "colour": list(info.colour), "train": counts["train"][k],
+                         "test": counts["test"][k]} for k, info in enumerate(classes)],
+            "branches": result["branches"],
+            "diversity": result["diversity"],
+            "modalities": {name: {"loss": history["pretrain"]["curves"]["series"][name][-1], **facts}
+                           for name, facts in history["pretrain"]["modalities"].items()},
+            "balance": history["pretrain"]["balance"],
+            "baselines": baselines,
+            "train_pixels": len(self.split.train),
+            "test_pixels": len(self.split.test),
+            "split": self.split.summary(),
+            "normalisation": "fitted on the training side",
+            "pretrain_region": self.config.pretrain.region,
+            "seconds": {stage: self.directory.facts(stage).get("seconds", 0.0) for stage in STAGES},
+            "peak_memory_bytes": max(facts.get("peak_memory_bytes", 0) for facts in self.directory.state["stages"].values()),
+            "versions": versions(),
+            "seed": self.seed,
+            "config": self.config.to_dict(),
+        }
+        write_json(self.directory / "report.json", report)
+        render(self.directory)
+        return report
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.directory.checkpoints / f"{name}.safetensors"
+
+    def _remember(self, stage: str, history: dict[str, Any]) -> None:
+        path = self.directory / "history.json"
+        write_json(path, {**(read_json(path) if path.exists() else {}), stage: history})
+
+    def _stage(self, name: str, title: str) -> AbstractContextManager[Callable]:
+        return _Stage(self.directory, name, bar(title, self.quiet))
+
+
+class _Stage:
+    """Times a stage, takes the marks of the stages behind it back at the start and marks it at the end."""
+
+    def __init__(self, directory: RunDirectory, name: str, progress: AbstractContextManager[Callable]):
+        self.directory, self.name, self.progress = directory, name, progress
+
+    def __enter__(self) -> Callable:
+        self.directory.forget(*STAGES[STAGES.index(self.name) :])
+        self.start = time.perf_counter()
+        return self.progress.__enter__()
+
+    def __exit__(self, kind, value, traceback) -> None:
+        self.progress.__exit__(kind, value, traceback)
+        if kind is None:
+            seconds = round(time.perf_counter() - self.start, 3)
+            self.directory.mark(self.name, seconds=seconds, peak_memory_bytes=peak_memory_bytes())
+
+
+def forests(run: Run) -> dict[str, Any]:
+    """Random forests beside the method, on the same split and normalisation."""
+    return {f"random forest, {kind}": random_forest(run.prepared, run.split, patch=run.config.data.patch, kind=kind, seed=run.seed)
+            for kind in FEATURES}
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, str]:
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in _leaves(inner, f"{path}.{key}" if path else str(key)).items()}
+    return {path: repr(value)}
+
+

@@ -1,0 +1,95 @@
+"""Read a pytest-benchmark JSON and print ours against the fastest baseline and against the limit, as Markdown and a plot.
+
+    python bench/summary.py bench/results/cpu.json [--plot bench/results/cpu.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+
+def rows(data: dict) -> list[dict]:
+    """One row a group: our minimum, the fastest baseline's, their ratio, and our share of the limit where it is known."""
+    limits = data["machine_info"]["bdgf"]["limits"]
+    groups: dict[str, dict[str, dict]] = defaultdict(dict)
+    for bench in data["benchmarks"]:
+        groups[bench["group"]][bench["extra_info"]["who"]] = bench
+    result = []
+    for group, cases in groups.items():
+        if "ours" not in cases:
+            continue
+        ours = cases.pop("ours")
+        seconds, info = ours["stats"]["min"], ours["extra_info"]
+        fastest = min(cases, key=lambda who: cases[who]["stats"]["min"], default=None)
+        # A kernel is bound by the slowest of its units: the share is the largest of the single shares.
+        shares = {unit: info[unit] / seconds / limits[unit] for unit in ("exp", "copy_bytes", "sgemm_flops") if unit in info}
+        bound = max(shares, key=shares.get, default=None)
+        result.append(
+            {
+                "group": group,
+                "ours_ms": 1e3 * seconds,
+                "ours_median_ms": 1e3 * ours["stats"]["median"],
+                "baseline": fastest,
+                "baseline_ms": 1e3 * cases[fastest]["stats"]["min"] if fastest else None,
+                "ratio": cases[fastest]["stats"]["min"] / seconds if fastest else None,
+                "bound": bound,
+                "share": shares[bound] if bound else None,
+                "others": {who: 1e3 * case["stats"]["min"] for who, case in cases.items()},
+            }
+        )
+    return result
+
+
+def markdown(table: list[dict]) -> str:
+    """The table as GitHub Markdown."""
+    lines = ["| operation, shape | ours ms | fastest baseline | ms | ratio | share of the limit |", "|---|---|---|---|---|---|"]
+    for row in table:
+        baseline = f"{row['baseline']} | {row['baseline_ms']:.2f} | {row['ratio']:.1f}x" if row["baseline"] else "- | - | -"
+        share = f"{100 * row['share']:.0f} % ({row['bound']})" if row["bound"] else "-"
+        lines.append(f"| {row['group']} | {row['ours_ms']:.2f} | {baseline} | {share} |")
+    return "\n".join(lines)
+
+
+def plot(table: list[dict], path: Path) -> None:
+    """Ratios to the fastest baseline (log) beside shares of the limit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [row["group"] for row in table]
+    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(11, 0.8 + 0.26 * len(names)), layout="constrained")
+    left.barh(names, [row["ratio"] or 0 for row in table], color="#3b6ea5")
+    left.axvline(1, color="black", linewidth=0.8)
+    left.set_xscale("log")
+    left.set_xlabel("times faster than the fastest baseline")
+    right.barh(names, [100 * (row["share"] or 0) for row in table], color="#7aa457")
+    right.set_xlim(0, 100)
+    right.set_xlabel("% of the limit")
+    left.invert_yaxis()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("json", type=Path)
+    arguments.add_argument("--plot", type=Path)
+    args = arguments.parse_args()
+    data = json.loads(args.json.read_text())
+    state = data["machine_info"]["bdgf"]
+    table = rows(data)
+    print(markdown(table))
+    if args.plot:
+        plot(table, args.plot)
+    if state["disturbed"]:
+        print("\nthe exp limit moved by more than 10 % during this run: other work disturbed it, run it again", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

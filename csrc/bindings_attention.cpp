@@ -1,0 +1,255 @@
+// Attention, gates and the short convolution: tensors in, cheap checks, dispatch. Python validates with better words.
+#include "bdgf/cross_attention.h"
+#include "bdgf/group_channel_gate.h"
+#include "cpu/kernel_table.h"
+#include "tensor_arg.h"
+
+namespace bdgf {
+namespace {
+
+// A tensor (or None) of the shape and dtype of `like`.
+TensorView like_arg(const char* op, const char* name, py::handle value, const TensorView& like, bool optional = false) {
+  TensorView t = optional ? optional_arg(op, name, value) : tensor_arg(op, name, value);
+  if (!t.present) return t;
+  check_dtype(op, name, t, {like.dtype});
+  check_same_device(op, name, t, "the first tensor", like);
+  bool same = t.ndim == like.ndim;
+  for (int i = 0; same && i < t.ndim; ++i) same = t.shape[i] == like.shape[i];
+  if (!same) bad_value(op, name, "has shape " + shape_text(t) + "; expected " + shape_text(like));
+  return t;
+}
+
+void check_cpu(const char* op, const char* name, const TensorView& t) {
+  if (t.device != Device::cpu) bad_value(op, name, "is not on the CPU; this kernel runs there");
+}
+
+void check_floats(const char* op, const char* name, const TensorView& t, int64_t least) {
+  check_dtype(op, name, t, {DType::f32});
+  check_contiguous(op, name, t);
+  check_cpu(op, name, t);
+  if (t.numel < least) bad_value(op, name, "holds " + std::to_string(t.numel) + " floats; it takes " + std::to_string(least));
+}
+
+DType arithmetic(const TensorView& t) { return t.dtype == DType::f64 ? DType::f64 : DType::f32; }
+
+// ------------------------------------------------------------------------------------------------- cross_attention
+CrossAttentionArgs attention_args(py::handle query, py::handle key, py::handle value, py::handle key_mask,
+                                  py::handle attn_bias, py::handle logsumexp, double scale, double dropout_p,
+                                  py::handle seed) {
+  const char* op = "cross_attention";
+  CrossAttentionArgs a{};
+  a.query = tensor_arg(op, "query", query);
+  check_dtype(op, "query", a.query, {DType::f32, DType::f16, DType::bf16, DType::f64});
+  check_ndim(op, "query", a.query, 4, 4);
+  check_cpu(op, "query", a.query);
+  const int64_t batch = a.query.shape[0], heads = a.query.shape[1], rows = a.query.shape[2], d = a.query.shape[3];
+  if (d < 1 || d > kMaxHeadDim) bad_value(op, "query", "has depth " + std::to_string(d) + "; it takes 1 to 128");
+  a.key = tensor_arg(op, "key", key);
+  check_dtype(op, "key", a.key, {a.query.dtype});
+  check_shape(op, "key", a.key, {batch, heads, -1, d});
+  check_cpu(op, "key", a.key);
+  a.value = like_arg(op, "value", value, a.key);
+  const int64_t keys = a.key.shape[2];
+  if (keys > 0x7fffffff) bad_value(op, "key", "is longer than 2^31 - 1");
+  a.key_mask = optional_arg(op, "key_mask", key_mask);
+  if (a.key_mask.present) {
+    check_dtype(op, "key_mask", a.key_mask, {DType::boolean});
+    check_shape(op, "key_mask", a.key_mask, {batch, keys});
+    check_cpu(op, "key_mask", a.key_mask);
+  }
+  a.attn_bias = optional_arg(op, "attn_bias", attn_bias);
+  if (a.attn_bias.present) {
+    const TensorView& t = a.attn_bias;
+    check_dtype(op, "attn_bias", t, {a.query.dtype, DType::f32});
+    check_shape(op, "attn_bias", t, {-1, -1, -1, keys});
+    check_cpu(op, "attn_bias", t);
+    for (int i = 0; i < 3; ++i)
+      if (t.shape[i] != 1 && t.shape[i] != a.query.shape[i]) bad_value(op, "attn_bias", "has shape " + shape_text(t) + ", which does not broadcast");
+  }
+  a.logsumexp = tensor_arg(op, "logsumexp", logsumexp);
+  check_dtype(op, "logsumexp", a.logsumexp, {arithmetic(a.query)});
+  check_shape(op, "logsumexp", a.logsumexp, {batch, heads, rows});
+  check_contiguous(op, "logsumexp", a.logsumexp);
+  check_cpu(op, "logsumexp", a.logsumexp);
+  a.scale = scale;
+  a.dropout_p = static_cast<float>(dropout_p);
+  if (!(dropout_p >= 0 && a.dropout_p < 1)) bad_value(op, "dropout_p", "must be in [0, 1)");
+  a.drop_below = dropout_p * 4294967296.0 >= 4294967295.0 ? 0xffffffffu : static_cast<uint32_t>(dropout_p * 4294967296.0);
+  a.keep_factor = 1.0 / (1.0 - dropout_p);
+  a.seed = counter_arg(op, "seed", seed, a.query, a.seed_at);
+  return a;
+}
+
+bool keys_are_copied(const CrossAttentionArgs& a) {
+  return a.query.dtype != DType::f32 || a.key_mask.present || a.key.stride[3] != 1 || a.value.stride[3] != 1;
+}
+
+int64_t workspace_floats(py::handle key, py::handle value, bool masked, bool dropout, bool backward) {
+  const TensorView k = tensor_arg("cross_attention", "key", key), v = tensor_arg("cross_attention", "value", value);
+  check_ndim("cross_attention", "key", k, 4, 4);
+  check_ndim("cross_attention", "value", v, 4, 4);
+  if (k.dtype == DType::f64) return 0;
+  const bool copied = k.dtype != DType::f32 || masked || k.stride[3] != 1 || v.stride[3] != 1;
+  return attention_workspace(k.shape[2], k.shape[3], backward, copied, dropout);
+}
+
+void check_workspace(CrossAttentionArgs& a, py::handle workspace, bool backward, int num_threads) {
+  a.workspace = tensor_arg("cross_attention", "workspace", workspace);
+  const int64_t each = a.query.dtype == DType::f64 ? 0 : attention_workspace(a.key.shape[2], a.query.shape[3], backward, keys_are_copied(a), a.dropout_p > 0);
+  check_floats("cross_attention", "workspace", a.workspace, each * (num_threads < 1 ? 1 : num_threads));
+}
+
+void cross_attention_fwd(py::handle out, py::handle logsumexp, py::handle query, py::handle key, py::handle value,
+                         py::handle key_mask, py::handle attn_bias, double scale, double dropout_p, py::handle seed,
+                         py::handle workspace, int num_threads) {
+  CrossAttentionArgs a = attention_args(query, key, value, key_mask, attn_bias, logsumexp, scale, dropout_p, seed);
+  a.out = like_arg("cross_attention", "out", out, a.query);
+  check_workspace(a, workspace, false, num_threads);
+  if (a.out.numel == 0) return;
+  py::gil_scoped_release release;
+  kernels().cross_attention_fwd(a, num_threads);
+}
+
+void cross_attention_bwd(py::handle grad_query, py::handle grad_key, py::handle grad_value, py::handle grad_bias,
+                         py::handle grad_out, py::handle query, py::handle key, py::handle value, py::handle key_mask,
+                         py::handle attn_bias, py::handle logsumexp, double scale, double dropout_p, py::handle seed,
+                         py::handle delta, py::handle workspace, int num_threads) {
+  const char* op = "cross_attention";
+  CrossAttentionBwdArgs args{};
+  args.forward = attention_args(query, key, value, key_mask, attn_bias, logsumexp, scale, dropout_p, seed);
+  const CrossAttentionArgs& a = args.forward;
+  args.grad_out = like_arg(op, "grad_out", grad_out, a.query);
+  args.grad_query = like_arg(op, "grad_query", grad_query, a.query, true);
+  args.grad_key = like_arg(op, "grad_key", grad_key, a.key, true);
+  args.grad_value = like_arg(op, "grad_value", grad_value, a.value, true);
+  if (a.attn_bias.present) args.grad_bias = like_arg(op, "grad_bias", grad_bias, a.attn_bias, true);
+  args.delta = like_arg(op, "delta", delta, a.logsumexp);
+  check_contiguous(op, "delta", args.delta);
+  check_workspace(args.forward, workspace, true, num_threads);
+  py::gil_scoped_release release;
+  kernels().cross_attention_bwd(args, num_threads);
+}
+
+// ------------------------------------------------------------------------------------------------- group_channel_gate
+// A contiguous parameter (or its gradient, which may be None).
+TensorView parameter_arg(const char* op, const char* name, py::handle value, std::initializer_list<int64_t> shape,
+                         const TensorView& like, bool optional = false) {
+  TensorView t = optional ? optional_arg(op, name, value) : tensor_arg(op, name, value);
+  if (!t.present) return t;
+  check_dtype(op, name, t, {arithmetic(like)});
+  check_shape(op, name, t, shape);
+  check_contiguous(op, name, t);
+  check_cpu(op, name, t);
+  return t;
+}
+
+GroupChannelGateArgs gate_args(py::handle x, py::handle guide, py::handle weight1, py::handle bias1, py::handle weight2,
+                               py::handle bias2, py::handle squeezed, py::handle gate, int64_t groups, bool use_x,
+                               bool use_guide) {
+  const char* op = "group_channel_gate";
+  GroupChannelGateArgs a{};
+  a.x = tensor_arg(op, "x", x);
+  check_dtype(op, "x", a.x, {DType::f32, DType::f16, DType::bf16, DType::f64});
+  check_ndim(op, "x", a.x, 4, 4);
+  check_cpu(op, "x", a.x);
+  const int64_t batch = a.x.shape[0], channels = a.x.shape[1];
+  if (groups < 1 || channels % groups) bad_value(op, "groups", "is " + std::to_string(groups) + "; it takes a divisor of C");
+  if (!use_x && !use_guide) bad_value(op, "use_x and use_guide", "are both false");
+  int64_t in = use_x ? channels / groups : 0;
+  if (use_guide) {
+    a.guide = tensor_arg(op, "guide", guide);
+    check_dtype(op, "guide", a.guide, {a.x.dtype});
+    check_ndim(op, "guide", a.guide, 4, 4);
+    check_cpu(op, "guide", a.guide);
+    if (a.guide.shape[0] != batch || a.guide.shape[1] % groups) {
+      bad_value(op, "guide", "has shape " + shape_text(a.guide) + ", which does not fit x and groups");
+    }
+    in += a.guide.shape[1] / groups;
+  }
+  a.weight1 = parameter_arg(op, "weight1", weight1, {groups, -1, in}, a.x);
+  const int64_t hidden = a.weight1.shape[1], each = channels / groups;
+  a.bias1 = parameter_arg(op, "bias1", bias1, {groups, hidden}, a.x);
+  a.weight2 = parameter_arg(op, "weight2", weight2, {groups, each, hidden}, a.x);
+  a.bias2 = parameter_arg(op, "bias2", bias2, {groups, each}, a.x);
+  a.squeezed = parameter_arg(op, "squeezed", squeezed, {batch, groups, in}, a.x);
+  a.gate = parameter_arg(op, "gate", gate, {batch, channels}, a.x);
+  a.groups = groups;
+  a.use_x = use_x, a.use_guide = use_guide;
+  return a;
+}
+
+// Elements of workspace, in the parameters' dtype.
+int64_t gate_workspace(int64_t batch, int64_t channels, int64_t groups, int64_t hidden, int64_t in, bool backward,
+                       int num_threads) {
+  const int64_t threads = num_threads < 1 ? 1 : num_threads, each = groups < 1 ? 0 : channels / groups;
+  if (batch < 0 || channels < 1 || groups < 1 || hidden < 1 || in < 0) return 0;
+  const int64_t scratch = threads * gate_scratch(hidden, in, channels, groups), padded = (hidden + 15) / 16 * 16;
+  const int64_t vectors = gate_samples(batch, channels, groups, hidden) * (channels + 2 * groups * padded);
+  const int64_t double_path = groups * (each + in);
+  return backward ? (scratch + vectors > double_path ? scratch + vectors : double_path) : scratch;
+}
+
+void check_gate_workspace(GroupChannelGateArgs& a, py::handle workspace, bool backward, int num_threads) {
+  const char* op = "group_channel_gate";
+  a.workspace = tensor_arg(op, "workspace", workspace);
+  check_dtype(op, "workspace", a.workspace, {arithmetic(a.x)});
+  check_contiguous(op, "workspace", a.workspace);
+  check_cpu(op, "workspace", a.workspace);
+  const int64_t least = gate_workspace(a.x.shape[0], a.x.shape[1], a.groups, a.weight1.shape[1], a.weight1.shape[2], backward, num_threads);
+  if (a.workspace.numel < least) bad_value(op, "workspace", "holds too few elements; it takes " + std::to_string(least));
+}
+
+void group_channel_gate_fwd(py::handle out, py::handle squeezed, py::handle gate, py::handle x, py::handle guide,
+                            py::handle weight1, py::handle bias1, py::handle weight2, py::handle bias2, int64_t groups,
+                            bool use_x, bool use_guide, py::handle workspace, int num_threads) {
+  GroupChannelGateArgs a = gate_args(x, guide, weight1, bias1, weight2, bias2, squeezed, gate, groups, use_x, use_guide);
+  a.out = like_arg("group_channel_gate", "out", out, a.x);
+  check_gate_workspace(a, workspace, false, num_threads);
+  if (a.out.numel == 0) return;
+  py::gil_scoped_release release;
+  kernels().group_channel_gate_fwd(a, num_threads);
+}
+
+void group_channel_gate_bwd(py::handle grad_x, py::handle grad_guide, py::handle grad_weight1, py::handle grad_bias1,
+                            py::handle grad_weight2, py::handle grad_bias2, py::handle grad_out, py::handle x,
+                            py::handle guide, py::handle weight1, py::handle bias1, py::handle weight2, py::handle bias2,
+                            py::handle squeezed, py::handle gate, int64_t groups, bool use_x, bool use_guide,
+                            py::handle workspace, int num_threads) {
+  const char* op = "group_channel_gate";
+  GroupChannelGateBwdArgs args{};
+  args.forward = gate_args(x, guide, weight1, bias1, weight2, bias2, squeezed, gate, groups, use_x, use_guide);
+  const GroupChannelGateArgs& a = args.forward;
+  const int64_t each = a.x.shape[1] / groups, hidden = a.weight1.shape[1], in = a.weight1.shape[2];
+  args.grad_out = like_arg(op, "grad_out", grad_out, a.x);
+  args.grad_x = like_arg(op, "grad_x", grad_x, a.x, true);
+  if (use_guide) args.grad_guide = like_arg(op, "grad_guide", grad_guide, a.guide, true);
+  args.grad_weight1 = parameter_arg(op, "grad_weight1", grad_weight1, {groups, hidden, in}, a.x, true);
+  args.grad_bias1 = parameter_arg(op, "grad_bias1", grad_bias1, {groups, hidden}, a.x, true);
+  args.grad_weight2 = parameter_arg(op, "grad_weight2", grad_weight2, {groups, each, hidden}, a.x, true);
+  args.grad_bias2 = parameter_arg(op, "grad_bias2", grad_bias2, {groups, each}, a.x, true);
+  check_gate_workspace(args.forward, workspace, true, num_threads);
+  py::gil_scoped_release release;
+  kernels().group_channel_gate_bwd(args, num_threads);
+}
+
+}  // namespace
+
+void bind_attention(py::module_& m) {
+  m.def("group_channel_gate_workspace", &gate_workspace, py::arg("batch"), py::arg("channels"), py::arg("groups"),
+        py::arg("hidden"), py::arg("in"), py::arg("backward"), py::arg("num_threads"), "Elements of workspace.");
+  m.def("group_channel_gate_fwd", &group_channel_gate_fwd, "Fill out, squeezed, gate: bdgf_fast.ops.group_channel_gate.");
+  m.def("group_channel_gate_bwd", &group_channel_gate_bwd, "Fill the gradients that are not None.");
+  m.def("cross_attention_workspace", &workspace_floats, py::arg("key"), py::arg("value"), py::arg("masked"),
+        py::arg("dropout"), py::arg("backward"), "Floats of workspace per thread.");
+  m.def("cross_attention_fwd", &cross_attention_fwd, py::arg("out"), py::arg("logsumexp"), py::arg("query"),
+        py::arg("key"), py::arg("value"), py::arg("key_mask"), py::arg("attn_bias"), py::arg("scale"),
+        py::arg("dropout_p"), py::arg("seed"), py::arg("workspace"), py::arg("num_threads"),
+        "Fill out and logsumexp: bdgf_fast.ops.cross_attention.");
+  m.def("cross_attention_bwd", &cross_attention_bwd, py::arg("grad_query"), py::arg("grad_key"), py::arg("grad_value"),
+        py::arg("grad_bias"), py::arg("grad_out"), py::arg("query"), py::arg("key"), py::arg("value"),
+        py::arg("key_mask"), py::arg("attn_bias"), py::arg("logsumexp"), py::arg("scale"), py::arg("dropout_p"),
+        py::arg("seed"), py::arg("delta"), py::arg("workspace"), py::arg("num_threads"),
+        "Fill the gradients that are not None; delta is scratch like logsumexp.");
+}
+
+}  // namespace bdgf

@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from bdgf_fast.backends import use_backend
+from bdgf_fast.models import GroupNetwork
+from bdgf_fast.training.losses import group_loss
+
+ALL = ["fusion", "gate", "channel_attention", "cross_attention", "none"]
+
+
+def make(config, guides=(8,), **changes) -> GroupNetwork:
+    config = config.override(*(f"model.{k}={v}" for k, v in changes.items()))
+    torch.manual_seed(0)
+    return GroupNetwork(4, guides, 3, config.model)
+
+
+def inputs(n=5, size=7, guides=(8,)):
+    torch.manual_seed(1)
+    return torch.randn(n, 4, size, size), [torch.randn(n, c, size, size) for c in guides], torch.arange(n) % 3
+
+
+@pytest.mark.parametrize("guide", ALL)
+def test_every_branch_takes_every_guidance_and_gradients_flow(config, guide):
+    net = make(config, guide_cnn=guide, guide_mamba=guide, guide_transformer=guide)
+    x, guides, y = inputs()
+    guides[0].requires_grad_()
+    out = net(x, guides)
+    loss, _ = group_loss(out.logits, out.features, out.log_fused, y, config.train, 1.0)
+    loss.backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert (guide == "none") == (guides[0].grad is None)
+
+
+@pytest.mark.parametrize("size", [7, 8, 11, 16])
+@pytest.mark.parametrize("guides", [(8,), (8, 6), (8, 6, 4)])
+def test_sizes_and_levels(config, size, guides):
+    if size > 11 and guides != (8,):
+        pytest.skip("one level suffices for the largest size")
+    out = make(config, guides)(*inputs(2, size, guides)[:2])
+    assert all(z.shape == (2, 3) for z in out.logits) and out.log_fused.exp().sum(1).allclose(torch.ones(2))
+
+
+@pytest.mark.parametrize("branches", [["cnn"], ["mamba"], ["transformer"], ["transformer", "cnn"]])
+def test_fewer_branches(config, branches):
+    config.model.branches = branches
+    x, guides, y = inputs()
+    out = make(config)(x, guides)
+    assert len(out.logits) == len(branches)
+    loss, parts = group_loss(out.logits, out.features, out.log_fused, y, config.train, 1.0)
+    assert ("similarity" in parts) == (len(branches) > 1) and loss.isfinite()
+
+
+@pytest.mark.parametrize("fusion", ["mean", "logits", "learned"])
+def test_a_sample_does_not_depend_on_its_batch(config, fusion):
+    net = make(config, fusion=fusion, guide_mamba="channel_attention").double()
+    x, guides, _ = inputs()
+    x, guides = x.double(), [g.double() for g in guides]
+    with use_backend("reference"):
+        whole = net(x, guides).log_fused
+        alone = torch.cat([net(x[i : i + 1], [g[i : i + 1] for g in guides]).log_fused for i in range(5)])
+    torch.testing.assert_close(whole, alone, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("directions", [1, 2, 4])
+def test_directions(config, directions):
+    net = make(config, directions=directions, branches="mamba")
+    x, guides, _ = inputs()
+    assert net(x, guides).logits[0].isfinite().all()
+
+
+def test_the_mean_is_of_probabilities(config):
+    net = make(config)
+    x, guides, _ = inputs()
+    out = net(x, guides)
+    torch.testing.assert_close(out.log_fused.exp(), torch.stack([z.softmax(1) for z in out.logits]).mean(0))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+@pytest.mark.parametrize("guide_mamba", ["gate", "channel_attention"])
+def test_steps_on_another_backend_have_the_same_losses(config, backend, guide_mamba):
+    from bdgf_fast import backends
+
+    wanted = ("selective_scan_2d", "group_channel_gate", "group_channel_attention", "cross_attention")
+    if not any(backend in backends.available(op) for op in wanted):
+        pytest.skip(f"no kernel of the {backend} backend runs here")
+
+    def losses(name):
+        net, values = make(config, guide_mamba=guide_mamba), []
+        optimizer = torch.optim.SGD(net.parameters(), 0.05)
+        x, guides, y = inputs()
+        with use_backend(name):
+            for _ in range(4):
+                out = net(x, guides)
+                loss, _ = group_loss(out.logits, out.features, out.log_fused, y, config.train, 1.0)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                values.append(loss.item())
+        return values
+
+    assert losses(backend) == pytest.approx(losses("reference"), rel=1e-4)

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+
+from bdgf_fast.diffusion import DiffusionFeatures
+from bdgf_fast.diffusion.denoiser import Denoiser
+from bdgf_fast.errors import UserError
+from bdgf_fast.training import evaluate, load_network, predict, predict_pixels, train
+
+
+@pytest.fixture
+def denoiser(site, config):
+    torch.manual_seed(0)
+    denoiser = Denoiser.create(site.prepared.groups, site.prepared.modality_names, config.pretrain)
+    denoiser.unet.eval().requires_grad_(False)
+    return denoiser
+
+
+@pytest.fixture
+def features(site, config, denoiser):
+    return DiffusionFeatures.fit(denoiser, site.prepared, config, 3)
+
+
+def equal(a, b) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_resume_gives_the_same_bits(site, config, features, denoiser, tmp_path):
+    config = config.override("model.dropout=0.2")
+    whole, history = train(site.prepared, features, config, seed=1)
+    path = tmp_path / "c.safetensors"
+
+    class KillError(Exception):
+        pass
+
+    def kill(done, total, facts):
+        if done == total // 2 + 1:
+            raise KillError
+
+    with pytest.raises(KillError):
+        train(site.prepared, features, config, seed=1, checkpoint=path, progress=kill)
+    resumed, resumed_history = train(site.prepared, features, config, seed=1, checkpoint=path, resume=True)
+    assert equal(whole, resumed) and history == resumed_history
+    network, state, tensors = load_network(path, config)
+    restored = DiffusionFeatures.restore(denoiser, site.prepared, config, state, tensors)
+    rc = site.split.test[:20]
+    a, b = (
+        predict_pixels(whole, features, site.prepared, config, rc),
+        predict_pixels(network, restored, site.prepared, config, rc),
+    )
+    assert torch.equal(a.probabilities, b.probabilities)
+    with pytest.raises(UserError, match="train.epochs"):
+        train(site.prepared, features, config.override("train.epochs=3"), seed=1, checkpoint=path, resume=True)
+
+
+def test_it_learns_and_the_map_agrees_with_the_pixels(site, config, features):
+    config = config.override(
+        "model.branches=cnn,transformer", "train.epochs=15", "train.learning_rate=5e-3", "train.ema=0.9"
+    )
+    network, history = train(site.prepared, features, config, seed=0)
+    series = history["curves"]["series"]
+    assert series["loss"][-1] < 0.8 * series["loss"][0] and len(history["curves"]["step"]) == 15
+    figures = evaluate(network, features, site.prepared, config)
+    assert figures["overall_accuracy"] > 0.6  # three even classes
+    assert set(figures["branches"]) == {"cnn", "transformer"} and 0 <= figures["diversity"]["disagreement"] <= 1
+    assert figures["diversity"]["any_right"] >= max(figures["branches"].values()) >= figures["diversity"]["all_right"]
+    whole = torch.full((3, 65, 65), torch.nan)
+    for y, x, block, _ in predict(network, features, site.prepared, config):
+        whole[:, y : y + block.shape[1], x : x + block.shape[2]] = block
+    torch.testing.assert_close(whole.sum(0), torch.ones(65, 65))
+    rc = site.split.test
+    pixels = predict_pixels(network, features, site.prepared, config, rc)
+    torch.testing.assert_close(whole[:, rc[:, 0], rc[:, 1]].T, pixels.probabilities, rtol=1e-3, atol=1e-5)
+    truth = site.prepared.labels[rc[:, 0], rc[:, 1]]
+    assert figures["overall_accuracy"] == pytest.approx(
+        (pixels.probabilities.argmax(1) == truth).double().mean().item()
+    )
+
+
+def test_without_features_one_branch_and_eight_views(site, config):
+    config = config.override("model.branches=[cnn]", "train.epochs=1", "predict.views=8")
+    network, history = train(site.prepared, None, config, seed=0)
+    assert set(history["curves"]["series"]) == {"loss", "ce"}
+    rc = site.split.test[:7]
+    averaged = predict_pixels(network, None, site.prepared, config, rc).probabilities
+    single = predict_pixels(network, None, site.prepared, config.override("predict.views=1"), rc).probabilities
+    torch.testing.assert_close(averaged.sum(1), torch.ones(7))
+    assert not torch.allclose(averaged, single)
+
+
+def test_one_modality(site, config):
+    prepared = site.prepared.select(["height"])
+    torch.manual_seed(0)
+    denoiser = Denoiser.create(prepared.groups, prepared.modality_names, config.pretrain)
+    features = DiffusionFeatures.fit(denoiser, prepared, config, 0)
+    network, _ = train(prepared, features, config.override("train.epochs=1", "model.branches=[cnn]"), seed=0)
+    assert evaluate(network, features, prepared, config, site.split.test[:50])["overall_accuracy"] >= 0
+
+
+def test_invalid_pixels_get_no_class(site, config):
+    config = config.override("model.branches=[cnn]", "train.epochs=1")
+    network, _ = train(site.prepared, None, config, seed=0)
+    prepared = site.prepared.select(list(site.prepared.modality_names))
+    prepared.__dict__["valid"] = site.prepared.valid.clone()
+    prepared.valid[3:9, 50:] = False
+    for y, x, block, branches in predict(network, None, prepared, config):
+        inside = prepared.valid[y : y + block.shape[1], x : x + block.shape[2]]
+        assert (block[:, ~inside] == 0).all() and torch.allclose(block.sum(0)[inside], torch.ones(int(inside.sum())))
+        assert ((branches["cnn"] == -1) == ~inside).all()
+
+
+def test_no_training_pixel(site, config):
+    import dataclasses
+
+    empty = dataclasses.replace(site.split, train=torch.empty(0, 2, dtype=torch.int64))
+    with pytest.raises(UserError, match="no training pixel"):
+        train(site.prepared, None, config, seed=0, split=empty)
+
+
+def test_predictions_do_not_depend_on_the_blocks(site, config, features):
+    network, _ = train(site.prepared, features, config.override("train.epochs=1", "model.branches=[cnn]"), seed=0)
+    rc = torch.from_numpy(np.random.default_rng(0).integers(0, 65, (40, 2)))
+    a = predict_pixels(network, features, site.prepared, config, rc).probabilities
+    b = predict_pixels(
+        network, features, site.prepared, config.override("predict.block=64", "predict.batch=7"), rc
+    ).probabilities
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)

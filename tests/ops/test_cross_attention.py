@@ -1,0 +1,152 @@
+"""cross_attention on every backend against the float64 reference."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from bdgf_fast import ops, reference
+
+OP = "cross_attention"
+KERNELS = ("cpu", "triton", "cuda")
+
+
+def tensors(rows, columns, depth, *, batch=2, heads=3, dtype=torch.float32, device="cpu"):
+    g = torch.Generator().manual_seed(0)
+    lengths = {"query": rows, "key": columns, "value": columns}
+    return {k: torch.randn(batch, heads, n, depth, generator=g).to(device, dtype) for k, n in lengths.items()}
+
+
+def compare(check_gradients, given, **options):
+    there = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+    check_gradients(
+        lambda **t: ops.cross_attention(**t, **options), lambda **t: reference.cross_attention(**t, **there), given
+    )
+
+
+@pytest.mark.parametrize("depth", [4, 5, 8, 16, 24, 32, 64, 128])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 9), (7, 1), (33, 49), (49, 49), (16, 130)])
+def test_shapes(target, check_gradients, rows, columns, depth):
+    compare(check_gradients, tensors(rows, columns, depth, device=target.device))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(121, 121), (129, 257), (256, 256), (300, 20), (20, 1025)])
+def test_longer(target, check_gradients, rows, columns):
+    compare(check_gradients, tensors(rows, columns, 16, batch=1, heads=2, device=target.device))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3])
+def test_scale(target, check_gradients, scale):
+    compare(check_gradients, tensors(9, 11, 8, device=target.device), scale=scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("length", [9, 49, 121])
+def test_sixteen_bit(target, check_gradients, length, dtype):
+    mask = torch.rand(2, length, generator=torch.Generator().manual_seed(1)).to(target.device) > 0.3
+    compare(check_gradients, tensors(length, length, 16, dtype=dtype, device=target.device), key_mask=mask)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (49, 49), (33, 130)])
+def test_key_mask(target, check_gradients, rows, columns):
+    mask = torch.rand(3, columns, generator=torch.Generator().manual_seed(1)) > 0.5
+    mask[0] = True
+    mask[1] = False
+    mask[2, 0] = True
+    compare(check_gradients, tensors(rows, columns, 8, batch=3, device=target.device), key_mask=mask.to(target.device))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 13), (3, 1, 1, 13), (1, 2, 9, 13), (3, 2, 9, 13), (1, 1, 9, 13), (3, 1, 9, 13)]
+)
+def test_bias_and_its_gradient(target, check_gradients, shape):
+    bias = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(target.device)
+    given = tensors(9, 13, 8, batch=3, heads=2, device=target.device) | {"attn_bias": bias}
+    compare(check_gradients, given)
+    mask = torch.rand(3, 13, generator=torch.Generator().manual_seed(2)).to(target.device) > 0.4
+    if target.backend != "torch":
+        compare(check_gradients, given, key_mask=mask)
+        compare(check_gradients, given, key_mask=mask, dropout_p=0.25, seed=3)
+
+
+def test_minus_infinity_in_the_bias_masks(target, check_gradients):
+    bias = torch.zeros(1, 1, 6, 5, device=target.device)
+    bias[..., 2, 3] = bias[..., 4, :] = -math.inf
+    compare(check_gradients, tensors(6, 5, 8, device=target.device) | {"attn_bias": bias})
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(("rows", "columns"), [(3, 5), (49, 49), (20, 130)])
+def test_dropout(target, check_gradients, rows, columns, p):
+    if target.backend == "torch":
+        pytest.skip("torch's dropout draws from its own generator")
+    given = tensors(rows, columns, 8, device=target.device)
+    compare(check_gradients, given, dropout_p=p, seed=2**63 + 5)
+    seed = torch.tensor(77, device=target.device)
+    assert torch.equal(
+        ops.cross_attention(**given, dropout_p=p, seed=seed), ops.cross_attention(**given, dropout_p=p, seed=77)
+    )
+    assert not torch.equal(
+        ops.cross_attention(**given, dropout_p=p, seed=78), ops.cross_attention(**given, dropout_p=p, seed=77)
+    )
+
+
+def test_large_scores_do_not_overflow(target, assert_close):
+    given = tensors(9, 9, 16, device=target.device)
+    given["query"] *= 300.0
+    out = ops.cross_attention(**given)
+    assert_close(out, reference.cross_attention(**{k: x.cpu().double() for k, x in given.items()}), scale=10.0)
+
+
+@pytest.mark.parametrize("layout", ["tokens", "packed", "expanded"])
+def test_layouts(target, check_gradients, layout):
+    given = tensors(17, 17, 8, device=target.device)
+    if layout == "tokens":  # (batch, L, heads * d) split into heads
+        given = {k: x.transpose(1, 2).contiguous().transpose(1, 2) for k, x in given.items()}
+    elif layout == "packed":  # one projection for q, k and v
+        packed = torch.stack([x.transpose(1, 2) for x in given.values()], dim=2)
+        given = {k: packed[:, :, i].transpose(1, 2) for i, k in enumerate(given)}
+    else:
+        given = {k: x[:, :1].expand_as(x) for k, x in given.items()}
+    compare(check_gradients, given)
+
+
+def test_more_heads_than_a_launch_grid(target, assert_close):
+    given = tensors(2, 3, 4, batch=35_000, heads=2, device=target.device)
+    picked = [0, 32_767, 32_768, 34_999]
+    exact = {k: x[picked].cpu().double() for k, x in given.items()}
+    assert_close(ops.cross_attention(**given)[picked], reference.cross_attention(**exact))
+
+
+def test_empty(target):
+    given = {k: x.requires_grad_() for k, x in tensors(3, 4, 8, batch=0, device=target.device).items()}
+    out = ops.cross_attention(**given)
+    out.sum().backward()
+    assert out.shape == (0, 3, 3, 8) and not any(x.grad.any() for x in given.values())
+
+
+def test_bitwise_the_same_on_repeat_and_for_any_thread_count(target):
+    if target.backend not in KERNELS:
+        pytest.skip("torch promises no such thing")
+    given = tensors(49, 49, 16, batch=5, heads=4, device=target.device)
+    given["attn_bias"] = torch.randn(1, 4, 49, 49, generator=torch.Generator().manual_seed(1)).to(target.device)
+
+    def run():
+        leaves = {k: x.clone().requires_grad_() for k, x in given.items()}
+        out = ops.cross_attention(**leaves, dropout_p=0.1, seed=3)
+        (out * out.detach().cos()).sum().backward()
+        return [out.detach(), *(x.grad for x in leaves.values())]
+
+    first = run()
+    assert all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
+    if target.device != "cpu":
+        return
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            assert all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
+    finally:
+        torch.set_num_threads(before)
