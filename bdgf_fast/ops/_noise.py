@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,17 @@ def address(
     if sample_ids is not None:
         sample_ids = sample_ids.contiguous()
     return (seed_at, sample_ids, stream_at, origin), (seed, stream, extent[0], extent[1])
+
+
+def launch_address(seed_at, sample_ids, stream_at, origin, seed, stream, extent_h, extent_w) -> tuple[Any, ...]:
+    """A noise address as the extension takes it: seed, stream, sample_ids, origin, extent_h, extent_w."""
+    seed = seed if seed_at is None else seed_at
+    return seed, stream if stream_at is None else stream_at, sample_ids, origin, extent_h, extent_w
+
+
+def supports_native(facts: Mapping[str, Any]) -> str | None:
+    """The CPU kernels compute in float32."""
+    return "it computes in float32; float64 takes the reference" if facts["dtype"] is torch.float64 else None
 
 
 def timesteps(t: Any, like: Tensor, count: int, name: str = "t") -> Tensor:

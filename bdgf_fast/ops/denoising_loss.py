@@ -8,12 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import _native, backends, reference
 from ..reference import tables
 from ..reference.denoising_loss import loss_scale
 from . import _check as check
 from ._library import call_kernel, call_plain, define, gradients, needs_grad
-from ._noise import ADDRESS_SCALARS, ADDRESS_TENSORS, PREDICTION_TYPES, address, check_range, length, timesteps
+from ._noise import (
+    ADDRESS_SCALARS,
+    ADDRESS_TENSORS,
+    PREDICTION_TYPES,
+    address,
+    check_range,
+    launch_address,
+    length,
+    supports_native,
+    timesteps,
+)
 
 backends.register_plain("denoising_loss", "reference", reference.denoising_loss)
 
@@ -34,6 +44,25 @@ define(
     f"Tensor grad_loss, {_TENSORS}, {_SCALARS}, bool[] needs",
     lambda grad_loss, *arguments: gradients(arguments[:10], arguments[-1]),
 )
+
+
+def _native_run(loss, grad_loss, grad_pred, grad_x0, *arguments) -> None:
+    *tensors, prediction, channel_groups, seed, stream, extent_h, extent_w = arguments
+    _native.load().denoising_loss(
+        loss, grad_loss, grad_pred, grad_x0, *tensors[:6], prediction, list(channel_groups),
+        *launch_address(*tensors[6:], seed, stream, extent_h, extent_w), torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _native_forward(outputs, *arguments) -> None:
+    _native_run(outputs[0], None, None, None, *arguments)
+
+
+def _native_backward(outputs, grad_loss, *arguments) -> None:
+    _native_run(None, grad_loss, outputs[0], outputs[1], *arguments[:-1])
+
+
+backends.register("denoising_loss", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
 
 
 def denoising_loss(

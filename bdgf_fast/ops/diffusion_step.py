@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends
+from .. import _native, backends
 from ..reference import diffusion_step as plain_step
 from ..reference.philox import philox_normal
 from . import _check as check
@@ -19,7 +19,9 @@ from ._noise import (
     address,
     check_range,
     constant,
+    launch_address,
     length,
+    supports_native,
     timesteps,
 )
 
@@ -44,6 +46,26 @@ def _plain(pred, sample, coefficients, noise, clip_sample, draw):
 
 
 backends.register_plain("diffusion_step", "reference", _plain)
+
+
+def _native_run(out, grad_out, grad_pred, grad_sample, pred, sample, coefficients, noise, *rest) -> None:
+    *tensors, clip_sample, draw_noise, seed, stream, extent_h, extent_w = rest
+    seed, stream, sample_ids, *_ = launch_address(*tensors, seed, stream, extent_h, extent_w)
+    _native.load().diffusion_step(
+        out, grad_out, grad_pred, grad_sample, pred, sample, coefficients.contiguous(), noise, clip_sample, draw_noise,
+        seed, stream, sample_ids, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _native_forward(outputs, *arguments) -> None:
+    _native_run(outputs[0], None, None, None, *arguments)
+
+
+def _native_backward(outputs, grad_out, *arguments) -> None:
+    _native_run(None, grad_out, outputs[0], outputs[1], *arguments[:-1])
+
+
+backends.register("diffusion_step", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
 
 
 def _step(

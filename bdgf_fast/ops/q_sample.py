@@ -7,11 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import _native, backends, reference
 from ..reference import tables
 from . import _check as check
 from ._library import call_kernel, call_plain, define, gradients, needs_grad
-from ._noise import ADDRESS_SCALARS, ADDRESS_TENSORS, address, check_range, length, timesteps
+from ._noise import (
+    ADDRESS_SCALARS,
+    ADDRESS_TENSORS,
+    address,
+    check_range,
+    launch_address,
+    length,
+    supports_native,
+    timesteps,
+)
 
 backends.register_plain("q_sample", "reference", reference.q_sample)
 
@@ -33,6 +42,26 @@ def backward(outputs, grad_out, x0, t, sqrt_abar, sqrt_rest, channel_mask, *_) -
     if channel_mask is not None:
         factor = factor.masked_fill(channel_mask, 0.0)
     torch.mul(grad_out, factor.reshape(*factor.shape, *[1] * (x0.dim() - 2)), out=outputs[0])
+
+
+def _native_run(outputs, x0, draw, t, sqrt_abar, sqrt_rest, channel_mask, *rest) -> None:
+    *tensors, fill_with_noise, seed, stream, extent_h, extent_w = rest
+    _native.load().q_sample(
+        outputs[0], x0, t, sqrt_abar, sqrt_rest, channel_mask, draw, fill_with_noise,
+        *launch_address(*tensors, seed, stream, extent_h, extent_w), torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _native_forward(outputs, x0, *arguments) -> None:
+    _native_run(outputs, x0, True, *arguments)
+
+
+def _native_backward(outputs, grad_out, x0, *arguments) -> None:
+    *arguments, _, seed, stream, extent_h, extent_w, _ = arguments
+    _native_run(outputs, grad_out, False, *arguments, False, seed, stream, extent_h, extent_w)
+
+
+backends.register("q_sample", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
 
 
 def q_sample(

@@ -2,15 +2,24 @@
 #pragma once
 #include "bdgf/cross_attention.h"
 #include "bdgf/group_channel_gate.h"
+#include "bdgf/denoising_loss.h"
+#include "bdgf/diffusion_step.h"
 #include "bdgf/philox_normal.h"
+#include "bdgf/q_sample.h"
 
-// X(name, argument struct): one line per kernel. Bodies: csrc/cpu/<op>.inc; how to add one: csrc/cpu/dispatch.cpp.
+// X(name, argument struct): one line per kernel, each ending in a backslash, then an empty line. Bodies: csrc/cpu/<op>.inc;
+// how to add one: csrc/cpu/dispatch.cpp.
 #define BDGF_CPU_KERNELS(X) \
   X(philox_normal, PhiloxNormalArgs) \
   X(cross_attention_fwd, CrossAttentionArgs) \
   X(cross_attention_bwd, CrossAttentionBwdArgs) \
   X(group_channel_gate_fwd, GroupChannelGateArgs) \
-  X(group_channel_gate_bwd, GroupChannelGateBwdArgs)
+  X(group_channel_gate_bwd, GroupChannelGateBwdArgs) \
+  X(q_sample, QSampleArgs) \
+  X(denoising_loss, DenoisingLossArgs) \
+  X(denoising_loss_backward, DenoisingLossArgs) \
+  X(diffusion_step, DiffusionStepArgs) \
+  X(diffusion_step_backward, DiffusionStepArgs) \
 
 namespace bdgf {
 
