@@ -96,7 +96,7 @@ template <class M>
 BDGF_FN void box_muller(typename M::U w0, typename M::U w1, typename M::F& normal0, typename M::F& normal1) {
   typedef typename M::F F;
   typedef typename M::I I;
-  F u = M::add(M::mul(M::from_int(M::to_signed(w0 >> 1)), 0x1p-31f), 0x1p-32f);
+  F u = M::fma(M::from_int(M::to_signed(w0 >> 1)), M::splat(0x1p-31f), 0x1p-32f);
   I bits = M::as_int(u);
   I i = bits - 0x3f3504f3;
   I e = i >> 23;

@@ -228,33 +228,40 @@ BDGF_INLINE float hmax(Vf v) {
   return m;
 }
 
-// Interleave: out[4 * j + k] = (k-th vector)[lane of block j]. The lane that holds block j is chosen so that no data
+// Interleave: element 4 * j + k of the result = (k-th vector)[lane of block j]. The lane that holds block j is chosen so that no data
 // cross 128-bit halves: lane_of_block(j), and back block_of_lane(i).
 constexpr int kQuads = kLanes < 4 ? 1 : kLanes / 4;
 constexpr int lane_of_block(int j) { return kLanes < 4 ? j : 4 * (j % kQuads) + j / kQuads; }
 constexpr int block_of_lane(int i) { return kLanes < 4 ? i : kQuads * (i % 4) + i / 4; }
 
-BDGF_INLINE void store_interleaved(float* out, Vf a, Vf b, Vf c, Vf d) {
+BDGF_INLINE void interleave(Vf a, Vf b, Vf c, Vf d, Vf out[4]) {
 #if BDGF_LANES == 16
   __m512 ab0 = _mm512_unpacklo_ps(a, b), ab1 = _mm512_unpackhi_ps(a, b);
   __m512 cd0 = _mm512_unpacklo_ps(c, d), cd1 = _mm512_unpackhi_ps(c, d);
-  store(out, (Vf)_mm512_unpacklo_pd((__m512d)ab0, (__m512d)cd0));
-  store(out + 16, (Vf)_mm512_unpackhi_pd((__m512d)ab0, (__m512d)cd0));
-  store(out + 32, (Vf)_mm512_unpacklo_pd((__m512d)ab1, (__m512d)cd1));
-  store(out + 48, (Vf)_mm512_unpackhi_pd((__m512d)ab1, (__m512d)cd1));
+  out[0] = (Vf)_mm512_unpacklo_pd((__m512d)ab0, (__m512d)cd0);
+  out[1] = (Vf)_mm512_unpackhi_pd((__m512d)ab0, (__m512d)cd0);
+  out[2] = (Vf)_mm512_unpacklo_pd((__m512d)ab1, (__m512d)cd1);
+  out[3] = (Vf)_mm512_unpackhi_pd((__m512d)ab1, (__m512d)cd1);
 #elif BDGF_LANES == 8
   __m256 ab0 = _mm256_unpacklo_ps(a, b), ab1 = _mm256_unpackhi_ps(a, b);
   __m256 cd0 = _mm256_unpacklo_ps(c, d), cd1 = _mm256_unpackhi_ps(c, d);
-  store(out, (Vf)_mm256_unpacklo_pd((__m256d)ab0, (__m256d)cd0));
-  store(out + 8, (Vf)_mm256_unpackhi_pd((__m256d)ab0, (__m256d)cd0));
-  store(out + 16, (Vf)_mm256_unpacklo_pd((__m256d)ab1, (__m256d)cd1));
-  store(out + 24, (Vf)_mm256_unpackhi_pd((__m256d)ab1, (__m256d)cd1));
+  out[0] = (Vf)_mm256_unpacklo_pd((__m256d)ab0, (__m256d)cd0);
+  out[1] = (Vf)_mm256_unpackhi_pd((__m256d)ab0, (__m256d)cd0);
+  out[2] = (Vf)_mm256_unpacklo_pd((__m256d)ab1, (__m256d)cd1);
+  out[3] = (Vf)_mm256_unpackhi_pd((__m256d)ab1, (__m256d)cd1);
 #else
+  float lane[4 * kLanes];
   for (int i = 0; i < kLanes; ++i) {
-    float* block = out + 4 * block_of_lane(i);
+    float* block = lane + 4 * block_of_lane(i);
     block[0] = a[i], block[1] = b[i], block[2] = c[i], block[3] = d[i];
   }
+  for (int j = 0; j < 4; ++j) out[j] = load(lane + j * kLanes);
 #endif
+}
+BDGF_INLINE void store_interleaved(float* p, Vf a, Vf b, Vf c, Vf d) {
+  Vf out[4];
+  interleave(a, b, c, d, out);
+  for (int j = 0; j < 4; ++j) store(p + j * kLanes, out[j]);
 }
 
 // ---------------------------------------------------------------------------------------------- 32 x 32 -> 64 bits
@@ -266,12 +273,13 @@ struct Word {
 };
 BDGF_INLINE Word to_word(Vu a) { return {(__m512i)a, _mm512_srli_epi64((__m512i)a, 32)}; }
 BDGF_INLINE Vu from_word(Word a) {
-  return (Vu)_mm512_mask_blend_epi32(0xaaaa, a.even, _mm512_slli_epi64(a.odd, 32));
+  return (Vu)_mm512_mask_shuffle_epi32(a.even, 0xaaaa, a.odd, (_MM_PERM_ENUM)0xa0);
 }
 BDGF_INLINE void multiply_wide(Word a, uint32_t m, Word& high, Word& low) {
   __m512i k = _mm512_set1_epi64(m);
   low = {_mm512_mul_epu32(a.even, k), _mm512_mul_epu32(a.odd, k)};
-  high = {_mm512_srli_epi64(low.even, 32), _mm512_srli_epi64(low.odd, 32)};
+  // A shuffle, because a shift would run on the multiplier's own port.
+  high = {_mm512_shuffle_epi32(low.even, (_MM_PERM_ENUM)0xf5), _mm512_shuffle_epi32(low.odd, (_MM_PERM_ENUM)0xf5)};
 }
 BDGF_INLINE Word xor3(Word a, Word b, uint32_t key) {
   __m512i k = _mm512_set1_epi64(key);
@@ -286,7 +294,7 @@ BDGF_INLINE Vu from_word(Word a) { return (Vu)_mm256_blend_epi32(a.even, _mm256_
 BDGF_INLINE void multiply_wide(Word a, uint32_t m, Word& high, Word& low) {
   __m256i k = _mm256_set1_epi64x(m);
   low = {_mm256_mul_epu32(a.even, k), _mm256_mul_epu32(a.odd, k)};
-  high = {_mm256_srli_epi64(low.even, 32), _mm256_srli_epi64(low.odd, 32)};
+  high = {_mm256_shuffle_epi32(low.even, 0xf5), _mm256_shuffle_epi32(low.odd, 0xf5)};
 }
 BDGF_INLINE Word xor3(Word a, Word b, uint32_t key) {
   __m256i k = _mm256_set1_epi64x(key);
