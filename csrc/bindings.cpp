@@ -121,5 +121,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("bench_exp", &bench_exp, py::arg("num_threads"), py::arg("repeats"), py::arg("function") = "exp2",
         "Evaluations per second of a vector function over 16 KiB per thread; exp2 is the fastest exponential there is.");
   bind_noise(m);
+  bind_scan(m);
   bind_attention(m);
 }

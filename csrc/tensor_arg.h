@@ -25,6 +25,7 @@ CudaLaunch cuda_launch(const char* op, const TensorView& like, py::handle cuda_s
 
 // One per group of ops; bindings.cpp calls them.
 void bind_noise(py::module_& m);
+void bind_scan(py::module_& m);
 void bind_attention(py::module_& m);
 
 }  // namespace bdgf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import _native, backends, reference
 from . import _check as check
 from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad
 
@@ -34,6 +34,32 @@ define(
     f"Tensor grad_out, Tensor? grad_last_state, {_TENSORS}, {_SCALARS}, bool[] needs",
     _allocate_backward,
 )
+
+
+def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Tensor | None, ...], *scalars: bool | int) -> None:
+    """`_C.selective_scan_fwd` or `_bwd`, for the scan over a sequence and over an image."""
+    written = [x for x in outputs if x is not None]
+    if tensors[-9].numel() == 0:  # u: nothing to scan, and every gradient is 0
+        for x in written:
+            x.zero_()
+        return
+    kernel, threads = getattr(_native.load(), function), torch.get_num_threads()
+    arguments = (*outputs, *tensors, *scalars)
+    kernel(*arguments, tensors[-9].new_empty(kernel(*arguments, None, threads), dtype=torch.float32), threads)
+
+
+def _native_forward(outputs, *arguments):
+    tensors, (softplus, _, reverse) = arguments[:9], arguments[9:]
+    out, last_state = (*outputs, None)[:2]
+    run_native("selective_scan_fwd", [out, last_state], tensors, softplus, reverse, 1, 0, 0, False)
+
+
+def _native_backward(outputs, *arguments):
+    tensors, (softplus, _, reverse, _) = arguments[:11], arguments[11:]
+    run_native("selective_scan_bwd", outputs, tensors, softplus, reverse, 1, 0, 0, False)
+
+
+backends.register("selective_scan", "cpu", forward=_native_forward, backward=_native_backward)
 
 
 def selective_scan(

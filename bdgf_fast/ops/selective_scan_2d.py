@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import backends, reference
 from . import _check as check
 from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad
+from .selective_scan import run_native
 
 backends.register_plain("selective_scan_2d", "reference", reference.selective_scan_2d)
 
@@ -21,6 +22,33 @@ define(
     f"Tensor grad_out, {_TENSORS}, {_SCALARS}, bool[] needs",
     lambda grad_out, *arguments: gradients(arguments[:7], arguments[-1]),
 )
+
+
+def _native_forward(outputs, x, delta, A, B, C, D, delta_bias, softplus, directions, pixel_order):
+    """x and the output may have any strides; those whose rows do not follow each other are copied first."""
+    out = outputs[0]
+    pixels = out.flatten(2)
+    tensors = (x.flatten(2), delta, A, B, C, D, None, delta_bias, None)
+    run_native("selective_scan_fwd", [pixels, None], tensors, softplus, False, directions, *x.shape[2:], not pixel_order)
+    _write_back(out, pixels)
+
+
+def _native_backward(outputs, grad_out, x, delta, A, B, C, D, delta_bias, softplus, directions, pixel_order, _):
+    grad_x, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_delta_bias = outputs
+    pixels = None if grad_x is None else grad_x.flatten(2)
+    found = [pixels, grad_delta, grad_A, grad_B, grad_C, grad_D, None, grad_delta_bias, None]
+    tensors = (grad_out.flatten(2), None, x.flatten(2), delta, A, B, C, D, None, delta_bias, None)
+    run_native("selective_scan_bwd", found, tensors, softplus, False, directions, *x.shape[2:], not pixel_order)
+    if grad_x is not None:
+        _write_back(grad_x, pixels)
+
+
+def _write_back(out: Tensor, pixels: Tensor) -> None:
+    if pixels.data_ptr() != out.data_ptr():
+        out.copy_(pixels.view_as(out))
+
+
+backends.register("selective_scan_2d", "cpu", forward=_native_forward, backward=_native_backward)
 
 
 def selective_scan_2d(

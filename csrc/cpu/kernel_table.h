@@ -6,11 +6,14 @@
 #include "bdgf/diffusion_step.h"
 #include "bdgf/philox_normal.h"
 #include "bdgf/q_sample.h"
+#include "bdgf/selective_scan.h"
 
 // X(name, argument struct): one line per kernel, each ending in a backslash, then an empty line. Bodies: csrc/cpu/<op>.inc;
 // how to add one: csrc/cpu/dispatch.cpp.
 #define BDGF_CPU_KERNELS(X) \
   X(philox_normal, PhiloxNormalArgs) \
+  X(selective_scan_fwd, SelectiveScanArgs) \
+  X(selective_scan_bwd, SelectiveScanArgs) \
   X(cross_attention_fwd, CrossAttentionArgs) \
   X(cross_attention_bwd, CrossAttentionBwdArgs) \
   X(group_channel_gate_fwd, GroupChannelGateArgs) \
