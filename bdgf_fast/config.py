@@ -96,7 +96,8 @@ class PretrainConfig:
     """Steps between two checkpoints."""
 
     def check(self) -> None:
-        for name in ("batch", "timesteps", "blocks", "mask_every", "evaluate_every", "checkpoint_every"):
+        _at_least("pretrain.batch", self.batch, 2)  # the influence borrows from another sample
+        for name in ("timesteps", "blocks", "mask_every", "evaluate_every", "checkpoint_every"):
             _at_least(f"pretrain.{name}", getattr(self, name), 1)
         _at_least("pretrain.steps", self.steps, 0)
         _at_least("pretrain.crop", self.crop, 7)

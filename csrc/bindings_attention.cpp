@@ -1,5 +1,7 @@
 // Attention, gates and the short convolution: tensors in, cheap checks, dispatch. Python validates with better words.
+#include "bdgf/causal_conv1d.h"
 #include "bdgf/cross_attention.h"
+#include "bdgf/group_channel_attention.h"
 #include "bdgf/group_channel_gate.h"
 #include "cpu/kernel_table.h"
 #include "tensor_arg.h"
@@ -232,9 +234,114 @@ void group_channel_gate_bwd(py::handle grad_x, py::handle grad_guide, py::handle
   kernels().group_channel_gate_bwd(args, num_threads);
 }
 
+// -------------------------------------------------------------------------------------------- group_channel_attention
+int64_t group_workspace(int64_t batch, int64_t channels, int64_t length, int64_t groups, bool backward, int num_threads) {
+  if (batch < 0 || channels < 1 || length < 1 || groups < 1 || channels < groups) return 0;
+  const int64_t size = channels / groups, threads = num_threads < 1 ? 1 : num_threads;
+  if (size > kMaxGroupSize) return 0;
+  const int64_t double_path = groups * (3 * size * size + 2 * size);
+  const int64_t floats = threads * group_scratch(size, length) + (backward ? batch * groups : 0);
+  return floats > double_path ? floats : double_path;
+}
+
+GroupChannelAttentionArgs group_args(py::handle q, py::handle k, py::handle v, py::handle temperature, int64_t groups,
+                                     py::handle workspace, bool backward, int num_threads) {
+  const char* op = "group_channel_attention";
+  GroupChannelAttentionArgs a{};
+  a.q = tensor_arg(op, "q", q);
+  check_dtype(op, "q", a.q, {DType::f32, DType::f16, DType::bf16, DType::f64});
+  check_ndim(op, "q", a.q, 3, 3);
+  check_cpu(op, "q", a.q);
+  a.k = like_arg(op, "k", k, a.q);
+  a.v = like_arg(op, "v", v, a.q);
+  const int64_t channels = a.q.shape[1];
+  if (groups < 1 || channels < 1 || channels % groups) bad_value(op, "groups", "is " + std::to_string(groups) + "; it takes a divisor of C");
+  if (channels / groups > kMaxGroupSize) bad_value(op, "groups", "leaves more than 256 channels in a group");
+  if (a.q.shape[2] < 1) bad_value(op, "q", "has length 0");
+  a.temperature = tensor_arg(op, "temperature", temperature);
+  check_dtype(op, "temperature", a.temperature, {arithmetic(a.q)});
+  check_shape(op, "temperature", a.temperature, {groups});
+  check_cpu(op, "temperature", a.temperature);
+  a.groups = groups;
+  a.workspace = tensor_arg(op, "workspace", workspace);
+  check_dtype(op, "workspace", a.workspace, {arithmetic(a.q)});
+  check_contiguous(op, "workspace", a.workspace);
+  check_cpu(op, "workspace", a.workspace);
+  if (a.workspace.numel < group_workspace(a.q.shape[0], channels, a.q.shape[2], groups, backward, num_threads)) {
+    bad_value(op, "workspace", "is smaller than group_channel_attention_workspace says");
+  }
+  return a;
+}
+
+void group_channel_attention_fwd(py::handle out, py::handle q, py::handle k, py::handle v, py::handle temperature,
+                                 int64_t groups, py::handle workspace, int num_threads) {
+  GroupChannelAttentionArgs a = group_args(q, k, v, temperature, groups, workspace, false, num_threads);
+  a.out = like_arg("group_channel_attention", "out", out, a.q);
+  py::gil_scoped_release release;
+  kernels().group_channel_attention_fwd(a, num_threads);
+}
+
+void group_channel_attention_bwd(py::handle grad_q, py::handle grad_k, py::handle grad_v, py::handle grad_temperature,
+                                 py::handle grad_out, py::handle q, py::handle k, py::handle v, py::handle temperature,
+                                 int64_t groups, py::handle workspace, int num_threads) {
+  const char* op = "group_channel_attention";
+  GroupChannelAttentionBwdArgs args{};
+  args.forward = group_args(q, k, v, temperature, groups, workspace, true, num_threads);
+  args.grad_out = like_arg(op, "grad_out", grad_out, args.forward.q);
+  args.grad_q = like_arg(op, "grad_q", grad_q, args.forward.q, true);
+  args.grad_k = like_arg(op, "grad_k", grad_k, args.forward.q, true);
+  args.grad_v = like_arg(op, "grad_v", grad_v, args.forward.q, true);
+  args.grad_temperature = like_arg(op, "grad_temperature", grad_temperature, args.forward.temperature, true);
+  py::gil_scoped_release release;
+  kernels().group_channel_attention_bwd(args, num_threads);
+}
+
+// ---------------------------------------------------------------------------------------------------- causal_conv1d
+CausalConv1dArgs conv_args(py::handle x, py::handle weight, py::handle bias, bool silu) {
+  const char* op = "causal_conv1d";
+  CausalConv1dArgs a{};
+  a.x = tensor_arg(op, "x", x);
+  check_dtype(op, "x", a.x, {DType::f32, DType::f16, DType::bf16, DType::f64});
+  check_ndim(op, "x", a.x, 3, 3);
+  check_cpu(op, "x", a.x);
+  if (a.x.shape[2] < 1) bad_value(op, "x", "has length 0");
+  a.weight = parameter_arg(op, "weight", weight, {a.x.shape[1], -1}, a.x);
+  if (a.weight.shape[1] < 2 || a.weight.shape[1] > 4) bad_value(op, "weight", "has width " + std::to_string(a.weight.shape[1]) + "; it takes 2 to 4");
+  a.bias = parameter_arg(op, "bias", bias, {a.x.shape[1]}, a.x, true);
+  a.silu = silu;
+  return a;
+}
+
+void causal_conv1d_fwd(py::handle out, py::handle x, py::handle weight, py::handle bias, bool silu, int num_threads) {
+  CausalConv1dArgs a = conv_args(x, weight, bias, silu);
+  a.out = like_arg("causal_conv1d", "out", out, a.x);
+  py::gil_scoped_release release;
+  kernels().causal_conv1d_fwd(a, num_threads);
+}
+
+void causal_conv1d_bwd(py::handle grad_x, py::handle grad_weight, py::handle grad_bias, py::handle grad_out, py::handle x,
+                       py::handle weight, py::handle bias, bool silu, int num_threads) {
+  const char* op = "causal_conv1d";
+  CausalConv1dBwdArgs args{};
+  args.forward = conv_args(x, weight, bias, silu);
+  const TensorView& like = args.forward.x;
+  args.grad_out = like_arg(op, "grad_out", grad_out, like);
+  args.grad_x = like_arg(op, "grad_x", grad_x, like, true);
+  args.grad_weight = parameter_arg(op, "grad_weight", grad_weight, {like.shape[1], args.forward.weight.shape[1]}, like, true);
+  args.grad_bias = parameter_arg(op, "grad_bias", grad_bias, {like.shape[1]}, like, true);
+  py::gil_scoped_release release;
+  kernels().causal_conv1d_bwd(args, num_threads);
+}
+
 }  // namespace
 
 void bind_attention(py::module_& m) {
+  m.def("group_channel_attention_workspace", &group_workspace, py::arg("batch"), py::arg("channels"), py::arg("length"),
+        py::arg("groups"), py::arg("backward"), py::arg("num_threads"), "Elements of workspace.");
+  m.def("group_channel_attention_fwd", &group_channel_attention_fwd, "Fill out: bdgf_fast.ops.group_channel_attention.");
+  m.def("group_channel_attention_bwd", &group_channel_attention_bwd, "Fill the gradients that are not None.");
+  m.def("causal_conv1d_fwd", &causal_conv1d_fwd, "Fill out: bdgf_fast.ops.causal_conv1d.");
+  m.def("causal_conv1d_bwd", &causal_conv1d_bwd, "Fill the gradients that are not None.");
   m.def("group_channel_gate_workspace", &gate_workspace, py::arg("batch"), py::arg("channels"), py::arg("groups"),
         py::arg("hidden"), py::arg("in"), py::arg("backward"), py::arg("num_threads"), "Elements of workspace.");
   m.def("group_channel_gate_fwd", &group_channel_gate_fwd, "Fill out, squeezed, gate: bdgf_fast.ops.group_channel_gate.");

@@ -8,10 +8,12 @@
 | trees   | green                | bright               | high          |
 | crops   | green                | bright               | ground        |
 | meadow  | green                | medium               | ground        |
+| fallow  | soil                 | bright               | ground        |
 
-Spectra miss roofs/asphalt and trees/crops/meadow, SAR misses water/asphalt and roofs/trees/crops, heights tell only
-high from low, and that against hills. Each pair of sensors leaves two classes mixed as well, in part. Speckle blurs
-single SAR pixels: neighbourhoods have to be read.
+Spectra miss roofs/asphalt and trees/crops/meadow, SAR misses water/asphalt and roofs/trees/crops/fallow, heights tell
+only high from low, and that against hills. Each pair of sensors leaves something mixed too: crops and meadow without
+SAR, crops and trees without heights, crops and fallow without spectra. Speckle blurs single SAR pixels: neighbourhoods
+have to be read.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ import numpy as np
 from bdgf_fast.data.scene import Scene, SplitSpec, scene_from_arrays
 from bdgf_fast.errors import UserError
 
-CLASSES = {1: "water", 2: "asphalt", 3: "roofs", 4: "trees", 5: "crops", 6: "meadow"}
-WATER, ASPHALT, ROOFS, TREES, CROPS, MEADOW = range(6)
+CLASSES = {1: "water", 2: "asphalt", 3: "roofs", 4: "trees", 5: "crops", 6: "meadow", 7: "fallow"}
+WATER, ASPHALT, ROOFS, TREES, CROPS, MEADOW, FALLOW = range(7)
 MIN_SIDE = 64
 
 # SAR backscatter (VV, VH) in dB before speckle, per class; object heights in metres (mean, spread between objects).
-_SAR = np.array([[-17.0, -24.0], [-16.0, -23.0], [-8.0, -15.0], [-8.5, -14.5], [-9.0, -15.0], [-13.0, -19.0]])
-_HEIGHT = np.array([[0.0, 0.0], [0.1, 0.05], [8.0, 1.5], [9.0, 2.0], [0.6, 0.3], [0.3, 0.2]])
+_SAR = np.array([[-16, -23], [-16, -23], [-8.5, -15], [-8.5, -14.5], [-9, -15], [-13, -19], [-9, -15]], float)
+_HEIGHT = np.array([[0, 0], [0.1, 0.05], [8, 1], [9, 1.5], [0.6, 0.3], [0.3, 0.2], [0.4, 0.3]], float)
 
 
 def synthetic_scene(
@@ -94,7 +96,7 @@ def _landscape(rng: np.random.Generator, height: int, width: int) -> tuple[np.nd
     wy, wx = (yy + 2 * _smooth(rng, (height, width), 6), xx + 2 * _smooth(rng, (height, width), 6))
     distance = (wy[..., None] - sites[:, 0]) ** 2 + (wx[..., None] - sites[:, 1]) ** 2
     parcel = distance.argmin(-1)
-    use = rng.permutation(np.resize([CROPS, MEADOW, TREES, CROPS, MEADOW, TREES, CROPS], count))
+    use = rng.permutation(np.resize([CROPS, FALLOW, TREES, MEADOW], count))
     index = use[parcel]
     # Towns: streets and yards with houses of their own numbers.
     number = count
@@ -157,10 +159,10 @@ def _spectral(
     # Abundances per object: the green classes share one range of leaf and soil, roofs and asphalt of stone and tile.
     soil = rng.uniform(0.05, 0.45, objects)[parcel] + 0.06 * rng.standard_normal(index.shape)
     tile = rng.uniform(0.0, 0.35, objects)[parcel] + 0.05 * rng.standard_normal(index.shape)
-    tile += 0.10 * (index == ROOFS)
-    soil += np.choose(index, [0, 0, 0, -0.05, 0.04, 0.0])
-    soil, tile = np.clip(soil, 0, 0.8), np.clip(tile, 0, 0.8)
-    green, stone = np.isin(index, (TREES, CROPS, MEADOW)), np.isin(index, (ROOFS, ASPHALT))
+    tile += 0.05 * (index == ROOFS)
+    soil = np.where(index == FALLOW, 0.5 + soil, soil)
+    soil, tile = np.clip(soil, 0, 0.95), np.clip(tile, 0, 0.8)
+    green, stone = np.isin(index, (TREES, CROPS, MEADOW, FALLOW)), np.isin(index, (ROOFS, ASPHALT))
     weights = {
         "leaf": green * (1 - soil),
         "soil": green * soil,
@@ -171,13 +173,13 @@ def _spectral(
     # The sensor's point spread mixes neighbours; light falls unevenly, by relief and pixel by pixel.
     light = np.exp(0.15 * _smooth(rng, index.shape, 7) + 0.08 * rng.standard_normal(index.shape))
     cube = np.stack([sum(gaussian_filter(w, 0.8) * pure[k][b] for k, w in weights.items()) for b in range(bands)])
-    cube = cube * light + noise * 0.012 * rng.standard_normal(cube.shape)
+    cube = cube * light + noise * 0.02 * rng.standard_normal(cube.shape)
     return [f"{nm:.0f} nm" for nm in _wavelengths(bands)], cube.astype(np.float32)
 
 
 def _sar(rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, noise: float) -> np.ndarray:
-    level = _SAR[index].transpose(2, 0, 1) + 1.2 * rng.standard_normal(parcel.max() + 1)[parcel]
-    looks = 9.0
+    level = _SAR[index].transpose(2, 0, 1) + 0.6 * rng.standard_normal(parcel.max() + 1)[parcel]
+    looks = 4.0
     speckle = rng.gamma(looks, 1 / looks, level.shape)  # multi-look intensity: multiplicative, mean 1
     return (level + noise * 10 * np.log10(speckle)).astype(np.float32)
 
@@ -185,10 +187,10 @@ def _sar(rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, noise:
 def _surface(rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, noise: float) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
-    ground = 60 + 2.5 * _smooth(rng, index.shape, 16)
+    ground = 60 + 1.5 * _smooth(rng, index.shape, 16)
     mean, spread = _HEIGHT[index].transpose(2, 0, 1)
     objects = np.clip(mean + spread * rng.standard_normal(parcel.max() + 1)[parcel], 0, None)
-    crowns = np.where(index == TREES, 1.2, 0.1) * rng.standard_normal(index.shape)
-    return (ground + gaussian_filter(objects + crowns, 0.7) + noise * 0.3 * rng.standard_normal(index.shape)).astype(
+    crowns = np.where(index == TREES, 0.8, 0.1) * rng.standard_normal(index.shape)
+    return (ground + gaussian_filter(objects + crowns, 0.7) + noise * 1.5 * rng.standard_normal(index.shape)).astype(
         np.float32
     )[None]

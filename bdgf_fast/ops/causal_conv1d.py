@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import _native, backends, reference
 from . import _check as check
 from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
 
@@ -23,6 +23,23 @@ define(
     "Tensor grad_out, Tensor x, Tensor weight, Tensor? bias, bool silu, bool[] needs",
     lambda grad_out, x, weight, bias, silu, needs: gradients((x, weight, bias), needs),
 )
+
+
+def _native_forward(outputs, x, weight, bias, silu):
+    bias = None if bias is None else bias.contiguous()
+    _native.load().causal_conv1d_fwd(outputs[0], x, weight.contiguous(), bias, silu, torch.get_num_threads())
+
+
+def _native_backward(outputs, grad_out, x, weight, bias, silu, needs):
+    bias = None if bias is None else bias.contiguous()
+    found = [g if g is None or i == 0 else g.contiguous() for i, g in enumerate(outputs)]
+    _native.load().causal_conv1d_bwd(*found, grad_out, x, weight.contiguous(), bias, silu, torch.get_num_threads())
+    for output, values in zip(outputs, found, strict=True):
+        if output is not values:  # the gradient of a parameter that is not contiguous
+            output.copy_(values)
+
+
+backends.register("causal_conv1d", "cpu", forward=_native_forward, backward=_native_backward)
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import _native, backends, reference
 from . import _check as check
 from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
 
@@ -22,6 +22,38 @@ define(
     "bwd",
     "Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor temperature, int groups, bool[] needs",
     lambda grad_out, q, k, v, temperature, groups, needs: gradients((q, k, v, temperature), needs),
+)
+
+
+def _workspace(native, q, temperature, groups, backward):
+    threads = torch.get_num_threads()
+    elements = native.group_channel_attention_workspace(*q.shape, groups, backward, threads)
+    return temperature.new_empty(elements), threads
+
+
+def _native_forward(outputs, q, k, v, temperature, groups):
+    native = _native.load()
+    workspace, threads = _workspace(native, q, temperature, groups, False)
+    native.group_channel_attention_fwd(outputs[0], q, k, v, temperature, groups, workspace, threads)
+
+
+def _native_backward(outputs, grad_out, q, k, v, temperature, groups, needs):
+    native = _native.load()
+    workspace, threads = _workspace(native, q, temperature, groups, True)
+    native.group_channel_attention_bwd(*outputs, grad_out, q, k, v, temperature, groups, workspace, threads)
+
+
+def _native_obstacle(facts):
+    size = facts.get("group_size", 1)
+    return f"a group has {size} channels; the kernel takes up to 256" if size > 256 else None
+
+
+backends.register(
+    "group_channel_attention",
+    "cpu",
+    forward=_native_forward,
+    backward=_native_backward,
+    supports=_native_obstacle,
 )
 
 

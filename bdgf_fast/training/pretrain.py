@@ -72,11 +72,11 @@ def pretrain(
         log.load(meta["log"])
         optimisation.load(tensors)
     for step in range(start, c.steps):
-        x0 = _batch(prepared, sampler, c, seed, step).to(device)
+        x0 = _batch(prepared, sampler, c, seed, step, *ranks()).to(device)
         losses = _step(denoiser, policy, optimisation, x0, c, seed, step)
         log.add(step, losses, policy)
         if policy.wants_influence and step % c.mask_every == 0:
-            policy.update(_influence(denoiser, x0, seed, step))
+            policy.update(_influence(denoiser, _batch(prepared, sampler, c, seed, step).to(device), seed, step))
         done = step + 1
         if done % c.evaluate_every == 0 or done == c.steps:
             with optimisation.averaged():
@@ -116,9 +116,10 @@ def load_denoiser(path: Path | str) -> Denoiser:
     return denoiser
 
 
-def _batch(prepared: Any, sampler: CropSampler, c: PretrainConfig, seed: int, step: int) -> Tensor:
-    """This rank's crops of the step's batch: (b, C, crop, crop)."""
-    rank, world = ranks()
+def _batch(
+    prepared: Any, sampler: CropSampler, c: PretrainConfig, seed: int, step: int, rank: int = 0, world: int = 1
+) -> Tensor:
+    """A rank's crops of the step's batch (by default all of them): (b, C, crop, crop)."""
     crops = sampler.draw(generator(seed, "crops", step), c.batch)
     turns = generator(seed, "augmentation", step).integers(0, 8, c.batch)
     windows = [

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..models import GroupNetwork
 from . import checkpoint as ckpt
 from .losses import group_loss, ramp
-from .optimisation import Optimisation, ranks
+from .optimisation import Optimisation, ranks, reduce_sum
 
 KIND = "train"
 PARTS = ("loss", "ce", "ce_fused", "entropy", "similarity")
@@ -48,6 +48,7 @@ def train(
     ``parameters``, and ``validation_accuracy`` where the split has a validation part. A fixed budget: no epoch is
     chosen by any accuracy.
 
+    With torch.distributed every batch is divided over the ranks; L_sim then compares within a rank's share of it.
     Training patches and their features are held in memory: 4 * n * patch^2 * (C + sum of guide channels) bytes.
     Raises UserError when the split has no training pixel or the checkpoint does not fit.
     """
@@ -80,27 +81,32 @@ def train(
     feature_state = (
         {} if features is None or not hasattr(features, "tensors") else ckpt.with_prefix("features", features.tensors())
     )
+    rank, world = ranks()
     for epoch in range(start, c.epochs):
         network.train()
         order = torch.from_numpy(generator(seed, "batches", epoch).permutation(len(rc)))
         sums = torch.zeros(len(PARTS), dtype=torch.float64)
         for i, index in enumerate(order.split(c.batch)):
             step = epoch * per_epoch + i
-            rank, world = ranks()
-            whole, index = len(index), index[rank::world]
             x, maps = augmented(raw[index], [g[index] for g in guides], config, seed, step)
+            mine = slice(rank, None, world)
+            share = len(index[mine]) / len(index)
             torch.manual_seed(int(generator(seed, "noise", step + 2**32 * (1 + rank)).integers(2**63)))  # dropout
-            output = network(x.to(device), [m.to(device) for m in maps])
-            loss, parts = group_loss(
-                output.logits, output.features, output.log_fused, target[index].to(device), c, ramp(step, steps, c.ramp)
-            )
-            optimisation.step(loss * (len(index) / whole), step)
+            if share:
+                output = network(x[mine].to(device), [m[mine].to(device) for m in maps])
+                loss, parts = group_loss(
+                    output.logits, output.features, output.log_fused, target[index[mine]].to(device), c,
+                    ramp(step, steps, c.ramp),
+                )  # fmt: skip
+            else:  # more ranks than samples in the last batch: take part in the sum of the gradients with zeros
+                loss, parts = sum((p * 0).sum() for p in network.parameters()), {}
+            optimisation.step(loss * share, step)
             parts["loss"] = loss.detach()
-            sums += torch.stack([parts.get(name, loss.new_zeros(())).double().cpu() for name in PARTS])
+            sums += share * torch.stack([parts.get(name, loss.new_zeros(())).double().cpu() for name in PARTS])
             if progress is not None:
                 progress(step + 1, steps, {"loss": float(loss.detach())})
         log["step"].append((epoch + 1) * per_epoch)
-        for name, value in zip(PARTS, (sums / per_epoch).tolist(), strict=True):
+        for name, value in zip(PARTS, (reduce_sum(sums) / per_epoch).tolist(), strict=True):
             log[name].append(value)
         if (
             checkpoint is not None

@@ -1,6 +1,8 @@
 // The CPU kernels of one instruction set level, as a table of function pointers.
 #pragma once
+#include "bdgf/causal_conv1d.h"
 #include "bdgf/cross_attention.h"
+#include "bdgf/group_channel_attention.h"
 #include "bdgf/group_channel_gate.h"
 #include "bdgf/denoising_loss.h"
 #include "bdgf/diffusion_step.h"
@@ -23,6 +25,10 @@
   X(denoising_loss_backward, DenoisingLossArgs) \
   X(diffusion_step, DiffusionStepArgs) \
   X(diffusion_step_backward, DiffusionStepArgs) \
+  X(group_channel_attention_fwd, GroupChannelAttentionArgs) \
+  X(group_channel_attention_bwd, GroupChannelAttentionBwdArgs) \
+  X(causal_conv1d_fwd, CausalConv1dArgs) \
+  X(causal_conv1d_bwd, CausalConv1dBwdArgs)
 
 namespace bdgf {
 

@@ -29,7 +29,7 @@ def test_synthetic_scene_is_reproducible_and_complete():
         assert first.dtype == np.float32 and np.array_equal(first, b.read(0, 112, 0, 112))
         assert not np.array_equal(first, c.read(0, 112, 0, 112))
     assert scene.valid().all() and (scene.labels >= 0).all()
-    counts = np.bincount(scene.labels.ravel(), minlength=6)
+    counts = np.bincount(scene.labels.ravel(), minlength=7)
     assert counts.min() > 400, "every class is there in numbers"
     assert synthetic_scene(0, (70, 90), bands=5).modality("spectral").read(0, 70, 0, 90).shape == (5, 70, 90)
 

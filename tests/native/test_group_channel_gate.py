@@ -102,21 +102,20 @@ def test_threads_do_not_change_a_bit():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize("source", ["x", "guide", "both"])
-def test_gradcheck(isa, source):
+def test_gradcheck(source):  # one level: float64 is plain loops
     x, guide = (torch.randn(2, c, 2, 3, dtype=torch.float64, requires_grad=True) for c in (4, 2))
     inputs = {"x": 2, "guide": 1, "both": 3}[source]
     weights = [w.requires_grad_() for w in parameters(4, inputs, 2, 3, torch.float64)]
     run, tensors = call(x, None if source == "x" else guide, weights, 2, source, ops.group_channel_gate)
     exact, _ = call(x, None if source == "x" else guide, weights, 2, source, reference.group_channel_gate)
-    with level(isa), backends.use_backend("cpu"):
+    with backends.use_backend("cpu"):
         assert torch.autograd.gradcheck(run, tensors)
         torch.testing.assert_close(run(*tensors), exact(*tensors))
 
 
 def test_infinity_and_nan_pass_through():
-    weights = parameters(8, 8, 2, 3)
+    weights = parameters(8, 4, 2, 3)
     for value in (float("nan"), float("inf"), -float("inf")):
         x, guide = image(2, 8, 3, 3, "planes"), image(2, 8, 3, 3, "planes", seed=1)
         guide[0, 3, 1, 1] = value

@@ -1,0 +1,31 @@
+"""Two processes over gloo train what one process trains, up to rounding."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PROGRAM = Path(__file__).with_name("ranks_program.py")
+
+
+def run(world: int, folder: Path) -> list:
+    out = folder / f"{world}.pt"
+    commands = [[sys.executable, str(PROGRAM), str(rank), str(world), str(folder / "store"), str(out)] for rank in range(world)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [p.returncode for p in processes] == [0] * world, "\n".join(errors)
+    return torch.load(out)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_ranks_train_what_one_trains(tmp_path):
+    one, two = run(1, tmp_path), run(2, tmp_path)
+    for a, b in zip(one[:2], two[:2], strict=True):
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+    torch.testing.assert_close(torch.tensor(one[2]), torch.tensor(two[2]), rtol=1e-3, atol=1e-5)
+    assert len(set(one[2][0])) > 1  # the rates moved
+    for a, b in zip(one[3], two[3], strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
