@@ -44,7 +44,7 @@ class PreparedScene:
 
     Attributes: ``groups`` channels per modality, ``modality_names``, ``channels`` their sum, ``height``, ``width``,
     ``classes``, ``split``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality
-    of the scene has no value (selecting modalities does not change it: runs on fewer of them are scored on the same pixels).
+    of the scene has no value (selecting modalities does not change it: runs on fewer are scored on the same pixels).
     Missing values read as 0. Reading is safe from several threads.
     """
 
