@@ -130,7 +130,7 @@ class FeaturesConfig:
     """Decoder levels used, coarsest first; blocks behind the last one are not run."""
     channels: int = 48
     """Channels after the principal components."""
-    pca: str = "joint"
+    pca: str = "level"
     """``joint``: one projection of all levels, the same guide for every stage. ``level``: one projection a level, the
     coarsest level guides the first stage."""
     tile: int = 128
@@ -215,6 +215,8 @@ class TrainConfig:
     label_smoothing: float = 0.1
     noise: float = 0.05
     """Standard deviation of normal noise added to the raw bands (scaled to [-1, 1])."""
+    guide_noise: float = 0.0
+    """The same for the diffusion features, whose mean variance is 1."""
     augment: bool = True
     """Rotations by 90 degrees and flips of patch and features together."""
     lambda_entropy: float = 0.1
@@ -230,7 +232,7 @@ class TrainConfig:
     def check(self) -> None:
         for name in ("epochs", "batch", "checkpoint_every"):
             _at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("noise", "lambda_entropy", "lambda_similarity", "weight_decay", "clip_gradient"):
+        for name in ("noise", "guide_noise", "lambda_entropy", "lambda_similarity", "weight_decay", "clip_gradient"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         _between("train.warmup", self.warmup, 0, 1)
         _between("train.ramp", self.ramp, 0, 1)

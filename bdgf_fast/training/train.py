@@ -162,7 +162,7 @@ def load_network(path: Path | str, config: Config) -> tuple[GroupNetwork, dict[s
 
 
 def augmented(raw: Tensor, guides: list[Tensor], config: Config, seed: int, step: int) -> tuple[Tensor, list[Tensor]]:
-    """Rotations and flips of patch and guides together (one of the eight per sample), and noise on the bands."""
+    """Rotations and flips of patch and guides together (one of the eight per sample), and noise on bands and guides."""
     c = config.train
     if c.augment:
         which = generator(seed, "augmentation", step + 2**32).integers(0, 8, len(raw))
@@ -176,4 +176,7 @@ def augmented(raw: Tensor, guides: list[Tensor], config: Config, seed: int, step
     if c.noise:
         source = torch.Generator().manual_seed(int(generator(seed, "noise", step).integers(2**63)))
         raw = raw + c.noise * torch.randn(raw.shape, generator=source)
+    if c.guide_noise:
+        source = torch.Generator().manual_seed(int(generator(seed, "noise", step + 2**31).integers(2**63)))
+        guides = [g + c.guide_noise * torch.randn(g.shape, generator=source) for g in guides]
     return raw, guides
