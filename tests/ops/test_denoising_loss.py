@@ -132,10 +132,7 @@ def test_the_noise_is_q_samples(target):
     x0 = torch.randn(3, 6, 11, 11, generator=torch.Generator().manual_seed(0)).to(target.device)
     t = torch.tensor([400, 700, 999], device=target.device)
     schedule = SCHEDULE.to(target.device)
-    a, r = (
-        table[t][:, None, None, None]
-        for table in (schedule.sqrt_alphas_cumprod, schedule.sqrt_one_minus_alphas_cumprod)
-    )
+    a, r = (table[t][:, None, None, None] for table in (schedule.sqrt_alphas_cumprod, schedule.sqrt_one_minus_alphas_cumprod))
     eps = (ops.q_sample(x0, t, SCHEDULE, 3, stream=8) - a * x0) / r
     assert eps.std() > 0.9
     for kind, pred in (("epsilon", eps), ("v_prediction", a * eps - r * x0), ("sample", x0)):

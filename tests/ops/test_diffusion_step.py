@@ -40,9 +40,7 @@ def test_agrees_with_float64(target, check_gradients, kind, shape, dtype, predic
     fixed = {} if source != "noise" else {"noise": noise}
     check_gradients(
         lambda pred, sample: function(pred, t, sample, SCHEDULE, **options, **fixed),
-        lambda pred, sample: exact(
-            pred, t.cpu(), sample, SCHEDULE, **options, **{k: v.cpu().double() for k, v in fixed.items()}
-        ),
+        lambda pred, sample: exact(pred, t.cpu(), sample, SCHEDULE, **options, **{k: v.cpu().double() for k, v in fixed.items()}),
         {"pred": pred, "sample": sample},
     )
 
@@ -102,9 +100,7 @@ def test_any_strides(target, kind, dtype):
     pred, sample, noise, t = inputs((3, 20, 13, 17), dtype, target.device)
     function, _, options = STEPS[kind]
     options = options | {"prediction_type": "v_prediction", "clip_sample": True}
-    weight = (
-        torch.randn(3, 17, 13, 20, generator=torch.Generator().manual_seed(1)).to(target.device, dtype).transpose(1, 3)
-    )
+    weight = torch.randn(3, 17, 13, 20, generator=torch.Generator().manual_seed(1)).to(target.device, dtype).transpose(1, 3)
 
     def run(pred, sample, **source):
         leaves = [x.detach().requires_grad_() for x in (pred, sample)]
