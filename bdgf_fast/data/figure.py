@@ -93,8 +93,10 @@ def write_png(
     across, down = (1, len(panels)) if stacked else (len(panels), 1)
     panel_w = 7.0 if stacked else 3.2
     panel_h = min(max(panel_w * height / width, 0.6), 9.0)
-    columns = min(len(classes) + 1, max(2, int(panel_w * across / 1.35)))
-    legend_h = 0.25 * -(-(len(classes) + 1) // columns) + 0.05
+    entries = len(classes) + 1
+    rows = -(-entries // max(2, int(panel_w * across / 1.15)))
+    columns = -(-entries // rows)  # evenly filled rows
+    legend_h = 0.25 * rows + 0.05
     size = (panel_w * across, (panel_h + 0.24) * down + legend_h + (0.25 if title else 0.0))
     with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 9}):
         figure = Figure(figsize=size, dpi=dpi, layout="constrained")

@@ -43,8 +43,8 @@ class PreparedScene:
     """Normalised view of a scene.
 
     Attributes: ``groups`` channels per modality, ``modality_names``, ``channels`` their sum, ``height``, ``width``,
-    ``classes``, ``split``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality of the scene
-    has no value (selecting modalities does not change it: runs on fewer of them are scored on the same pixels).
+    ``classes``, ``split``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality
+    of the scene has no value (selecting modalities does not change it: runs on fewer are scored on the same pixels).
     Missing values read as 0. Reading is safe from several threads.
     """
 
@@ -199,7 +199,13 @@ class PreparedScene:
                 raise SceneError(f"{self.scene.labels_source} has no modality {name!r}; it has {', '.join(known)}.")
         if not names or len(set(names)) < len(names):
             raise SceneError(f"choose at least one of {', '.join(known)}, each once.")
-        return PreparedScene(self.scene, [known[n] for n in names], cache_bytes=self.cache_bytes, classes=self.classes, split=self.split)
+        return PreparedScene(
+            self.scene,
+            [known[n] for n in names],
+            cache_bytes=self.cache_bytes,
+            classes=self.classes,
+            split=self.split,
+        )
 
     def state(self) -> dict[str, Any]:
         """JSON-able: everything needed to prepare the same or another scene alike."""

@@ -7,6 +7,8 @@
 namespace bdgf {
 namespace BDGF_ISA {
 
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+
 #if BDGF_LANES == 16
 // 2^(k/32), k = 0..31: two registers, looked up by vpermi2ps. With it degree 2 is enough for the rest, |r| <= 1/64,
 // relative error 5.4e-8: nine instructions an exp2 where the polynomial alone takes ten.
