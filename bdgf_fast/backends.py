@@ -7,8 +7,10 @@ The first backend in the order of the device that has a kernel for the operation
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -187,7 +189,9 @@ def probe() -> None:
         if built_with["cuda"] is None:
             _missing["cuda"] = f"the extension was built without CUDA: {built_with['cuda_missing_because']}"
     except ImportError as error:
-        _missing["cpu"] = _missing["cuda"] = " ".join(str(error).split())
+        _missing["cpu"] = _missing["cuda"] = reason = " ".join(str(error).split())
+        if forced() != "reference":  # a slow run should not have to be debugged
+            warnings.warn(f"bdgf_fast runs without its compiled kernels: {reason}", RuntimeWarning, stacklevel=2)
     if importlib.util.find_spec("triton") is None:
         _missing["triton"] = "triton is not installed (pip install triton)"
 
@@ -204,7 +208,7 @@ def available(op: str, device_type: str = "cpu") -> tuple[str, ...]:
     return (*(name for name in order if name in kernels and _missing.get(name) is None), "reference")
 
 
-def table(op: str | None = None, *, dtype: torch.dtype = torch.float32) -> list[dict[str, str]]:
+def table(op: str | None = None, *, dtype: torch.dtype = torch.float32, **facts: Any) -> list[dict[str, str]]:
     """What `explain` shows, as rows: operation, device, backend, kernels, why."""
     if op is not None and op not in _plain:
         raise ValueError(f"op is {op!r}; it takes one of {', '.join(operations())}")
@@ -214,19 +218,23 @@ def table(op: str | None = None, *, dtype: torch.dtype = torch.float32) -> list[
         kernels = ", ".join(b for b in NAMES if b in _registry.get(name, {})) or "none"
         for device in devices:
             try:
-                backend, why = choose(name, device, dtype)
+                backend, why = choose(name, device, dtype, **facts)
             except ValueError as error:
                 backend, why = "error", str(error)
             rows.append({"operation": name, "device": device, "backend": backend, "kernels": kernels, "why": why})
     return rows
 
 
-def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32) -> str:
+def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32, **facts: Any) -> str:
     """A table, one line an operation and device: the backend that runs and why. `print` it.
 
-    Limits that depend on a call's shapes are not in it: `choose` returns the reason for one call.
+    Args:
+        op: one operation, all of them when None.
+        dtype: of the calls asked about.
+        facts: what else is known about them, such as `state=300` or `needs_grad=True`; limits on facts that are not given
+            do not show.
     """
-    found = table(op, dtype=dtype)
+    found = table(op, dtype=dtype, **facts)
     rows = [tuple(found[0]), *(tuple(row.values()) for row in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows)

@@ -35,9 +35,7 @@ def _address(seed_at, ids, stream_at, origin, seed, stream, height, width):
 
 
 def _scan(u, delta, A, B, C, D, z, bias, initial, softplus, last, reverse):
-    return reference.selective_scan(
-        u, delta, A, B, C, D, z, bias, softplus, last, initial_state=initial, reverse=reverse
-    )
+    return reference.selective_scan(u, delta, A, B, C, D, z, bias, softplus, last, initial_state=initial, reverse=reverse)
 
 
 def _scan_2d(x, delta, A, B, C, D, bias, softplus, directions, pixel):
@@ -94,9 +92,7 @@ def _step(pred, sample, coefficients, noise, *rest):
     *tensors, clip, draw, seed, stream, _, _ = rest
     address = _address(*tensors, seed, stream, 0, 0)
     keys = ("seed", "sample_ids", "stream")
-    return diffusion_step._plain(
-        pred, sample, coefficients, noise, clip, {k: address[k] for k in keys} if draw else None
-    )
+    return diffusion_step._plain(pred, sample, coefficients, noise, clip, {k: address[k] for k in keys} if draw else None)
 
 
 # operation -> (function of the fwd operator's arguments, gradients it receives, tensors, vectors kept for the backward)

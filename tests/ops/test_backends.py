@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -91,6 +92,21 @@ def test_a_missing_extension_is_named(registry, monkeypatch):
         choose()
 
 
+def test_a_missing_extension_is_told_once(monkeypatch):
+    def missing():
+        raise ImportError("no compiled extension: run `pip install .`")
+
+    monkeypatch.setattr(backends, "_missing", {})
+    monkeypatch.setattr("bdgf_fast._native.load", missing)
+    with pytest.warns(RuntimeWarning, match="without its compiled kernels: no .* `pip install"):
+        backends.probe()
+    assert backends.choose("selective_scan", "cpu", torch.float32)[0] == "reference"
+    assert "pip install" in backends.explain("causal_conv1d")
+    with backends.use_backend("reference"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backends.probe()
+
+
 def test_force_nests_and_ends():
     before = backends.forced()
     with backends.use_backend("reference"):
@@ -123,9 +139,7 @@ def test_the_environment_variable(value, expected):
         "print(b.forced(), b.choose('cross_attention', 'cpu', torch.float32)[1]); "
         "exec('with b.use_backend(None): assert b.forced() is None')"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "BDGF_BACKEND": value}, capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "BDGF_BACKEND": value}, capture_output=True, text=True)
     assert expected in run.stdout + run.stderr
 
 
@@ -135,6 +149,8 @@ def test_explain_has_a_line_for_every_operation():
     named = {line.split()[0] for line in lines[1:]}
     public = {name for name in ops.__all__ if name not in ("ddim_step", "ddpm_step")} | {"diffusion_step"}
     assert named == public == set(backends.operations())
+    told = backends.explain("group_channel_attention", dtype=torch.float16, group_size=10**6)
+    assert told.splitlines()[1].startswith("group_channel_attention")
     with backends.use_backend("reference"):
         row = backends.explain("selective_scan").splitlines()[1].split()
     assert row[:3] == ["selective_scan", "cpu", "reference"] and row[-1] == "forced"

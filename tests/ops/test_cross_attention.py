@@ -21,9 +21,7 @@ def tensors(rows, columns, depth, *, batch=2, heads=3, dtype=torch.float32, devi
 
 def compare(check_gradients, given, **options):
     there = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
-    check_gradients(
-        lambda **t: ops.cross_attention(**t, **options), lambda **t: reference.cross_attention(**t, **there), given
-    )
+    check_gradients(lambda **t: ops.cross_attention(**t, **options), lambda **t: reference.cross_attention(**t, **there), given)
 
 
 @pytest.mark.parametrize("depth", [4, 5, 8, 16, 24, 32, 64, 128])
@@ -58,9 +56,7 @@ def test_key_mask(target, check_gradients, rows, columns):
     compare(check_gradients, tensors(rows, columns, 8, batch=3, device=target.device), key_mask=mask.to(target.device))
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 13), (3, 1, 1, 13), (1, 2, 9, 13), (3, 2, 9, 13), (1, 1, 9, 13), (3, 1, 9, 13)]
-)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 13), (3, 1, 1, 13), (1, 2, 9, 13), (3, 2, 9, 13), (1, 1, 9, 13), (3, 1, 9, 13)])
 def test_bias_and_its_gradient(target, check_gradients, shape):
     bias = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(target.device)
     given = tensors(9, 13, 8, batch=3, heads=2, device=target.device) | {"attn_bias": bias}
@@ -85,12 +81,8 @@ def test_dropout(target, check_gradients, rows, columns, p):
     given = tensors(rows, columns, 8, device=target.device)
     compare(check_gradients, given, dropout_p=p, seed=2**63 + 5)
     seed = torch.tensor(77, device=target.device)
-    assert torch.equal(
-        ops.cross_attention(**given, dropout_p=p, seed=seed), ops.cross_attention(**given, dropout_p=p, seed=77)
-    )
-    assert not torch.equal(
-        ops.cross_attention(**given, dropout_p=p, seed=78), ops.cross_attention(**given, dropout_p=p, seed=77)
-    )
+    assert torch.equal(ops.cross_attention(**given, dropout_p=p, seed=seed), ops.cross_attention(**given, dropout_p=p, seed=77))
+    assert not torch.equal(ops.cross_attention(**given, dropout_p=p, seed=78), ops.cross_attention(**given, dropout_p=p, seed=77))
 
 
 def test_large_scores_do_not_overflow(target, assert_close):

@@ -111,9 +111,7 @@ def measure(op: str, backend: str) -> tuple[float, float]:
 @pytest.mark.parametrize("op", [op for op in backends.operations() if "cpu" in backends.available(op)])
 def test_workspace_of_the_cpu_kernels(op):
     taken, allowed = measure(op, "cpu")
-    assert taken <= allowed, (
-        f"{op} takes {taken / 2**20:.1f} MiB inside the call; {allowed / 2**20:.1f} MiB are allowed"
-    )
+    assert taken <= allowed, f"{op} takes {taken / 2**20:.1f} MiB inside the call; {allowed / 2**20:.1f} MiB are allowed"
 
 
 def test_the_measurement_sees_a_materialised_tensor():

@@ -22,9 +22,7 @@ def inputs(shape, dtype=torch.float32, device="cpu"):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(
-    "shape", [(1, 1), (3, 5), (2, 3, 7), (4, 6, 11, 11), (2, 3, 50, 47), (2, 2, 3, 2, 5), (0, 3, 2)]
-)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 3, 7), (4, 6, 11, 11), (2, 3, 50, 47), (2, 2, 3, 2, 5), (0, 3, 2)])
 @pytest.mark.parametrize("mode", [None, "zero", "noise"])
 def test_agrees_with_float64(target, check_gradients, shape, dtype, mode):
     x0, t, mask = inputs(shape, dtype, target.device)

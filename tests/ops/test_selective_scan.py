@@ -13,9 +13,7 @@ LONG = (512, 529, 784, 1024, 1025, 2048, 4096)
 OPTIONAL = ("D", "z", "delta_bias", "initial_state")
 
 
-def tensors(
-    length, *, batch=2, dim=5, state=16, groups=1, constant=(), leave_out=(), dtype=torch.float32, device="cpu", seed=0
-):
+def tensors(length, *, batch=2, dim=5, state=16, groups=1, constant=(), leave_out=(), dtype=torch.float32, device="cpu", seed=0):
     """Inputs in the ranges that trained models have: delta about 0.001 to 1 after softplus, A from -1 to -N."""
     g = torch.Generator().manual_seed(seed)
 
@@ -38,9 +36,7 @@ def tensors(
 
 def compare(check_gradients, given, **options):
     options = {"delta_softplus": True, "return_last_state": True} | options
-    check_gradients(
-        lambda **t: ops.selective_scan(**t, **options), lambda **t: reference.selective_scan(**t, **options), given
-    )
+    check_gradients(lambda **t: ops.selective_scan(**t, **options), lambda **t: reference.selective_scan(**t, **options), given)
 
 
 def too_slow(target, length):

@@ -26,11 +26,7 @@ def tensors(
     vector = (K, dim) if per_direction else (dim,)
     found |= {"D": randn(*vector), "delta_bias": randn(*vector) - 3.0}
     parameters = torch.promote_types(dtype, torch.float32)
-    return {
-        k: x.to(device, parameters if k in ("A", "D", "delta_bias") else dtype)
-        for k, x in found.items()
-        if k not in leave_out
-    }
+    return {k: x.to(device, parameters if k in ("A", "D", "delta_bias") else dtype) for k, x in found.items() if k not in leave_out}
 
 
 def compare(check_gradients, given, **options):
@@ -48,9 +44,7 @@ SIZES = [(1, 1), (1, 7), (7, 1), (2, 3), (5, 5), (7, 7), (8, 4), (11, 11), (16, 
 @pytest.mark.parametrize("directions", [1, 2, 4])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_sizes(target, check_gradients, size, directions, order):
-    compare(
-        check_gradients, tensors(*size, directions=directions, device=target.device), directions=directions, order=order
-    )
+    compare(check_gradients, tensors(*size, directions=directions, device=target.device), directions=directions, order=order)
 
 
 @pytest.mark.parametrize("order", ["pixel", "scan"])
