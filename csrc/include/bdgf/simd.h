@@ -234,6 +234,22 @@ constexpr int kQuads = kLanes < 4 ? 1 : kLanes / 4;
 constexpr int lane_of_block(int j) { return kLanes < 4 ? j : 4 * (j % kQuads) + j / kQuads; }
 constexpr int block_of_lane(int i) { return kLanes < 4 ? i : kQuads * (i % 4) + i / 4; }
 
+// Numbers of kLanes blocks in order, to the lanes that hold them.
+BDGF_INLINE Vu load_blocks(const uint32_t* p) {
+#if BDGF_LANES >= 8
+  Vi lane{};
+  for (int i = 0; i < kLanes; ++i) lane[i] = block_of_lane(i);
+#endif
+#if BDGF_LANES == 16
+  return (Vu)_mm512_permutexvar_epi32((__m512i)lane, _mm512_loadu_si512(p));
+#elif BDGF_LANES == 8
+  return (Vu)_mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i_u*)p), (__m256i)lane);
+#else
+  Vu v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = p[block_of_lane(i)];
+  return v;
+#endif
+}
 BDGF_INLINE void interleave(Vf a, Vf b, Vf c, Vf d, Vf out[4]) {
 #if BDGF_LANES == 16
   __m512 ab0 = _mm512_unpacklo_ps(a, b), ab1 = _mm512_unpackhi_ps(a, b);
