@@ -50,3 +50,18 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
 $(VENV)/.lint: $(VENV)/.torch
 	$(PIP) ruff
 	touch $@
+
+# One run holds ours, the baselines and the limits. Keep the machine quiet: a disturbed run says so and fails.
+bench: $(VENV)/.test
+	$(PIP) mambapy
+	OMP_WAIT_POLICY=passive $(BIN)/pytest bench -p no:cacheprovider --benchmark-only --benchmark-json=bench/results/cpu.json -q
+	$(BIN)/python bench/summary.py bench/results/cpu.json --plot bench/results/cpu.png
+
+# One wheel, built without torch, under two torch versions (the older one brings gigabytes of GPU libraries from the registry).
+two-torch: build
+	$(PYTHON) tests/two_torch.py dist/bdgf_fast-*.whl 2.13.0 2.6.0
+
+# The package in place: edits to Python files count at once, C++ is rebuilt by calling it again.
+dev: $(VENV)/.test
+	$(PIP) pybind11 scikit-build-core ninja
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .

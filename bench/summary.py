@@ -16,9 +16,12 @@ def rows(data: dict) -> list[dict]:
     """One row a group: our minimum, the fastest baseline's, their ratio, and our share of the limit where it is known."""
     limits = data["machine_info"]["bdgf"]["limits"]
     groups: dict[str, dict[str, dict]] = defaultdict(dict)
-    for bench in data["benchmarks"]:
-        groups[bench["group"]][bench["extra_info"]["who"]] = bench
     result = []
+    for bench in data["benchmarks"]:
+        if "who" in bench["extra_info"]:
+            groups[bench["group"]][bench["extra_info"]["who"]] = bench
+        elif "ours_ms" in bench["extra_info"]:
+            result.append(_raced(bench["group"], bench["extra_info"]))
     for group, cases in groups.items():
         if "ours" not in cases:
             continue
@@ -42,6 +45,16 @@ def rows(data: dict) -> list[dict]:
             }
         )
     return result
+
+
+def _raced(group: str, info: dict) -> dict:
+    """A row of `race.report`: the calls were timed in turn, their minima stand in extra_info."""
+    times = {name[:-3]: value for name, value in info.items() if name.endswith("_ms")}
+    ours = times.pop("ours")
+    fastest = min(times, key=times.get)
+    share = info.get("share")
+    return {"group": group, "ours_ms": ours, "baseline": fastest, "baseline_ms": times[fastest], "ratio": times[fastest] / ours,
+            "bound": "sgemm and exp" if share else None, "share": share, "others": times}
 
 
 def markdown(table: list[dict]) -> str:
