@@ -54,7 +54,7 @@ $(VENV)/.lint: $(VENV)/.torch
 # One run holds ours, the baselines and the limits. Keep the machine quiet: a disturbed run says so and fails.
 bench: $(VENV)/.test
 	$(PIP) mambapy
-	OMP_WAIT_POLICY=passive $(BIN)/pytest bench -p no:cacheprovider --benchmark-only --benchmark-json=bench/results/cpu.json -q
+	OMP_WAIT_POLICY=passive $(BIN)/pytest bench -o addopts= -p no:cacheprovider --benchmark-only --benchmark-json=bench/results/cpu.json -q
 	$(BIN)/python bench/summary.py bench/results/cpu.json --plot bench/results/cpu.png
 
 # One wheel, built without torch, under two torch versions (the older one brings gigabytes of GPU libraries from the registry).
