@@ -102,6 +102,7 @@ def test_what_the_table_sends_away(benchmark):
     for *shape, dtype, _, _ in LONG:
         tensors = inputs(*shape, dtype)
         with torch.no_grad(), backends.use_backend("cpu"):
-            best = race({"cpu": lambda t=tensors: ops.cross_attention(*t), "sdpa": lambda t=tensors: F.scaled_dot_product_attention(*t)}, 1.0)
+            calls = {"cpu": ops.cross_attention, "sdpa": F.scaled_dot_product_attention}
+            best = race({name: (lambda f=f, t=tensors: f(*t)) for name, f in calls.items()}, 1.0)
         print(f"\n{shape} {dtype}: forced cpu {1e3 * best['cpu']:.2f} ms, sdpa {1e3 * best['sdpa']:.2f} ms")
     benchmark.pedantic(lambda: None, rounds=1)

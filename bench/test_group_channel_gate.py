@@ -24,7 +24,8 @@ def test_forward_backward(benchmark, case):
     if last:
         images = [x.contiguous(memory_format=torch.channels_last) for x in images]
     x, guide, weight = images
-    shapes = [(groups, hidden, 2 * channels // groups), (groups, hidden), (groups, channels // groups, hidden), (groups, channels // groups)]
+    each = channels // groups
+    shapes = [(groups, hidden, 2 * each), (groups, hidden), (groups, each, hidden), (groups, each)]
     tensors = [t.requires_grad_() for t in (x, guide, *(0.3 * torch.randn(s, generator=g) for s in shapes))]
 
     def step(backend, inputs=tensors, grad=weight):
@@ -39,4 +40,5 @@ def test_forward_backward(benchmark, case):
     best = race({"ours": lambda: step("cpu"), "eager": lambda: step("reference")})
     ratio = best["eager"] / best["ours"]
     moved = 4 * (3 * x.numel() + 5 * x.numel())  # forward x, guide, out; backward grad, x and both gradients, grad again in cache
-    report(benchmark, f"group_channel_gate fwd+bwd {case[:6]}", best, ratio=ratio, gigabytes_per_s=moved / best["ours"] / 1e9, wanted=wanted)
+    rate = moved / best["ours"] / 1e9
+    report(benchmark, f"group_channel_gate fwd+bwd {case[:6]}", best, ratio=ratio, gigabytes_per_s=rate, wanted=wanted)

@@ -13,7 +13,7 @@ from ..config import Config
 from ..errors import UserError
 from .report import comparison, percent
 from .run import SYNTHETIC, Run, forests
-from .rundir import RunDirectory, read_json, write_json
+from .rundir import STAGES, RunDirectory, read_json, write_json
 
 METRICS = ("overall_accuracy", "average_accuracy", "kappa")
 
@@ -136,7 +136,7 @@ def _summary(reports: dict[int, dict[str, Any]]) -> dict[str, Any]:
             row[metric] = {"mean": float(np.mean(values)), "std": deviation, "values": values}
         rows.append(row)
     rows.sort(key=lambda row: -row["overall_accuracy"]["mean"])
-    seconds = {stage: [report["seconds"][stage] for report in reports.values()] for stage in next(iter(reports.values()))["seconds"]}
+    seconds = {stage: [report["seconds"][stage] for report in reports.values()] for stage in STAGES}
     return {"seeds": list(reports), "rows": rows, "seconds": seconds,
             "peak_memory_bytes": max(report["peak_memory_bytes"] for report in reports.values())}
 

@@ -26,7 +26,8 @@ _PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True
 </style></head><body>
 <h1>{{ r.name }}</h1>
 <p>Overall accuracy <b>{{ pct(r.overall_accuracy) }}</b>, average accuracy <b>{{ pct(r.average_accuracy) }}</b>,
-kappa <b>{{ "%.3f"|format(r.kappa) }}</b> on {{ r.test_pixels }} test pixels; {{ r.train_pixels }} training pixels, seed {{ r.seed }}.
+kappa <b>{{ "%.3f"|format(r.kappa) }}</b> on {{ r.test_pixels }} test pixels;
+{{ r.train_pixels }} training pixels, seed {{ r.seed }}.
 Split: {{ r.split.kind }}, gap {{ r.split.gap }} px. {{ r.split.notes|join(' ') }}</p>
 <h2>Beside it, on the same split</h2>
 <table><thead><tr><th>method</th><th>OA %</th><th>AA %</th><th>kappa</th></tr></thead><tbody>

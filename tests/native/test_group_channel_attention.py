@@ -42,7 +42,9 @@ def test_layouts_and_dtypes(isa, dtype, layout):
 
 
 @pytest.mark.parametrize("isa", LEVELS)
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 8, 2, 2), (3, 64, 121, 8), (1, 33, 40, 1), (2, 34, 70, 2), (1, 6, 5000, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (2, 8, 2, 2), (3, 64, 121, 8), (1, 33, 40, 1), (2, 34, 70, 2), (1, 6, 5000, 1)], ids=str
+)
 def test_shapes(isa, shape):
     batch, channels, length, groups = shape
     with level(isa):
@@ -57,7 +59,8 @@ def test_wide_groups_take_several_runs_of_steps(shape):
 
 def test_a_group_too_wide_goes_to_the_reference():
     tensors = [rows(1, 257, 4, seed=i) for i in range(3)]
-    torch.testing.assert_close(ops.group_channel_attention(*tensors, 1.0, groups=1), reference.group_channel_attention(*tensors, 1.0, groups=1))
+    want = reference.group_channel_attention(*tensors, 1.0, groups=1)
+    torch.testing.assert_close(ops.group_channel_attention(*tensors, 1.0, groups=1), want)
     with backends.use_backend("cpu"), pytest.raises(ValueError, match="256"):
         ops.group_channel_attention(*tensors, 1.0, groups=1)
 

@@ -73,7 +73,8 @@ def test_layouts_dtypes_and_sources(isa, layout, dtype, source):
 def test_shapes(isa, shape):
     batch, channels, height, width, groups, hidden = shape
     with level(isa):
-        compare(image(batch, channels, height, width, "planes"), image(batch, 2 * groups, 2, 3, "planes", seed=1), groups, hidden, "both")
+        guide = image(batch, 2 * groups, 2, 3, "planes", seed=1)
+        compare(image(batch, channels, height, width, "planes"), guide, groups, hidden, "both")
 
 
 def test_many_samples_go_in_runs():
@@ -119,7 +120,8 @@ def test_infinity_and_nan_pass_through():
     for value in (float("nan"), float("inf"), -float("inf")):
         x, guide = image(2, 8, 3, 3, "planes"), image(2, 8, 3, 3, "planes", seed=1)
         guide[0, 3, 1, 1] = value
-        want = reference.group_channel_gate(x.double(), guide.double(), *(w.double() for w in weights), groups=2, gate_source="guide")
+        exact = [tensor.double() for tensor in (x, guide, *weights)]
+        want = reference.group_channel_gate(*exact, groups=2, gate_source="guide")
         with backends.use_backend("cpu"):
             got = ops.group_channel_gate(x, guide, *weights, groups=2, gate_source="guide")
         assert torch.equal(got.isnan(), want.isnan())
