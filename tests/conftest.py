@@ -9,6 +9,9 @@ os.environ.setdefault(
     "OMP_WAIT_POLICY", "passive"
 )  # before torch: spinning threads starve each other on a busy machine
 
+# Child processes import what is installed, not the source tree they happen to start in.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 

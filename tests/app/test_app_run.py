@@ -119,11 +119,11 @@ def test_several_seeds_give_mean_and_deviation(scene_file, tiny, tmp_path):
     ("arguments", "sentence"),
     [
         (["run", "nowhere.toml", "--out", "{out}"], "nowhere.toml"),
-        (["run", "{scene}", "--out", "{out}", "--set", "pretrain.stepz=3"], "pretrain.steps"),
+        (["run", "{scene}", "--out", "{out}", "--set", "pretrain.stepz=3"], "did you mean 'steps'"),
         (["run", "{scene}", "--out", "{out}", "--set", "train.epochs=many"], "train.epochs"),
         (["run", "{scene}", "--out", "{out}", "--set", "data.patch=99"], "larger than the scene"),
         (["run", "{scene}", "--out", "{done}"], "--resume"),
-        (["run", "{scene}", "--out", "{done}", "--resume", "--seed", "5"], "other settings (seed"),
+        (["run", "{scene}", "--out", "{done}", "--resume", "--seed", "5"], "begun with other settings"),
         (["train", "{out}"], "holds no run"),
         (["run", "{scene}", "--out", "{scene}"], "is a file"),
         (["predict", "{done}", "--scene", "{scene}"], "--out"),

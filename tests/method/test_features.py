@@ -41,17 +41,24 @@ def test_too_small_a_margin_shows_at_seams(site, config, denoiser):
     assert change.abs().max() > 1e-2
 
 
-def test_projection_is_fitted_on_the_training_side(site, config, denoiser):
+@pytest.mark.parametrize("pca", ["joint", "level"])
+def test_projection_is_fitted_on_the_training_side(site, config, denoiser, pca):
+    config = config.override(f"features.pca={pca}")
     features = fit(denoiser, site, config)
     other = DiffusionFeatures.fit(denoiser, site.prepared, config, 3, region=np.ones((65, 65), bool))
     assert not torch.equal(features.projection[0], other.projection[0])
     region = torch.from_numpy(site.split.train_region)
-    values = features.tile(0, 0, 65, 65)[0][:, region].double()
-    torch.testing.assert_close(values.mean(1), torch.zeros(8).double(), atol=1e-4, rtol=0)
-    covariance = values @ values.T / values.shape[1]
-    assert covariance.diagonal().mean().item() == pytest.approx(1, abs=1e-3)  # one common factor
-    assert (covariance - covariance.diagonal().diag()).abs().max() < 1e-3  # principal components
-    assert (covariance.diagonal().diff() < 1e-6).all() and covariance[0, 0] > 1.5 * covariance[-1, -1]
+    variances = []
+    for level in features.tile(0, 0, 65, 65):
+        values = level[:, region].double()
+        torch.testing.assert_close(values.mean(1), torch.zeros(len(values)).double(), atol=1e-4, rtol=0)
+        covariance = values @ values.T / values.shape[1]
+        variance = covariance.diagonal()
+        assert (covariance - variance.diag()).abs().max() < 1e-3  # principal components
+        assert (variance.diff() < 1e-6).all() and variance[0] > 1.5 * variance[-1]
+        variances.append(variance)
+    assert len(variances) == (1 if pca == "joint" else config.features.levels)
+    assert torch.cat(variances).mean().item() == pytest.approx(1, abs=1e-3)  # one common factor
 
 
 def test_fit_does_not_depend_on_the_tiles(site, config, denoiser):
