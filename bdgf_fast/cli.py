@@ -43,7 +43,12 @@ def _configurable(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and all noise (default 0)")
 
 
+def _several(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seeds", type=int, nargs="+", metavar="N", help="several runs, with mean and standard deviation")
+
+
 def _directory(command: argparse.ArgumentParser, default: str | None = None) -> None:
+    default = None if default is None else Path(default)
     command.add_argument("--out", type=Path, required=default is None, default=default, help="the run's directory")
     group = command.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="go on where a stopped run in --out ended")
@@ -63,13 +68,14 @@ def parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="the whole method on a synthetic scene, with baselines, in minutes")
     _directory(demo, default="runs/demo")
     _configurable(demo)
+    _several(demo)
     _common(demo)
 
     run = commands.add_parser("run", help="all stages on a scene: pretrain, train, predict, evaluate, report")
     run.add_argument("scene", metavar="SCENE")
     _directory(run)
     _configurable(run)
-    run.add_argument("--seeds", type=int, nargs="+", metavar="N", help="several runs, with mean and standard deviation")
+    _several(run)
     run.add_argument(
         "--baselines",
         choices=("none", "forest", "all"),

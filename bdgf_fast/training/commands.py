@@ -32,23 +32,24 @@ def _config(base: Config, overrides: Sequence[str]) -> Config:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    config = _config(Config.demo(), args.set)
-    report = _whole(args, Path(args.out), SYNTHETIC, config, args.seed, "all")
-    _print(report, Path(args.out))
-    return 0
+    return _seeds(args, SYNTHETIC, _config(Config.demo(), args.set), "all")
 
 
 def _run(args: argparse.Namespace) -> int:
-    config = _config(Config(), args.set)
+    return _seeds(args, args.scene, _config(Config(), args.set), args.baselines)
+
+
+def _seeds(args: argparse.Namespace, scene: str, config: Config, baselines: str) -> int:
+    """One run, or one below --out for each of --seeds with their mean and deviation."""
     if not args.seeds:
-        _print(_whole(args, args.out, args.scene, config, args.seed, args.baselines), args.out)
+        _print(_whole(args, args.out, scene, config, args.seed, baselines), args.out)
         return 0
     if len(set(args.seeds)) != len(args.seeds):
         raise UserError(f"--seeds names a seed twice: {args.seeds}")
     reports = {}
     for seed in args.seeds:
         out = args.out / f"seed-{seed}"
-        reports[seed] = _whole(args, out, args.scene, config, seed, args.baselines)
+        reports[seed] = _whole(args, out, scene, config, seed, baselines)
         _print(reports[seed], out)
     summary = _summary(reports)
     write_json(args.out / "summary.json", summary)
