@@ -24,6 +24,7 @@ EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_argument("--quiet", action="store_true", help="no progress bars, warnings only")
+    command.add_argument("--device", default="auto", help="auto (a GPU where torch sees one), cpu, cuda or cuda:N")
     command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
     command.add_argument(
         "--backend",
@@ -60,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="bdgf-fast",
         description="Balanced diffusion-guided fusion: land cover from several sensors at once.",
-        epilog="SCENE is a scene file (TOML), or `synthetic` for the built-in scene.",
+        epilog="SCENE is a scene file (TOML), or `synthetic` for the built-in scene. Several processes: "
+        "torchrun --nproc-per-node N -m bdgf_fast COMMAND ...",
     )
     root.add_argument("--version", action="version", version=f"bdgf_fast {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -100,6 +102,10 @@ def parser() -> argparse.ArgumentParser:
         if name == "predict":
             command.add_argument("--scene", help="another scene with the same modalities (default: the run's own)")
             command.add_argument("--out", type=Path, help="directory for the map (default: the run's own)")
+            command.add_argument("--memory", metavar="SIZE", help="stay within this resident memory, e.g. 2GiB")
+            command.add_argument(
+                "--stride", type=int, default=1, metavar="S", help="classify every S-th pixel, interpolate the probabilities"
+            )
         if name == "train":
             command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
         _common(command)
