@@ -135,19 +135,16 @@ class _Scheduler:
             x0 = x0.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
         return x0.to(dtype)
 
-    def _step(self, op, pred, t, sample, prediction_type, clip, noise, return_dict, **options):
+    def _step(self, op, pred, t, sample, previous, kind, clip, noise, **options):
+        t, previous = (x.to(sample.device) if isinstance(x, Tensor) else x for x in (t, previous))
+        clip = clip and self.config.clip_sample
         # The kernels clip to [-1, 1]; a step is linear but for that, so another range is a matter of units.
-        unit = self.config.clip_sample_range if clip and self.config.clip_sample else 1.0
-        original = pred
+        unit = self.config.clip_sample_range if clip else 1.0
         if unit != 1.0:
             pred, sample, noise = (None if x is None else x / unit for x in (pred, sample, noise))
-        prev = op(
-            pred, t, sample, self.schedule, prediction_type=prediction_type, clip_sample=clip and self.config.clip_sample,
-            noise=noise, **options,
-        )  # fmt: skip
-        if unit != 1.0:
-            prev, sample = prev * unit, sample * unit
-        return prev, lambda: self._original_sample(original, t, sample)
+        options |= {"prev_t": previous, "prediction_type": kind, "clip_sample": clip, "noise": noise}
+        prev = op(pred, t, sample, self.schedule, **options)
+        return prev if unit == 1.0 else prev * unit
 
 
 class DDPMScheduler(_Scheduler):
@@ -221,11 +218,12 @@ class DDPMScheduler(_Scheduler):
         noise = None
         if seed is None and timestep > 0:
             noise = _normals(sample, generator)
-        prev, original = self._step(
-            ddpm_step, model_output, timestep, sample, self.config.prediction_type, True, noise, return_dict,
-            prev_t=self.previous_timestep(timestep), variance=_VARIANCES[self.variance_type], seed=seed, stream=stream,
+        prev = self._step(
+            ddpm_step, model_output, timestep, sample, self.previous_timestep(timestep), self.config.prediction_type, True,
+            noise, variance=_VARIANCES[self.variance_type], seed=seed, stream=stream,
         )  # fmt: skip
-        return SchedulerOutput(prev, original) if return_dict else (prev, original())
+        out = SchedulerOutput(prev, lambda: self._original_sample(model_output, timestep, sample))
+        return out if return_dict else out.to_tuple()
 
 
 class DDIMScheduler(_Scheduler):
@@ -286,13 +284,11 @@ class DDIMScheduler(_Scheduler):
         pred, kind, clip = model_output, self.config.prediction_type, True
         if use_clipped_model_output:  # the noise that the clipped x0 means
             pred, kind, clip = self._original_sample(model_output, timestep, sample), "sample", False
-        prev, original = self._step(
-            ddim_step, pred, timestep, sample, kind, clip, noise, return_dict, prev_t=previous, eta=eta, seed=seed,
-            stream=stream,
-        )  # fmt: skip
-        if use_clipped_model_output:
-            original = lambda: pred  # noqa: E731
-        return SchedulerOutput(prev, original) if return_dict else (prev, original())
+        prev = self._step(
+            ddim_step, pred, timestep, sample, previous, kind, clip, noise, eta=eta, seed=seed, stream=stream
+        )
+        out = SchedulerOutput(prev, lambda: self._original_sample(model_output, timestep, sample))
+        return out if return_dict else out.to_tuple()
 
 
 def _one_of(name: str, value: str, options: Sequence[str]) -> str:
