@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bdgf_fast import reference
+from bdgf_fast import ops, reference
 from bdgf_fast.compat import mamba_inner_fn, selective_scan_fn, selective_scan_ref
 from bdgf_fast.compat.selective_scan import core_fwd, cross_scan_bwd, oflex_fwd
 
@@ -37,6 +37,29 @@ def test_last_state_and_its_gradient(constant, function, check_gradients):
         return (torch.stack(ys, -1) + D[:, None] * u) * F.silu(z), state
 
     check_gradients(ours, written_out, t)
+
+
+def test_gradients_through_initial_and_last_state(check_gradients):
+    """A sequence cut in two, the state handed on, against the uncut one: the first piece's gradients pass both states."""
+    b, d, n, l, cut = 2, 6, 3, 12, 5
+    t = draw({"u": (b, d, l), "delta": (b, d, l), "B": (b, n, l), "C": (b, n, l), "z": (b, d, l), "start": (b, d, n)}, 4)
+    t["A"] = -torch.rand(d, n)
+
+    def in_two(u, delta, A, B, C, z, start):
+        def piece(part, state):
+            return ops.selective_scan(
+                u[..., part], delta[..., part], A, B[..., part], C[..., part], None, z[..., part], None, True, True,
+                initial_state=state,
+            )  # fmt: skip
+
+        first, state = piece(slice(cut), start)
+        second, last = piece(slice(cut, l), state)
+        return torch.cat([first, second], -1), last
+
+    def at_once(u, delta, A, B, C, z, start):
+        return reference.selective_scan(u, delta, A, B, C, None, z, None, True, True, initial_state=start)
+
+    check_gradients(in_two, at_once, t)
 
 
 def test_mixed_dtypes_meet(assert_close):

@@ -169,6 +169,12 @@ def test_runner(run_python, tmp_path):
     assert "torch.cuda.device does nothing for CPU tensors" in done.stderr
 
 
+def test_runner_of_a_module(run_python, tmp_path):
+    (tmp_path / "some.json").write_text("[1]")
+    done = run_python("-m", "bdgf_fast.compat", "-m", "json.tool", "--compact", "some.json")
+    assert done.stdout.strip() == "[1]"
+
+
 def test_runner_without_script(run_python):
     done = run_python("-m", "bdgf_fast.compat", "missing.py", ok=False)
     assert done.returncode == 2 and "script is missing.py; there is no such file" in done.stderr
