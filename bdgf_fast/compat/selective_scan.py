@@ -7,6 +7,7 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from .. import reference
 from ..nn import selective_state_update
@@ -133,13 +134,16 @@ def _common_dtype(*tensors: Tensor | None) -> list[Tensor | None]:
 def oflex_fwd(u, delta, A, B, C, D, delta_bias, delta_softplus, nrows, out_float):
     """VMamba's `selective_scan_cuda_oflex.fwd`: returns [out, x], out in float32 if out_float.
 
-    u (batch, dim, L), delta (batch, dim or a divisor of it, L), B and C (batch, G, N, L). The states that the original
-    keeps in x for its backward are not needed here: x (batch, dim, 1, 2 N) holds the last state in its odd places, where
-    callers look for it.
+    u (batch, dim, L), delta (batch, dim or a divisor of it, L), B and C (batch, G, N, L). x (batch, dim, 1, 2 N) holds the
+    last state in its odd places, where callers look for it; the states that the original keeps there for its backward are
+    not needed.
     """
     dtype = torch.promote_types(u.dtype, torch.float32) if out_float else u.dtype
-    out, state = _cross_scan(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus, return_last_state=True)
-    return [out, torch.stack([torch.zeros_like(state), state], dim=-1).flatten(2).unsqueeze(2)]
+    inputs, edge, out, state = _recorded(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus)
+    x = torch.stack([torch.zeros_like(state), state], dim=-1).flatten(2).unsqueeze(2)
+    if dtype is u.dtype:  # else it would keep casts of the inputs alive
+        x.recorded = inputs, edge, dtype
+    return [out, x]
 
 
 def core_fwd(u, delta, A, B, C, D, delta_bias, delta_softplus, nrows):
@@ -149,18 +153,34 @@ def core_fwd(u, delta, A, B, C, D, delta_bias, delta_softplus, nrows):
 
 def cross_scan_bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, nrows):
     """The `bwd` of both: the gradients of u, delta, A, B, C, D and delta_bias, each in its input's dtype (None for a D or
-    delta_bias that is None). x is not read. The forward is computed once more to be differentiated."""
-    inputs = [None if v is None else v.detach().requires_grad_() for v in (u, delta, A, B, C, D, delta_bias)]
-    with torch.enable_grad():
-        out = _cross_scan(torch.promote_types(u.dtype, dout.dtype), *inputs, delta_softplus)
-    found = iter(torch.autograd.grad(out, [v for v in inputs if v is not None], dout.to(out.dtype)))
+    delta_bias that is None).
+
+    x may be any tensor: it is only asked for the graph that `oflex_fwd` recorded, which saves computing the forward again.
+    """
+    inputs, edge, dtype = getattr(x, "recorded", (None, None, None))
+    if dtype is not dout.dtype:
+        dtype = torch.promote_types(u.dtype, dout.dtype)
+        inputs, edge, *_ = _recorded(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus)
+    wanted = [v for v in inputs if v is not None]
+    found = iter(torch.autograd.grad(edge, wanted, dout.to(dtype), retain_graph=True))
     return [None if v is None else next(found) for v in inputs]
 
 
-def _cross_scan(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus, return_last_state=False):
+def _recorded(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus):
+    """The inputs as leaves of a graph of their own, the edge where its backward starts, its output and last state.
+
+    Callers are inside an autograd function, where nothing is recorded. The edge does not keep the output alive.
+    """
+    inputs = [None if v is None else v.detach().requires_grad_() for v in (u, delta, A, B, C, D, delta_bias)]
+    with torch.enable_grad():
+        out, state = _cross_scan(dtype, *inputs, delta_softplus)
+    return inputs, get_gradient_edge(out), out.detach(), state.detach()
+
+
+def _cross_scan(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus):
     repeats = u.shape[1] // max(delta.shape[1], 1)
     if repeats > 1:  # one step size for several channels
         delta = delta.repeat_interleave(repeats, dim=1)
         delta_bias = None if delta_bias is None else delta_bias.repeat_interleave(repeats)
     u, delta, B, C = (v.to(dtype) for v in (u, delta, B, C))
-    return selective_scan(u, delta, A, B, C, D, None, delta_bias, delta_softplus, return_last_state)
+    return selective_scan(u, delta, A, B, C, D, None, delta_bias, delta_softplus, return_last_state=True)

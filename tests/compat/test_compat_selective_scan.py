@@ -165,6 +165,25 @@ def test_vmamba_kernels(fwd, options, dtype, shared, check_gradients):
     check_gradients(ours, exact, t, scale=1.0 if dtype is torch.float32 else 2.0)
 
 
+def test_vmamba_kernels_compute_the_forward_once(monkeypatch, assert_close):
+    """The graph that the forward recorded serves the backward, as often as it is asked; without it all goes as well."""
+    from bdgf_fast.compat import selective_scan as module
+
+    calls = []
+    scan = module.selective_scan
+    monkeypatch.setattr(module, "selective_scan", lambda *a, **k: calls.append(1) or scan(*a, **k))
+    t = draw({"u": (2, 4, 7), "delta": (2, 4, 7), "B": (2, 2, 3, 7), "C": (2, 2, 3, 7), "D": (4,), "delta_bias": (4,)})
+    leaves = [v.requires_grad_() for v in (t["u"], t["delta"], -torch.rand(4, 3), t["B"], t["C"], t["D"], t["delta_bias"])]
+    y = Scan.apply(oflex_fwd, (True,), *leaves)
+    first = torch.autograd.grad(y, leaves, torch.ones_like(y), retain_graph=True)
+    second = torch.autograd.grad(y, leaves, torch.ones_like(y))
+    assert len(calls) == 1
+    anew = cross_scan_bwd(*leaves, torch.ones_like(y), torch.empty(0), True, 1)
+    assert len(calls) == 2
+    for a, b, c in zip(first, second, anew, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+
+
 def test_vmamba_kernels_leave_the_last_state_in_x(assert_close):
     t = draw({"u": (2, 4, 7), "delta": (2, 4, 7), "B": (2, 2, 3, 7), "C": (2, 2, 3, 7)}, dtype=torch.float16)
     A = -torch.rand(4, 3)
