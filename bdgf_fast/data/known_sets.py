@@ -9,7 +9,8 @@ or, to change anything about it, a scene file with these keys in place of [[moda
 
     dataset = "augsburg"
     folder = "/data/augsburg"               # relative to the scene file; the files may lie up to two folders deeper
-    files = { sar = "my_sar.mat" }          # other names for hsi, sar, ..., labels, train, test (within the folder)
+    files = { sar = "my_sar.mat" }          # other names for hsi, sar, ..., labels, train, test (within the folder);
+                                            # or sar = { path = "all.mat", variable = "sar" }
     nodata = { dsm = -9999.0 }              # per modality
     pca = { hsi = 30 }                      # per modality
     ignore = [7]                            # codes to leave out as well
@@ -94,12 +95,15 @@ class Found:
     known: KnownSet
     root: Path
     files: dict[str, Path] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)  # named by the person
     missing: list[str] = field(default_factory=list)
 
     def variable(self, role: Role) -> str | None:
         """Variable of the role in its .mat file, None for other files; SceneError listing the file when none fits."""
         path = self.files[role.name]
-        return choose_variable(path, role.variables) if path.suffix.lower() == ".mat" else None
+        if role.name in self.variables:
+            return self.variables[role.name]
+        return choose_variable(path, role.variables, role.name) if path.suffix.lower() == ".mat" else None
 
 
 @cache
@@ -162,6 +166,28 @@ def absolute_reference(reference: str) -> str:
     return f"{parts[0].name}:{parts[1].resolve()}" if parts else str(Path(reference).resolve())
 
 
+def describe(name: str | None = None) -> str:
+    """The known sets, one a line, or everything the table of one of them says. SceneError for an unknown name."""
+    if name is None:
+        width = max(map(len, known_sets()))
+        return "\n".join(
+            f"{known.name:<{width}}  {known.title}: {' or '.join(f'{r} x {c}' for r, c in known.sizes)}, "
+            f"{', '.join(f'{role.name} {role.bands}' for role in known.modalities)}, {len(known.classes)} classes"
+            for known in known_sets().values()
+        )
+    known = by_name(name)
+    if known is None:
+        raise _unknown(name, "data list")
+    lines = [known.title, f"use: bdgf-fast run {known.name}:FOLDER", "files (as .mat, .npy, GeoTIFF or ENVI):"]
+    lines += [f"  {role.name:<7} {' | '.join(role.files)}{' (may be missing)' if role.optional else ''}" for role in known.roles]
+    lines += ["  train and test, or the ground truth in labels; lists of (row, column) need both", "classes:"]
+    lines += [f"  {code:>3} {text:<26} {known.colours[text]}" for code, text in known.classes.items()]
+    lines += [f"pixels per class, {side}: {counts} = {sum(counts)}" for side, counts in known.counts.items()]
+    for title, texts in (("sources", known.sources), ("not verified", known.unverified)):
+        lines += [f"{title}:", *(f"  - {text}" for text in texts)]
+    return "\n".join(lines)
+
+
 def _unknown(name: str, said: str) -> SceneError:
     near = difflib.get_close_matches(name.lower(), known_sets(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -171,7 +197,7 @@ def _unknown(name: str, said: str) -> SceneError:
 # --- files ---
 
 
-def find(known: KnownSet, folder: Path, named: Mapping[str, str] | None = None) -> Found:
+def find(known: KnownSet, folder: Path, named: Mapping[str, Any] | None = None) -> Found:
     """Files of the set in ``folder`` or up to two levels below, where most of them lie; ``named`` overrides file names.
 
     Roles without a file are listed in ``missing``; SceneError when the folder or a file named is not there.
@@ -203,12 +229,15 @@ def _folders(folder: Path) -> Iterator[Path]:
         level = sorted(sub for up in level for sub in up.iterdir() if sub.is_dir() and not sub.name.startswith("."))
 
 
-def _find_in(known: KnownSet, root: Path, named: Mapping[str, str]) -> Found:
+def _find_in(known: KnownSet, root: Path, named: Mapping[str, Any]) -> Found:
     beside = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_file()}
     found = Found(known, root)
     for role in known.roles:
         if role.name in named:
-            path = root / Path(named[role.name]).expanduser()
+            text = named[role.name]
+            if isinstance(text, dict):
+                found.variables[role.name], text = text["variable"], text["path"]
+            path = root / Path(text).expanduser()
             if path.is_file():
                 found.files[role.name] = find_file(path, f"files of {known.name}")
             continue
@@ -288,8 +317,10 @@ def find_from_table(table: dict[str, Any], path: Path) -> Found:
         entries = table.get(key, {})
         if not isinstance(entries, dict) or set(entries) - set(roles):
             raise SceneError(f"{path}: {key} is a table with some of {', '.join(roles)}, here {entries!r}.")
-    if not all(isinstance(text, str) for text in table.get("files", {}).values()):
-        raise SceneError(f"{path}: files gives file names in quotes.")
+    for role, value in table.get("files", {}).items():
+        texts = list(value.values()) if isinstance(value, dict) and set(value) == {"path", "variable"} else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise SceneError(f'{path}: files, {role}: give a file name or {{ path = "...", variable = "..." }}, not {value!r}.')
     return find(known, path.parent / Path(folder).expanduser(), table.get("files"))
 
 
@@ -331,7 +362,8 @@ def scene_table(found: Found, options: Mapping[str, Any], said: str) -> tuple[di
     shades = {name.lower(): colour for name, colour in known.colours.items()}
     labels["ignore"] = sorted({*known.ignore, *ignore})
     labels["classes"] = {str(code): name for code, name in classes.items()}
-    labels["colours"] = {str(code): shades[name.lower()] for code, name in classes.items() if name.lower() in shades}
+    if any(name.lower() in shades for name in classes.values()):
+        labels["colours"] = {str(code): shades[name.lower()] for code, name in classes.items() if name.lower() in shades}
     table = {"name": options.get("name", known.name), "modality": entries, "labels": labels}
     if "split" in options:
         table["split"] = options["split"]

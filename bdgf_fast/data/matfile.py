@@ -20,6 +20,7 @@ from bdgf_fast.data.readers import require
 from bdgf_fast.errors import SceneError
 
 _NOT_ARRAYS = ("struct", "cell", "char", "function", "opaque", "object")
+CHUNK_CACHE = 256 * 2**20  # bytes per open array
 Listing = list[tuple[str, tuple[int, ...], str]]  # (name, shape, MATLAB's class) of every variable
 
 
@@ -72,10 +73,10 @@ def list_variables(path: Path) -> Listing:
         raise SceneError(f"{path} is not a readable .mat file: {error}.") from None
 
 
-def choose_variable(path: Path, wanted: Sequence[str]) -> str:
+def choose_variable(path: Path, wanted: Sequence[str], role: str = "hsi") -> str:
     """The first of ``wanted`` (each "name" or "name.field[0]") that the file holds, else its only array.
 
-    Names match whatever their case. Raises SceneError listing what the file holds.
+    Names match whatever their case. Raises SceneError listing what the file holds; ``role`` is for its message.
     """
     listed = list_variables(path)
     for variable in wanted:
@@ -86,7 +87,10 @@ def choose_variable(path: Path, wanted: Sequence[str]) -> str:
     arrays = _arrays(listed)
     if len(arrays) == 1:
         return arrays[0]
-    raise SceneError(f"{path} holds {listing(listed)}, but none of {', '.join(wanted)}; name the variable in a scene file.")
+    raise SceneError(
+        f"{path} holds {listing(listed)}, but none of {', '.join(wanted)}; name the one to take in a scene file, as in "
+        f'files = {{ {role} = {{ path = "{path.name}", variable = "{arrays[0] if arrays else "..."}" }} }}.'
+    )
 
 
 def load_variable(path: Path, variable: str | None) -> np.ndarray | Hdf5Array:
@@ -116,7 +120,7 @@ def load_names(path: Path, variable: str) -> list[str]:
                 return ["".join(map(chr, np.asarray(file[ref]).ravel())) for ref in np.asarray(cells).ravel()]
         value = _walk_v5(_read_v5(path, name, True), steps)
         return [str(text) for text in np.atleast_1d(value)]
-    except (KeyError, IndexError, AttributeError, ValueError, TypeError, OSError, zlib.error):
+    except (LookupError, AttributeError, ValueError, TypeError, OSError, zlib.error):
         return []
 
 
@@ -189,7 +193,8 @@ def _is_hdf5(path: Path) -> bool:
 def _open(path: Path) -> Any:
     h5py = require("h5py", f"{path}, a MATLAB v7.3 file,")
     try:
-        return h5py.File(path, "r")
+        # Strips of rows cut through MATLAB's compressed chunks: keep a row of chunks unpacked instead of unpacking it each time.
+        return h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE, rdcc_nslots=100_003)
     except OSError as error:
         raise SceneError(f"{path} is not a readable MATLAB v7.3 file: {error}; is it complete?") from None
 

@@ -109,6 +109,13 @@ class Scene:
         """What to name in messages about the scene."""
         return str(self.path) if self.path else f"scene {self.name!r}"
 
+    @classmethod
+    def from_tuple(cls, data: Sequence[Any], **options: Any) -> Scene:
+        """Scene of the (hsi, dsm, labels, info) tuples of rs-fusion-datasets; see `bdgf_fast.data.tuples.scene_from_tuple`."""
+        from bdgf_fast.data.tuples import scene_from_tuple
+
+        return scene_from_tuple(data, **options)
+
     def modality(self, name: str) -> Modality:
         for modality in self.modalities:
             if modality.name == name:

@@ -30,6 +30,7 @@ from ..data import (
     write_png,
 )
 from ..data.export import atomic
+from ..data.known_sets import absolute_reference
 from ..diffusion.features import DiffusionFeatures
 from ..errors import UserError
 from .baselines import FEATURES, random_forest
@@ -48,8 +49,8 @@ LABELS = "labels.npz"
 
 
 def open_scene(reference: str) -> Scene:
-    """The scene a person named: a TOML file, or the built-in one."""
-    return synthetic_scene() if reference == SYNTHETIC else load_scene(Path(reference))
+    """The scene a person named: a TOML file, NAME:FOLDER of a known data set, or the built-in one."""
+    return synthetic_scene() if reference == SYNTHETIC else load_scene(reference)
 
 
 class Run:
@@ -57,7 +58,7 @@ class Run:
 
     Args:
         directory: the run's directory.
-        reference: a scene file or "synthetic".
+        reference: a scene file, NAME:FOLDER or "synthetic".
         config: the whole configuration.
         seed: of the split, the weights and all noise.
         modalities: use these alone (default: all).
@@ -67,7 +68,7 @@ class Run:
     def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
                  modalities: list[str] | None = None, quiet: bool = False):
         self.directory, self.config, self.seed, self.quiet = directory, config, seed, quiet
-        self.reference = reference if reference == SYNTHETIC else str(Path(reference).resolve())
+        self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
         self.modalities = modalities
         self._bind()
         self.scene = open_scene(self.reference)
