@@ -136,6 +136,7 @@ def _data(args: argparse.Namespace) -> int:
     from .data import check, known_sets
 
     if args.look == "check":
+        logging.getLogger("bdgf_fast.data").setLevel(logging.WARNING)  # the report says the same
         report = check.check(args.scene)
         print(report.text())
         return report.status(args.strict)

@@ -32,9 +32,10 @@ class Report:
 
     title: str
     findings: list[tuple[str, str]] = field(default_factory=list)
+    root: Path | None = None  # stands in the title, so that sentences name files without it
 
     def add(self, level: str, text: str) -> None:
-        self.findings.append((level, text))
+        self.findings.append((level, text.replace(f"{self.root}{os.sep}", "") if self.root else text))
 
     def count(self, *levels: str) -> int:
         return sum(level in levels for level, _ in self.findings)
@@ -76,7 +77,7 @@ def _check_folder(folder: Path) -> Report:
     found = known_sets.recognise(folder)
     if len(found) == 1:
         return _check_known(found[0], str(folder))
-    report = Report(f"{folder}: no scene yet")
+    report = Report(f"{folder}: no scene yet", root=folder)
     if found:
         names = ", ".join(one.known.name for one in found)
         report.add("wrong", f"the files fit several known data sets ({names}); say which, as in {found[0].known.name}:{folder}")
@@ -88,7 +89,7 @@ def _check_folder(folder: Path) -> Report:
             report.add("note", f"{file.name}: {_contents(file)}")
         except SceneError as error:
             report.add("wrong", str(error))
-    hint = f"check {scenes[0]}" if scenes else "write a scene file (.toml) with [[modality]] and [labels] tables"
+    hint = f"check {scenes[0].name}" if scenes else "write a scene file (.toml) with [[modality]] and [labels] tables"
     report.add("note", f"for data of your own, {hint}")
     return report
 
@@ -104,7 +105,7 @@ def _contents(file: Path) -> str:
 
 def _check_known(found: Found, said: str) -> Report:
     known = found.known
-    report = Report(f"{said}: {known.title}, files in {found.root}")
+    report = Report(f"{said}: {known.title}, files in {found.root}", root=found.root)
     for role in known.roles:
         if role.name not in found.files:
             if role.optional:

@@ -43,7 +43,7 @@ OPTIONS = ("dataset", "folder", "name", "files", "nodata", "pca", "ignore", "spl
 LABEL_ROLES = ("labels", "train", "test")
 SUFFIXES = (".mat", ".npy", ".tif", ".tiff", ".txt", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".pix", ".hdr")
 DEPTH = 2  # folders below the one named that are searched
-MOST_FOLDERS = 500
+MOST_FOLDERS = 200  # at each depth
 
 
 @dataclass(frozen=True)
@@ -220,17 +220,23 @@ def find(known: KnownSet, folder: Path, named: Mapping[str, Any] | None = None) 
 
 def _folders(folder: Path) -> Iterator[Path]:
     """The folder and those below it, nearest first."""
-    level, seen = [folder], 0
+    level = [folder]
     for _ in range(DEPTH + 1):
+        level = level[:MOST_FOLDERS]
         yield from level
-        seen += len(level)
-        if seen > MOST_FOLDERS:
-            return
-        level = sorted(sub for up in level for sub in up.iterdir() if sub.is_dir() and not sub.name.startswith("."))
+        level = [sub for up in level for sub in _entries(up) if sub.is_dir() and not sub.name.startswith(".")]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, nothing where it may not be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _find_in(known: KnownSet, root: Path, named: Mapping[str, Any]) -> Found:
-    beside = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_file()}
+    beside = {path.name.lower(): path for path in _entries(root) if path.is_file()}
     found = Found(known, root)
     for role in known.roles:
         if role.name in named:
