@@ -29,6 +29,7 @@ from ..data import (
     synthetic_scene,
 )
 from ..data.export import atomic
+from ..data.known_sets import absolute_reference
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.features import DiffusionFeatures
 from ..errors import UserError
@@ -50,8 +51,8 @@ LABELS = "labels.npz"
 
 
 def open_scene(reference: str) -> Scene:
-    """The scene a person named: a TOML file, or the built-in one."""
-    return synthetic_scene() if reference == SYNTHETIC else load_scene(Path(reference))
+    """The scene a person named: a TOML file, NAME:FOLDER of a known data set, or the built-in one."""
+    return synthetic_scene() if reference == SYNTHETIC else load_scene(reference)
 
 
 class Run:
@@ -59,7 +60,7 @@ class Run:
 
     Args:
         directory: the run's directory.
-        reference: a scene file or "synthetic".
+        reference: a scene file, NAME:FOLDER or "synthetic".
         config: the whole configuration.
         seed: of the split, the weights and all noise.
         modalities: use these alone (default: all).
@@ -71,7 +72,7 @@ class Run:
                  modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu"):
         self.directory, self.config, self.seed, self.device = directory, config, seed, torch.device(device)
         self.quiet = quiet or not leads()
-        self.reference = reference if reference == SYNTHETIC else str(Path(reference).resolve())
+        self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
         self.modalities = modalities
         self._bind()
         self.scene = open_scene(self.reference)
