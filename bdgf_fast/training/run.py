@@ -42,7 +42,7 @@ from .progress import bar
 from .ranks import barrier, leads
 from .report import render
 from .rundir import STAGES, RunDirectory, read_json, write_json
-from .train import load_network, train
+from .train import check_split, load_network, train
 from .versions import versions
 from .whole_scene import Blocks, assemble, fit_to_memory, predict_blocks
 
@@ -81,6 +81,7 @@ class Run:
             raise UserError(f"data.patch is {patch} pixels, larger than the scene ({self.scene.height} x {self.scene.width}); "
                             f"--set data.patch={min(self.scene.height, self.scene.width)} or less")
         self.split = make_split(self.scene, patch=patch, seed=seed)
+        check_split(self.split, config)
         self.prepared: PreparedScene = prepare(self.scene, self.split)
         if modalities is not None:
             self.prepared = self.prepared.select(modalities)

@@ -56,9 +56,8 @@ def train(
     """
     c = config.train
     split = prepared.split if split is None else split
+    check_split(split, config)
     rc = torch.as_tensor(split.train, dtype=torch.int64)
-    if len(rc) == 0:
-        raise UserError("the split has no training pixel; change the scene's [split] table")
     size = config.data.patch
     target = prepared.labels[rc[:, 0], rc[:, 1]]
     raw = prepared.patches(rc, size)
@@ -73,8 +72,6 @@ def train(
         "pixels": len(rc),
         "network": describe_network(network, prepared, features),
     }
-    if c.patience and not len(split.val):
-        raise UserError("train.patience stops by the validation part, which this split lacks; set val_blocks in [split]")
     log = {"step": [], **{name: [] for name in PARTS}}
     stopping = _Stopping(c.patience)
     start = 0
@@ -141,6 +138,14 @@ def train(
     if len(split.val):
         history["validation_accuracy"] = _validation_accuracy(network, features, prepared, config, split)
     return network, history
+
+
+def check_split(split: Any, config: Config) -> None:
+    """Raise UserError when ``train`` cannot work on the split; a run asks before it pre-trains."""
+    if not len(split.train):
+        raise UserError("the split has no training pixel; change the scene's [split] table")
+    if config.train.patience and not len(split.val):
+        raise UserError("train.patience stops by the validation part, which this split lacks; set val_blocks in [split]")
 
 
 def _parts(count: int, accumulate: int) -> list[tuple[slice, float]]:
