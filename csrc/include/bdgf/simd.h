@@ -214,6 +214,17 @@ BDGF_INLINE void store_strided(T* p, int64_t stride, Vf v, int n) {
 }
 
 // ---------------------------------------------------------------------------------------------- across lanes
+BDGF_INLINE bool all_lanes(Vi mask) {
+#if BDGF_LANES == 16
+  return _mm512_movepi32_mask((__m512i)mask) == 0xffff;
+#elif BDGF_LANES == 8
+  return _mm256_movemask_ps((__m256)mask) == 0xff;
+#else
+  bool all = true;
+  for (int i = 0; i < kLanes; ++i) all = all && mask[i];
+  return all;
+#endif
+}
 // Reductions pair lane i with lane i + half: the same tree, hence the same bits, on every run.
 BDGF_INLINE float hsum(Vf v) {
   float lane[kLanes];
