@@ -43,8 +43,11 @@ def compare(q, k, v, bias=None, *, gradients=True, **options):
     if bias is not None:
         leaves, exact = [*leaves, bias_leaf], [*exact, bias_exact]
     got = torch.autograd.grad(out, leaves, weight)
-    for g, w in zip(got, torch.autograd.grad(want, exact, weight.double()), strict=True):
-        close(g, w, q.dtype)
+    wanted = torch.autograd.grad(want, exact, weight.double())
+    # A row with one key left has a gradient of 0, made of terms as large as the others'.
+    floor = max(0.1, 3e-2 * max(w.abs().max().item() for w in wanted))
+    for g, w in zip(got, wanted, strict=True):
+        close(g, w, q.dtype, floor)
 
 
 LENGTHS = [(1, 1), (1, 7), (5, 1), (16, 16), (17, 33), (32, 31), (49, 49), (121, 121), (64, 130), (9, 257)]

@@ -90,7 +90,7 @@ BDGF_INLINE Vf log(Vf x) {
   Vf scaled = select(tiny, x * 8388608.0f, x);
   Vi i = (Vi)((Vu)scaled - 0x3f3504f3u);  // so that the rest of the number is in [sqrt(1/2), sqrt(2))
   Vi e = i >> 23;
-  Vf f = (Vf)((Vi)scaled - (i & -0x800000)) - 1.0f;
+  Vf f = (Vf)((Vu)scaled - ((Vu)i & 0xff800000u)) - 1.0f;
   Vf n = to_float(e + (tiny & -23));
   Vf p = madd(splat(0.08736065030097961f), f, -0.14309316873550415f);
   p = madd(p, f, 0.14918339252471924f);
