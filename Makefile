@@ -14,7 +14,7 @@ BIN  := $(VENV)/bin
 PIP  := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: demo test bench lint build two-torch clean dev
+.PHONY: demo test bench lint build two-torch sanitize clean dev
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -60,6 +60,11 @@ bench: $(VENV)/.test
 # One wheel, built without torch, under two torch versions (the older one brings gigabytes of GPU libraries from the registry).
 two-torch: build
 	$(PYTHON) tests/two_torch.py dist/bdgf_fast-*.whl 2.13.0 2.6.0
+
+# The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitize, and the native tests on it.
+sanitize: $(VENV)/.test
+	$(PIP) pybind11 scikit-build-core ninja
+	OMP_WAIT_POLICY=passive $(BIN)/python tests/sanitize.py $(TEST_ARGS)
 
 # The package in place: edits to Python files count at once, C++ is rebuilt by calling it again.
 dev: $(VENV)/.test

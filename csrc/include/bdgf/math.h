@@ -106,9 +106,9 @@ BDGF_INLINE Vf exp(Vf x) {
 BDGF_INLINE Vf log(Vf x) {
   Vi tiny = x < 1.17549435e-38f;
   Vf scaled = select(tiny, x * 8388608.0f, x);
-  Vi i = (Vi)scaled - 0x3f3504f3;  // so that the rest of the number is in [sqrt(1/2), sqrt(2))
+  Vi i = (Vi)((Vu)scaled - 0x3f3504f3u);  // so that the rest of the number is in [sqrt(1/2), sqrt(2))
   Vi e = i >> 23;
-  Vf f = (Vf)((Vi)scaled - (i & -0x800000)) - 1.0f;
+  Vf f = (Vf)((Vu)scaled - ((Vu)i & 0xff800000u)) - 1.0f;
   Vf n = to_float(e + (tiny & -23));
   Vf p = madd(splat(0.08736065030097961f), f, -0.14309316873550415f);
   p = madd(p, f, 0.14918339252471924f);

@@ -239,6 +239,19 @@ BDGF_INLINE float hmax(Vf v) {
   return m;
 }
 
+// Lanes by ... by + n - 1 of v moved down to 0 ... n - 1, by + n <= kLanes; the other lanes are 0.
+BDGF_INLINE Vf move_down(Vf v, int by, int n) {
+#if BDGF_LANES == 16
+  return _mm512_maskz_permutexvar_ps(lane_mask(n), (__m512i)(iota() + by), v);
+#elif BDGF_LANES == 8
+  return (Vf)((__m256i)_mm256_permutevar8x32_ps(v, (__m256i)(iota() + by)) & lane_mask(n));
+#else
+  float lane[2 * kLanes] = {};
+  store(lane, v);
+  return load_n(lane + by, n);
+#endif
+}
+
 // Interleave: element 4 * j + k of the result = (k-th vector)[lane of block j]. The lane that holds block j is chosen so that no data
 // cross 128-bit halves: lane_of_block(j), and back block_of_lane(i).
 constexpr int kQuads = kLanes < 4 ? 1 : kLanes / 4;
