@@ -41,7 +41,7 @@ static __device__ __forceinline__ float warp_sum(float value) {
 }
 
 template <class T, bool kBackward>
-__global__ void __launch_bounds__(256) denoising_loss_kernel(const DenoisingLossWork a) {
+__global__ void __launch_bounds__(256, kBackward || sizeof(T) == 2 ? 2 : 3) denoising_loss_kernel(const DenoisingLossWork a) {
   BDGF_THREADS(256);
   BDGF_SHARED(float, sums, [8]);
   constexpr int K = kBlocksPerItem<T>;

@@ -29,7 +29,8 @@ static GateWork gate_work(const GroupChannelGateArgs& a) {
   auto floats = [](const TensorView& t) { return static_cast<float*>(t.data); };
   w.weight1 = floats(a.weight1), w.bias1 = floats(a.bias1), w.weight2 = floats(a.weight2), w.bias2 = floats(a.bias2);
   w.squeezed = floats(a.squeezed), w.gate = floats(a.gate);
-  w.units = a.x.shape[0] * a.groups;
+  if (a.x.shape[0] > 0x7fffffff / a.groups) bad_value("group_channel_gate", "x", "has " + std::to_string(a.x.shape[0]) + " samples; batch * groups takes at most 2^31 - 1");
+  w.units = static_cast<uint32_t>(a.x.shape[0] * a.groups);
   w.groups = static_cast<int>(a.groups), w.sizes_each = static_cast<int>(a.x.shape[1] / a.groups);
   w.sizes_guide = a.use_guide ? static_cast<int>(a.guide.shape[1] / a.groups) : 0;
   w.hidden_size = static_cast<int>(a.weight1.shape[1]), w.in = static_cast<int>(a.weight1.shape[2]);

@@ -28,7 +28,7 @@ struct GateWork {
   float *partial, *guide_partial;     // sums by chunk: [batch, C, chunks]
   float *offset, *guide_offset;       // backward in stages: what is added to each pixel, [batch, C], [batch, C_guide]
   float *grad_weight1, *grad_bias1, *grad_weight2, *grad_bias2;
-  int64_t units;                      // batch * groups
+  uint32_t units;                     // batch * groups
   Divider pixels, each, guide_pixels, guide_each;
   int groups, sizes_each, sizes_guide, hidden_size, in;
   bool use_x, use_guide;
@@ -67,8 +67,7 @@ static __device__ __forceinline__ void columns_times(const float* w, int rows, i
 }
 
 // means [in] -> h [hidden], gain [each]; all in shared memory. Leaves the block in step.
-static __device__ __forceinline__ void gate_mlp(const GateWork& a, int64_t unit, const float* means, float* h, float* gain) {
-  const int g = (int)(unit % a.groups);
+static __device__ __forceinline__ void gate_mlp(const GateWork& a, int64_t unit, int g, const float* means, float* h, float* gain) {
   rows_times(a.weight1 + (int64_t)g * a.hidden_size * a.in, a.bias1 + g * a.hidden_size, a.hidden_size, a.in, means,
              [&](int r, float v) { h[r] = v <= 0.0f ? 0.0f : v; });
   for (int i = threadIdx.x; i < a.in; i += blockDim.x) a.squeezed[unit * a.in + i] = means[i];
@@ -81,8 +80,7 @@ static __device__ __forceinline__ void gate_mlp(const GateWork& a, int64_t unit,
   __syncthreads();
 }
 // logit [each] holds sums of grad * x -> what the weights' gradients need, and slopes [in] of the means.
-static __device__ __forceinline__ void gate_mlp_backward(const GateWork& a, int64_t unit, float* logit, float* h, float* grad_h, float* slopes) {
-  const int g = (int)(unit % a.groups);
+static __device__ __forceinline__ void gate_mlp_backward(const GateWork& a, int64_t unit, int g, float* logit, float* h, float* grad_h, float* slopes) {
   for (int c = threadIdx.x; c < a.sizes_each; c += blockDim.x) {
     const float gate = a.gate[unit * a.sizes_each + c];
     logit[c] *= gate * (1.0f - gate);
@@ -167,34 +165,34 @@ static __device__ __forceinline__ void guide_means(const GateWork& a, int64_t b,
 }
 
 template <class T>
-__global__ void __launch_bounds__(256) gate_fused_kernel(const GateWork a) {
+__global__ void __launch_bounds__(256, 4) gate_fused_kernel(const GateWork a) {
   BDGF_THREADS(256);
   BDGF_DYNAMIC_SHARED(float, kept);
   const int each = a.sizes_each, pixels = (int)a.pixels.divisor;
   float *means = kept + each * pixels, *h = means + a.in, *gain = h + a.hidden_size;
-  for (int64_t unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
-    const int64_t b = unit / a.groups;
+  for (unsigned unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
+    const int64_t b = unit / (unsigned)a.groups;
     const int g = (int)(unit - b * a.groups);
     for_unit<T, false>(a.x, b, g, a.each, a.pixels, [&](int i, int, float v) { kept[i] = v; });
     if (a.use_guide) guide_means<T>(a, b, g, means + (a.use_x ? each : 0));
     __syncthreads();
     if (a.use_x) sums_of_kept(kept, each, pixels, 1.0f / (float)pixels, means);
     __syncthreads();
-    gate_mlp(a, unit, means, h, gain);
+    gate_mlp(a, unit, g, means, h, gain);
     for_unit<T, true>(a.out, b, g, a.each, a.pixels, [&](int i, int c, float& v) { v = kept[i] * gain[c]; });
     __syncthreads();
   }
 }
 
 template <class T>
-__global__ void __launch_bounds__(256) gate_fused_backward_kernel(const GateWork a) {
+__global__ void __launch_bounds__(256, 4) gate_fused_backward_kernel(const GateWork a) {
   BDGF_THREADS(256);
   BDGF_DYNAMIC_SHARED(float, kept);
   const int each = a.sizes_each, pixels = (int)a.pixels.divisor;
   float *product = kept + each * pixels, *logit = product + each * pixels, *h = logit + each, *grad_h = h + a.hidden_size,
         *slopes = grad_h + a.hidden_size;
-  for (int64_t unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
-    const int64_t b = unit / a.groups;
+  for (unsigned unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
+    const int64_t b = unit / (unsigned)a.groups;
     const int g = (int)(unit - b * a.groups);
     for_unit<T, false>(a.x, b, g, a.each, a.pixels, [&](int i, int, float v) { product[i] = v; });
     __syncthreads();
@@ -205,7 +203,7 @@ __global__ void __launch_bounds__(256) gate_fused_backward_kernel(const GateWork
     __syncthreads();
     sums_of_kept(product, each, pixels, 1.0f, logit);
     __syncthreads();
-    gate_mlp_backward(a, unit, logit, h, grad_h, slopes);
+    gate_mlp_backward(a, unit, g, logit, h, grad_h, slopes);
     if (a.grad_x.data) {
       const float share = 1.0f / (float)pixels;
       const float* gate = a.gate + unit * each;
@@ -257,27 +255,27 @@ static __global__ void __launch_bounds__(128) gate_mlp_kernel(const GateWork a) 
   BDGF_THREADS(128);
   BDGF_DYNAMIC_SHARED(float, means);
   float *h = means + a.in, *gain = h + a.hidden_size;
-  for (int64_t unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
-    const int64_t b = unit / a.groups;
+  for (unsigned unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
+    const int64_t b = unit / (unsigned)a.groups;
     const int g = (int)(unit - b * a.groups), from_x = a.use_x ? a.sizes_each : 0;
     for (int i = threadIdx.x; i < a.in; i += blockDim.x)
       means[i] = i < from_x ? total_of(a.partial, a.x, a.x.channels_inner, b, g * a.sizes_each + i) / (float)a.x.pixels
                             : total_of(a.guide_partial, a.guide, a.guide.channels_inner, b, g * a.sizes_guide + i - from_x) / (float)a.guide.pixels;
     __syncthreads();
-    gate_mlp(a, unit, means, h, gain);
+    gate_mlp(a, unit, g, means, h, gain);
   }
 }
 static __global__ void __launch_bounds__(128) gate_mlp_backward_kernel(const GateWork a) {
   BDGF_THREADS(128);
   BDGF_DYNAMIC_SHARED(float, logit);
   float *h = logit + a.sizes_each, *grad_h = h + a.hidden_size, *slopes = grad_h + a.hidden_size;
-  for (int64_t unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
-    const int64_t b = unit / a.groups;
+  for (unsigned unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
+    const int64_t b = unit / (unsigned)a.groups;
     const int g = (int)(unit - b * a.groups), from_x = a.use_x ? a.sizes_each : 0;
     const bool inner = a.x.channels_inner && a.grad.channels_inner;
     for (int c = threadIdx.x; c < a.sizes_each; c += blockDim.x) logit[c] = total_of(a.partial, a.x, inner, b, g * a.sizes_each + c);
     __syncthreads();
-    gate_mlp_backward(a, unit, logit, h, grad_h, slopes);
+    gate_mlp_backward(a, unit, g, logit, h, grad_h, slopes);
     for (int c = threadIdx.x; c < a.sizes_each; c += blockDim.x)
       a.offset[unit * a.sizes_each + c] = a.use_x ? slopes[c] / (float)a.x.pixels : 0.0f;
     for (int c = threadIdx.x; c < a.in - from_x; c += blockDim.x)
