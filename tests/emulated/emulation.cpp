@@ -94,6 +94,7 @@ struct Fiber {
   unsigned mask;
   int argument, width;
   uint64_t value, result;
+  bool given_up = false;
 
   Fiber() {
     char* p = static_cast<char*>(mmap(nullptr, kStack + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
@@ -126,7 +127,7 @@ enum Order { kAscending, kDescending, kRandom } order;
 uint64_t order_seed;
 std::mt19937_64 generator;
 
-void leave(bool for_good) {
+void leave([[maybe_unused]] bool for_good) {
   Fiber* me = current;
   SWITCH_BEGINS(for_good ? nullptr : &me->fake_stack, scheduler_bottom, scheduler_size);
   Context::change(me->context, scheduler);
@@ -164,11 +165,20 @@ const char* name_of(Meeting kind) {
   return names[static_cast<int>(kind)];
 }
 
-std::vector<unsigned> in_order(unsigned n) {
-  std::vector<unsigned> list(n);
-  for (unsigned i = 0; i < n; ++i) list[i] = order == kDescending ? n - 1 - i : i;
-  if (order == kRandom) std::shuffle(list.begin(), list.end(), generator);
-  return list;
+// visit(i) for all i below n, in the order asked for, until it returns false.
+template <class Visit>
+void in_order(unsigned n, const Visit& visit) {
+  if (order != kRandom) {
+    for (unsigned i = 0; i < n; ++i)
+      if (!visit(order == kDescending ? n - 1 - i : i)) return;
+    return;
+  }
+  uint8_t list[32];  // warps, or lanes of a warp
+  for (unsigned i = 0; i < n; ++i) list[i] = static_cast<uint8_t>(i);
+  for (unsigned i = n; i-- > 0;) {
+    std::swap(list[i], list[generator() % (i + 1)]);
+    if (!visit(list[i])) return;
+  }
 }
 
 // Runs a warp until its threads are done or wait at the block's barrier; in random order, one round of its threads.
@@ -177,13 +187,13 @@ bool run_warp(unsigned warp) {
   bool any = false, moved = true;
   while (moved && failure.empty()) {
     moved = false;
-    for (unsigned lane : in_order(lanes)) {
+    in_order(lanes, [&](unsigned lane) {
       Fiber& fiber = *fibers[first + lane];
-      if (fiber.state != State::ready) continue;
+      if (fiber.state != State::ready) return true;
       moved = any = true;
       resume(fiber);
-      if (!failure.empty()) break;
-    }
+      return failure.empty();
+    });
     if (order == kRandom) break;
   }
   return any;
@@ -220,7 +230,10 @@ void run_block() {
   for (Allocation& a : allocations) memset(a.data.get(), 0xff, a.bytes);
   for (unsigned i = 0; i < count; ++i) {
     Fiber& fiber = *fibers[i];
-    UNPOISON(fiber.bottom, kStack);  // of threads that were given up
+    if (fiber.given_up) {
+      UNPOISON(fiber.bottom, kStack);
+      fiber.given_up = false;
+    }
     fiber.context.start(fiber.bottom, kStack, enter);
     fiber.fake_stack = nullptr, fiber.state = State::ready;
     const dim3& size = here.block_size;
@@ -230,7 +243,7 @@ void run_block() {
   do {
     for (bool moved = true; moved && failure.empty();) {
       moved = false;
-      for (unsigned warp : in_order(warps)) moved |= run_warp(warp);
+      in_order(warps, [&](unsigned warp) { return moved |= run_warp(warp), failure.empty(); });
     }
   } while (failure.empty() && release_barrier());
 }
@@ -251,19 +264,19 @@ int barrier(Meeting kind, int predicate) {
 
 uint64_t meet(Meeting kind, unsigned mask, uint64_t value, int argument, int width) {
   Fiber& me = *current;
-  const std::string name = name_of(kind);
+  auto wrong = [&](const std::string& what) { fail(name_of(kind) + (": " + what)); };
   const unsigned self = here.thread.x + here.block_size.x * (here.thread.y + here.block_size.y * here.thread.z);
   const unsigned first = self / 32 * 32, lane = self % 32;
   me.kind = kind, me.mask = mask, me.value = value, me.argument = argument, me.width = width;
   me.state = State::in_warp;
-  if (!(mask >> lane & 1)) fail(name + ": lane " + std::to_string(lane) + " is not in its own mask");
-  if (width < 1 || width > 32 || (width & (width - 1))) fail(name + ": width " + std::to_string(width));
+  if (!(mask >> lane & 1)) wrong("lane " + std::to_string(lane) + " is not in its own mask");
+  if (width < 1 || width > 32 || (width & (width - 1))) wrong("width " + std::to_string(width));
   bool all = true;
   for (unsigned l = 0; l < 32; ++l) {
     if (!(mask >> l & 1)) continue;
-    if (first + l >= count) fail(name + ": the mask names lane " + std::to_string(l) + ", which the block does not have");
+    if (first + l >= count) wrong("the mask names lane " + std::to_string(l) + ", which the block does not have");
     const Fiber& other = *fibers[first + l];
-    if (other.state == State::done) fail(name + ": the mask names lane " + std::to_string(l) + ", which has returned");
+    if (other.state == State::done) wrong("the mask names lane " + std::to_string(l) + ", which has returned");
     all &= other.state == State::in_warp && other.mask == mask && other.kind == kind;
   }
   if (all) {  // the last to come works it out for everybody
@@ -340,6 +353,7 @@ void launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t 
   }
   allocations.clear();
   dynamic_memory.reset();
+  for (unsigned i = 0; i < count && !failure.empty(); ++i) fibers[i]->given_up = true;
   if (!failure.empty()) report(kLaunchFailure, name, failure);
 }
 
