@@ -1,7 +1,8 @@
 """The command line: `bdgf-fast` and `python -m bdgf_fast`.
 
 A person's mistake (a missing file, a grid that does not match, a class without pixels) is one sentence on stderr and exit
-status 2; Ctrl-C is 130; anything else is a fault of ours, status 1, with the traceback under `--debug`.
+status 2; Ctrl-C is 130; anything else is a fault of ours, status 1, with the traceback under `--debug`. `data check` prints
+its findings on stdout and exits with 1 when something is missing or looks wrong.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_argument("--quiet", action="store_true", help="no progress bars, warnings only")
+    command.add_argument("--device", default="auto", help="auto (a GPU where torch sees one), cpu, cuda or cuda:N")
     command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
     command.add_argument(
         "--backend",
@@ -43,7 +45,12 @@ def _configurable(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and all noise (default 0)")
 
 
+def _several(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seeds", type=int, nargs="+", metavar="N", help="several runs, with mean and standard deviation")
+
+
 def _directory(command: argparse.ArgumentParser, default: str | None = None) -> None:
+    default = None if default is None else Path(default)
     command.add_argument("--out", type=Path, required=default is None, default=default, help="the run's directory")
     group = command.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="go on where a stopped run in --out ended")
@@ -55,7 +62,8 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="bdgf-fast",
         description="Balanced diffusion-guided fusion: land cover from several sensors at once.",
-        epilog="SCENE is a scene file (TOML), or `synthetic` for the built-in scene.",
+        epilog="SCENE is a scene file (TOML), NAME:FOLDER for a known data set (`data list` names them), or `synthetic` for the "
+        "built-in scene. Several processes: torchrun --nproc-per-node N -m bdgf_fast COMMAND ...",
     )
     root.add_argument("--version", action="version", version=f"bdgf_fast {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -63,13 +71,14 @@ def parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="the whole method on a synthetic scene, with baselines, in minutes")
     _directory(demo, default="runs/demo")
     _configurable(demo)
+    _several(demo)
     _common(demo)
 
     run = commands.add_parser("run", help="all stages on a scene: pretrain, train, predict, evaluate, report")
     run.add_argument("scene", metavar="SCENE")
     _directory(run)
     _configurable(run)
-    run.add_argument("--seeds", type=int, nargs="+", metavar="N", help="several runs, with mean and standard deviation")
+    _several(run)
     run.add_argument(
         "--baselines",
         choices=("none", "forest", "all"),
@@ -94,9 +103,23 @@ def parser() -> argparse.ArgumentParser:
         if name == "predict":
             command.add_argument("--scene", help="another scene with the same modalities (default: the run's own)")
             command.add_argument("--out", type=Path, help="directory for the map (default: the run's own)")
+            command.add_argument("--memory", metavar="SIZE", help="stay within this resident memory, e.g. 2GiB")
+            command.add_argument(
+                "--stride", type=int, default=1, metavar="S", help="classify every S-th pixel, interpolate the probabilities"
+            )
         if name == "train":
             command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
         _common(command)
+
+    data = commands.add_parser("data", help="look at data before training on it: check, list")
+    looks = data.add_subparsers(dest="look", required=True, metavar="COMMAND")
+    check = looks.add_parser("check", help="what is there, what is missing, what looks wrong (exit status 1)")
+    check.add_argument("scene", metavar="DIR|SCENE", help="a folder, a scene file or NAME:FOLDER")
+    check.add_argument("--strict", action="store_true", help="exit status 1 for findings marked `look` as well")
+    _common(check)
+    names = looks.add_parser("list", help="the data sets known by name, or the files and facts of one")
+    names.add_argument("name", nargs="?", metavar="NAME")
+    _common(names)
 
     info = commands.add_parser("info", help="versions, what was built, and which backend each operation takes")
     info.add_argument("--json", action="store_true", help="machine-readable")
@@ -120,6 +143,18 @@ def _info(as_json: bool) -> int:
     return 0
 
 
+def _data(args: argparse.Namespace) -> int:
+    from .data import check, known_sets
+
+    if args.look == "check":
+        logging.getLogger("bdgf_fast.data").setLevel(logging.WARNING)  # the report says the same
+        report = check.check(args.scene)
+        print(report.text())
+        return report.status(args.strict)
+    print(known_sets.describe(args.name))
+    return 0
+
+
 def _dispatch(args: argparse.Namespace) -> int:
     import torch
 
@@ -134,6 +169,8 @@ def _dispatch(args: argparse.Namespace) -> int:
         if args.command == "info":
             return _info(args.json)
         try:
+            if args.command == "data":
+                return _data(args)
             from .training import commands
         except ModuleNotFoundError as error:
             raise UserError(

@@ -92,6 +92,8 @@ class PretrainConfig:
     """Residual blocks a level."""
     evaluate_every: int = 400
     """Steps between two measurements on held-out crops (also one at the end)."""
+    precision: str = "float32"
+    """Arithmetic of the U-Net: ``float32`` or ``bfloat16`` (autocast; weights, optimiser and loss stay float32)."""
     checkpoint_every: int = 200
     """Steps between two checkpoints."""
 
@@ -112,6 +114,7 @@ class PretrainConfig:
         _one_of("pretrain.prediction", self.prediction, ("sample", "epsilon", "v_prediction"))
         _one_of("pretrain.weights", self.weights, ("balanced", "channels"))
         _one_of("pretrain.masking", self.masking, ("none", "fixed", "adaptive"))
+        _one_of("pretrain.precision", self.precision, ("float32", "bfloat16"))
         _one_of("pretrain.mask_fill", self.mask_fill, ("zero", "noise"))
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"pretrain.widths is {self.widths}; it takes one positive channel count per level")
@@ -226,12 +229,25 @@ class TrainConfig:
     """Alignment of entropy: ``squared`` difference (divided by log K) or ``kl`` (symmetric KL divergence)."""
     ramp: float = 0.2
     """Both lambdas rise linearly from 0 over this share of the steps."""
+    precision: str = "float32"
+    """Arithmetic of the network's forward and backward: ``float32`` or ``bfloat16`` (autocast; weights, optimiser and
+    losses stay float32)."""
+    accumulate: int = 1
+    """Parts a batch is worked through in, one after the other: less memory, the same gradient but for L_sim, which
+    compares within a part."""
+    compile: bool = False
+    """Run the network through ``torch.compile``: minutes at the start, for long trainings."""
+    patience: int = 0
+    """Stop when the accuracy on the split's validation part (``val_blocks``) has not risen for this many epochs, and keep
+    the best weights; 0 trains the whole budget. Never looks at the test side."""
     checkpoint_every: int = 10
     """Epochs between two checkpoints."""
 
     def check(self) -> None:
-        for name in ("epochs", "batch", "checkpoint_every"):
+        for name in ("epochs", "batch", "accumulate", "checkpoint_every"):
             _at_least(f"train.{name}", getattr(self, name), 1)
+        _at_least("train.patience", self.patience, 0)
+        _one_of("train.precision", self.precision, ("float32", "bfloat16"))
         for name in ("noise", "guide_noise", "lambda_entropy", "lambda_similarity", "weight_decay", "clip_gradient"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         _between("train.warmup", self.warmup, 0, 1)

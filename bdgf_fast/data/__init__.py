@@ -1,4 +1,4 @@
-"""Scenes: files, splits, normalisation, windows and patches, a synthetic scene, result files."""
+"""Scenes: files, known data sets, splits, normalisation, windows and patches, a synthetic scene, result files."""
 
 from bdgf_fast.data.export import MapWriter, ProbabilityWriter, map_codes, write_map, write_probabilities
 from bdgf_fast.data.figure import write_png
@@ -8,6 +8,7 @@ from bdgf_fast.data.scene_file import load_scene
 from bdgf_fast.data.scene_writer import write_scene
 from bdgf_fast.data.split import Split, make_split
 from bdgf_fast.data.synthetic import synthetic_scene
+from bdgf_fast.data.tuples import scene_from_tuple
 
 __all__ = [
     "ClassInfo",
@@ -23,6 +24,7 @@ __all__ = [
     "map_codes",
     "prepare",
     "scene_from_arrays",
+    "scene_from_tuple",
     "synthetic_scene",
     "write_map",
     "write_png",

@@ -1,4 +1,4 @@
-"""Raster readers behind one small interface: GeoTIFF and everything else GDAL opens, .npy, .mat and plain arrays.
+"""Raster readers behind one small interface: GeoTIFF, ENVI and everything else GDAL opens, .npy, .mat and plain arrays.
 
 Every reader gives windows as float32 with NaN where a value is missing (nodata, NaN, infinity, masked by the file), so
 that the code above needs no second convention for validity.
@@ -7,7 +7,6 @@ that the code above needs no second convention for validity.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,14 +84,14 @@ def _check_dtype(dtype: np.dtype, source: str) -> None:
 
 
 class ArrayRaster(Raster):
-    """Bands of an array in memory or memory-mapped.
+    """Bands of an array in memory, memory-mapped, or in a file that is read in windows (`matfile.Hdf5Array`).
 
     ``layout`` is "hw" for (H, W), "hwc" for (H, W, C) or "chw" for (C, H, W).
     """
 
     def __init__(
         self,
-        array: np.ndarray,
+        array: Any,
         source: str,
         *,
         layout: str,
@@ -106,16 +105,21 @@ class ArrayRaster(Raster):
             raise SceneError(f"{source} has shape {array.shape}; layout {layout!r} needs {len(layout)} dimensions.")
         if 0 in array.shape:
             raise SceneError(f"{source} has shape {array.shape}: it is empty.")
-        self._chw = {"hw": lambda a: a[None], "hwc": lambda a: a.transpose(2, 0, 1), "chw": lambda a: a}[layout](array)
+        self._array, self._layout = array, layout
         self.source = source
-        count, self.height, self.width = self._chw.shape
+        sizes = dict(zip(layout, array.shape, strict=True))
+        count, self.height, self.width = sizes.get("c", 1), sizes["h"], sizes["w"]
         self.names = list(names) if names is not None else default_names(count)
         self.nodata = [nodata] * count
         self.crs, self.transform = crs, transform
 
     def native(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        window = self._chw[:, y0:y1, x0:x1]
-        out = np.stack([window[b] for b in bands])
+        low, high = min(bands), max(bands) + 1
+        ranges = {"h": slice(y0, y1), "w": slice(x0, x1), "c": slice(low, high)}
+        window = self._array[tuple(ranges[axis] for axis in self._layout)]
+        if self._layout != "chw":
+            window = window[None] if self._layout == "hw" else window.transpose(2, 0, 1)
+        out = np.stack([window[b - low] for b in bands])
         return out.astype(np.uint8) if out.dtype.kind == "b" else out
 
 
@@ -136,6 +140,8 @@ class GdalRaster(Raster):
             if dtype.startswith("complex"):
                 _check_dtype(np.dtype(complex), self.source)
         self.height, self.width = data.height, data.width
+        if data.driver == "ENVI":
+            self._check_length(data)
         described = [text or "" for text in data.descriptions]
         self.names = [text or fallback for text, fallback in zip(described, default_names(data.count), strict=True)]
         self.nodata = [nodata] * data.count if nodata is not None else list(data.nodatavals)
@@ -144,6 +150,18 @@ class GdalRaster(Raster):
         from rasterio.enums import MaskFlags
 
         self._mask = any(MaskFlags.per_dataset in flags for flags in data.mask_flag_enums)
+
+    def _check_length(self, data: Any) -> None:
+        """An ENVI file cut short reads as zeros without a word from GDAL; its header tells the length."""
+        offset = int(data.tags(ns="ENVI").get("header_offset", 0))
+        needed = offset + data.count * data.height * data.width * np.dtype(data.dtypes[0]).itemsize
+        found = self.path.stat().st_size
+        compressed = data.tags(ns="ENVI").get("file_compression", "0") != "0"
+        if found < needed and not compressed:
+            raise SceneError(
+                f"{self.source} has {found} bytes, its header promises {needed} ({data.count} bands of {data.height} x "
+                f"{data.width}); the file is cut short or the header belongs to another one."
+            )
 
     def _open(self) -> Any:
         if self._handle is None or self._pid != os.getpid():
@@ -156,7 +174,10 @@ class GdalRaster(Raster):
                     warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
                     self._handle = rasterio.open(self.path)
             except rasterio.errors.RasterioError as error:
-                raise SceneError(f"{self.source} cannot be opened as a raster: {error}.") from None
+                hint = ""
+                if self.path.suffix.lower() in _ENVI_SUFFIXES and not _headers(self.path):
+                    hint = f" An ENVI file needs its header, {self.path.with_suffix('.hdr').name}, beside it."
+                raise SceneError(f"{self.source} cannot be opened as a raster: {str(error).rstrip('.')}.{hint}") from None
             self._pid = os.getpid()
         return self._handle
 
@@ -200,70 +221,27 @@ def require(module: str, source: str) -> Any:
         raise SceneError(f"{source} needs the package {module}: pip install 'bdgf-fast[app]'.") from None
 
 
-def load_array(path: Path, variable: str | None) -> np.ndarray:
-    """Array of a .npy (memory-mapped) or .mat file (read whole: the format allows no windows)."""
+def load_array(path: Path, variable: str | None) -> Any:
+    """Array of a .npy (memory-mapped), .mat (v7.3 in windows, older ones whole) or .txt file (exported ENVI regions)."""
+    if path.suffix.lower() in (".npy", ".txt") and variable is not None:
+        raise SceneError(f"{path}: 'variable' belongs to .mat files; a {path.suffix} file holds one array.")
+    if path.suffix.lower() == ".txt":
+        from bdgf_fast.data.envi_regions import load_regions
+
+        return load_regions(path)
     if path.suffix.lower() == ".npy":
-        if variable is not None:
-            raise SceneError(f"{path}: 'variable' belongs to .mat files; a .npy file holds one array.")
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise SceneError(f"{path} is not a readable .npy array: {error}.") from None
-    return _load_mat(path, variable)
+    from bdgf_fast.data.matfile import load_variable
 
-
-def _load_mat(path: Path, variable: str | None) -> np.ndarray:
-    io = require("scipy.io", str(path))
-    v73 = (
-        f"{path} is a MATLAB v7.3 (HDF5) file, which is not read; in MATLAB save it with "
-        "save(..., '-v7'), or convert the array to .npy."
-    )
-    with path.open("rb") as file:
-        head = file.read(128)
-    if head.startswith(b"MATLAB 7.3") or head.startswith(b"\x89HDF"):
-        raise SceneError(v73)
-    try:
-        listed = io.whosmat(path)
-        if variable is None:
-            arrays = [n for n, shape, kind in listed if kind not in ("struct", "cell", "char") and np.prod(shape) > 1]
-            if len(arrays) != 1:
-                raise SceneError(f'{path} holds {_listing(listed)}; name one with variable = "...".')
-            variable = arrays[0]
-        name, steps = _steps(variable, path)
-        if name not in [entry[0] for entry in listed]:
-            raise SceneError(f"{path} has no variable {name!r}; it holds {_listing(listed)}.")
-        # Structs are far easier to walk squeezed; plain arrays keep their singleton dimensions (scenes of one row).
-        value = io.loadmat(path, variable_names=[name], squeeze_me=bool(steps), struct_as_record=False)[name]
-    except NotImplementedError:
-        raise SceneError(v73) from None
-    except (ValueError, OSError, TypeError, EOFError) as error:
-        raise SceneError(f"{path} is not a readable .mat file: {error}.") from None
-    for step in steps:
-        try:
-            value = np.atleast_1d(value)[step] if isinstance(step, int) else getattr(value, step)
-        except (AttributeError, IndexError):
-            fields = ", ".join(getattr(value, "_fieldnames", [])) or "no fields"
-            raise SceneError(f"{path}: {variable!r} stops at {step!r}; there it has {fields}.") from None
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufc":
-        raise SceneError(f"{path}: {variable!r} is no numeric array; it is {type(value).__name__}.")
-    return value
-
-
-def _listing(listed: list[tuple[str, tuple[int, ...], str]]) -> str:
-    return ", ".join(f"{n} ({' x '.join(map(str, shape))} {kind})" for n, shape, kind in listed) or "no variables"
-
-
-def _steps(variable: str, path: Path) -> tuple[str, list[str | int]]:
-    """'hsi.Lidar[0].z' -> ('hsi', ['Lidar', 0, 'z'])."""
-    if not re.fullmatch(r"\w+(\.\w+|\[\d+\])*", variable):
-        raise SceneError(f"{path}: variable {variable!r} is not of the form name.field[0].field.")
-    name, *rest = re.findall(r"\w+|\[\d+\]", variable)
-    return name, [int(step[1:-1]) if step.startswith("[") else step for step in rest]
+    return load_variable(path, variable)
 
 
 def is_array_file(path: Path) -> bool:
     """Whether the file holds a bare array whose axis order must be told or guessed."""
-    return path.suffix.lower() in (".npy", ".mat")
+    return path.suffix.lower() in (".npy", ".mat", ".txt")
 
 
 def find_file(path: Path, said_in: str) -> Path:
@@ -273,11 +251,18 @@ def find_file(path: Path, said_in: str) -> Path:
     if path.is_dir():
         raise SceneError(f"{path} is a folder; {said_in} must name a raster file.")
     if path.suffix.lower() == ".hdr":
+        beside = {file.name.lower(): file for file in path.parent.iterdir() if file.is_file()}
         for suffix in _ENVI_SUFFIXES:
-            data = path.with_suffix(suffix)
-            if data.is_file():
+            data = beside.get(path.with_suffix(suffix).name.lower())
+            if data is not None:
                 return data
         raise SceneError(
             f"{path} is an ENVI header, but its data file ({path.stem}, .dat, .img, ...) is not beside it."
         )
     return path
+
+
+def _headers(path: Path) -> list[Path]:
+    """ENVI headers that may belong to the data file."""
+    names = {path.with_suffix(".hdr").name.lower(), f"{path.name}.hdr".lower()}
+    return [file for file in path.parent.iterdir() if file.name.lower() in names] if path.parent.is_dir() else []

@@ -86,7 +86,8 @@ class Scene:
     """Rasters, labels and split rules of one place.
 
     ``labels`` is int16 (H, W): class index 0..K-1, -1 unlabelled or ignored. ``given`` holds the bool (H, W) maps of a
-    given split under "train", "test" and, if there is one, "val".
+    given split under "train", "test" and, if there is one, "val". ``notes`` says what was settled on loading (axis order,
+    base of index lists, names of classes taken from a file).
     """
 
     name: str
@@ -100,12 +101,20 @@ class Scene:
     split_spec: SplitSpec = field(default_factory=SplitSpec)
     given: dict[str, np.ndarray] = field(default_factory=dict)
     path: Path | None = None
+    notes: list[str] = field(default_factory=list)
     _valid: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def labels_source(self) -> str:
         """What to name in messages about the scene."""
         return str(self.path) if self.path else f"scene {self.name!r}"
+
+    @classmethod
+    def from_tuple(cls, data: Sequence[Any], **options: Any) -> Scene:
+        """Scene of the (hsi, dsm, labels, info) tuples of rs-fusion-datasets; see `bdgf_fast.data.tuples.scene_from_tuple`."""
+        from bdgf_fast.data.tuples import scene_from_tuple
+
+        return scene_from_tuple(data, **options)
 
     def modality(self, name: str) -> Modality:
         for modality in self.modalities:

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from bdgf_fast.data import index_lists, known_sets
 from bdgf_fast.data.colours import parse_colour
+from bdgf_fast.data.grid import guess_layout, same_grid
 from bdgf_fast.data.readers import ArrayRaster, GdalRaster, Raster, find_file, is_array_file, load_array
 from bdgf_fast.data.scene import ClassInfo, Modality, Scene, SplitSpec, as_codes, index_labels
 from bdgf_fast.data.split import DEFAULT_VAL_BLOCKS, KINDS
@@ -24,38 +26,64 @@ MODALITY_KEYS = ("name", "path", "files", "bands", "band_names", "variable", "la
 LABEL_KEYS = ("path", "variable", "train", "test", "val", "ignore", "classes", "colours", "nodata")
 SPLIT_KEYS = ("kind", "block", "train_fraction", "per_class", "gap", "val_blocks")
 SIDES = ("train", "test", "val")
-GRID_TOLERANCE = 1e-3  # pixels; writers round the same origin differently
 
 
 def load_scene(path: str | Path) -> Scene:
     """Scene described by a TOML file; paths in it are relative to that file.
 
+    A known data set is named in place of tables, in the file (``dataset = "augsburg"`` and ``folder = "..."``, see
+    `bdgf_fast.data.known_sets`) or without one: ``load_scene("augsburg:FOLDER")``.
+
     Labels are read at once, rasters only in windows later. Raises SceneError naming the file, the key and the mend.
     """
+    reference = known_sets.split_reference(path)
+    if reference is not None:
+        known, folder = reference
+        return known_scene(known_sets.find(known, folder), {}, f"{known.name} in {folder}", folder)
     path = Path(path)
     if not path.is_file():
-        raise SceneError(f"{path} does not exist or is no file; name a scene file (.toml).")
+        hint = f" For a folder with a known data set say NAME:{path}." if path.is_dir() else ""
+        raise SceneError(f"{path} does not exist or is no file; name a scene file (.toml).{hint}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SceneError(f"{path} is not valid TOML: {error}.") from None
-    _keys(table, TOP_KEYS, str(path))
+    if "dataset" in table:
+        _keys(table, known_sets.OPTIONS, str(path))
+        return known_scene(known_sets.find_from_table(table, path), table, str(path), path)
+    return build_scene(table, str(path), path.parent, path)
+
+
+def known_scene(found: known_sets.Found, options: dict[str, Any], said: str, path: Path) -> Scene:
+    """Scene of a known data set whose files were found; ``options`` are the other keys of its scene file."""
+    table, notes = known_sets.scene_table(found, options, said)
+    scene = build_scene(table, said, found.root, path)
+    scene.notes = notes + scene.notes
+    return scene
+
+
+def build_scene(table: dict[str, Any], said: str, base: Path, path: Path) -> Scene:
+    """Scene of a parsed scene file: ``said`` names it in messages, paths are relative to ``base``."""
+    _keys(table, TOP_KEYS, said)
     entries = table.get("modality")
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
-        raise SceneError(f"{path}: give at least one [[modality]] table (double brackets).")
-    labels = _table(table, "labels", path)
+        raise SceneError(f"{said}: give at least one [[modality]] table (double brackets).")
+    labels = _table(table, "labels", said)
     if labels is not None:
-        _keys(labels, LABEL_KEYS, f"{path}, [labels]")
-    sources = _sources(path, entries, labels)
-    grid = _settle(sources)
-    modalities = [_modality(path, i, entry, sources) for i, entry in enumerate(entries, 1)]
+        _keys(labels, LABEL_KEYS, f"{said}, [labels]")
+    sources = _sources(said, base, entries, labels)
+    notes: list[str] = []
+    grid = _settle(sources, notes)
+    modalities = [_modality(said, i, entry, sources) for i, entry in enumerate(entries, 1)]
     names = [m.name for m in modalities]
     for name in names:
         if names.count(name) > 1:
-            raise SceneError(f"{path}: two modalities are called {name!r}; names must differ.")
-    index, classes, given = _labels(path, labels, sources, grid)
+            raise SceneError(f"{said}: two modalities are called {name!r}; names must differ.")
+    index, classes, given = _labels(said, labels, sources, grid, notes)
+    for note in notes:
+        log.info(note)
     return Scene(
-        name=_get(table, "name", str, f"{path}", path.stem),
+        name=_get(table, "name", str, said, path.stem),
         modalities=modalities,
         height=grid.height,
         width=grid.width,
@@ -63,9 +91,10 @@ def load_scene(path: str | Path) -> Scene:
         classes=classes,
         crs=grid.crs,
         transform=grid.transform,
-        split_spec=_split(path, _table(table, "split", path), given),
+        split_spec=_split(said, _table(table, "split", said), given),
         given=given,
         path=path,
+        notes=notes,
     )
 
 
@@ -81,18 +110,21 @@ class _Source:
     variable: str | None
     nodata: float | None
     raster: Raster | None = None
-    array: np.ndarray | None = None
+    array: Any = None
+    listed: bool = False  # pixels listed as (row, column), no map
 
     @property
     def label(self) -> str:
         return f"{self.file}[{self.variable}]" if self.variable else str(self.file)
 
 
-def _sources(path: Path, entries: list[dict[str, Any]], labels: dict[str, Any] | None) -> dict[Any, _Source]:
+def _sources(
+    said: str, base: Path, entries: list[dict[str, Any]], labels: dict[str, Any] | None
+) -> dict[Any, _Source]:
     sources: dict[Any, _Source] = {}
 
     def add(key: tuple[str, int, int], text: str, table: dict[str, Any], where: str, layout: str | None) -> None:
-        file = find_file(path.parent / Path(text).expanduser(), where)
+        file = find_file(base / Path(text).expanduser(), where)
         nodata = _get(table, "nodata", float, where, None)
         source = _Source(key, file, _get(table, "variable", str, where, None), nodata)
         if not is_array_file(file):
@@ -104,14 +136,15 @@ def _sources(path: Path, entries: list[dict[str, Any]], labels: dict[str, Any] |
             source.array = array = load_array(file, source.variable)
             if array.ndim not in (2, 3):
                 raise SceneError(f"{source.label} has shape {array.shape}; bands need two or three dimensions.")
-            if array.ndim == 2 or layout is not None:
+            source.listed = key[0] in SIDES and index_lists.is_list(array)
+            if not source.listed and (array.ndim == 2 or layout is not None):
                 source.raster = ArrayRaster(
                     array, source.label, layout=layout if array.ndim == 3 else "hw", nodata=nodata
                 )
         sources[key] = source
 
     for i, entry in enumerate(entries, 1):
-        where = _where(path, i, entry)
+        where = _where(said, i, entry)
         _keys(entry, MODALITY_KEYS, where)
         layout = _get(entry, "layout", str, where, None)
         if layout not in (None, "hwc", "chw"):
@@ -120,7 +153,7 @@ def _sources(path: Path, entries: list[dict[str, Any]], labels: dict[str, Any] |
             add(("modality", i, j), text, entry, where, layout)
     for key in ("path", *SIDES):
         if labels and key in labels:
-            where = f"{path}, [labels]"
+            where = f"{said}, [labels]"
             table = {k: v for k, v in labels.items() if k in ("nodata", "variable")}
             text = labels[key]
             if key != "path" and isinstance(text, dict):  # train = { path = "x.mat", variable = "tr" }
@@ -134,61 +167,25 @@ def _sources(path: Path, entries: list[dict[str, Any]], labels: dict[str, Any] |
     return sources
 
 
-def _settle(sources: dict[Any, _Source]) -> Raster:
+def _settle(sources: dict[Any, _Source], notes: list[str]) -> Raster:
     """Fix open layouts by the grid of the others, check all grids; the raster the scene's grid comes from."""
-    known = [s for s in sources.values() if s.raster is not None]
-    if not known:
-        first = next(iter(sources.values()))
+    maps = [s for s in sources.values() if not s.listed]
+    known_grids = [s for s in maps if s.raster is not None]
+    if not known_grids:
+        first = maps[0]
         raise SceneError(
             f"{first.label} has shape {first.array.shape} and nothing else tells which axis holds the bands; "
             'say layout = "hwc" or "chw".'
         )
-    reference = next((s for s in known if s.raster.transform is not None), known[0])
-    size = (reference.raster.height, reference.raster.width)
-    for source in sources.values():
+    reference = next((s for s in known_grids if s.raster.transform is not None), known_grids[0])
+    for source in maps:
         if source.raster is None:
-            source.raster = _guess(source, size, reference)
-        _same_grid(source.raster, reference.raster)
+            size = (reference.raster.height, reference.raster.width)
+            layout = guess_layout(source.array.shape, size, source.label, reference.raster.source)
+            notes.append(f"{source.label}: shape {source.array.shape} read as layout {layout!r}, to match {reference.label}")
+            source.raster = ArrayRaster(source.array, source.label, layout=layout, nodata=source.nodata)
+        same_grid(source.raster, reference.raster)
     return reference.raster
-
-
-def _guess(source: _Source, size: tuple[int, int], reference: _Source) -> Raster:
-    shape = source.array.shape
-    fits = [layout for layout, got in (("hwc", shape[:2]), ("chw", shape[1:])) if tuple(got) == size]
-    if len(fits) == 2:
-        raise SceneError(f"{source.label}: shape {shape} fits as rows, columns, bands and as bands first; say layout.")
-    if not fits:
-        raise SceneError(
-            f"{source.label} has shape {shape}, in which no two neighbouring axes match the {size[0]} x {size[1]} "
-            f"pixels of {reference.raster.source}; all files must cover one grid."
-        )
-    log.info("%s: shape %s read as layout %r, to match %s", source.label, shape, fits[0], reference.raster.source)
-    return ArrayRaster(source.array, source.label, layout=fits[0], nodata=source.nodata)
-
-
-def _same_grid(raster: Raster, reference: Raster) -> None:
-    pair = f"{raster.source} and {reference.source}"
-    if (raster.height, raster.width) != (reference.height, reference.width):
-        raise SceneError(
-            f"{pair} differ in size: {raster.height} x {raster.width} and {reference.height} x {reference.width} "
-            "pixels (rows x columns); resample them to one grid, for example with gdalwarp."
-        )
-    if raster.crs is not None and reference.crs is not None and raster.crs != reference.crs:
-        raise SceneError(
-            f"{pair} differ in coordinate system: {raster.crs.to_string()} and {reference.crs.to_string()}; "
-            "reproject one, for example with gdalwarp."
-        )
-    if raster.transform is not None and reference.transform is not None:
-        # Corners in pixels of the reference: shift, scale and rotation in one number.
-        here, there = (np.array(t, float).reshape(3, 3) for t in (raster.transform, reference.transform))
-        corners = np.array([(x, y, 1) for x in (0, raster.width) for y in (0, raster.height)]).T
-        shift = np.abs(np.linalg.solve(there, here @ corners) - corners).max()
-        if shift > GRID_TOLERANCE:
-            raise SceneError(
-                f"{pair} lie on different grids, up to {shift:.4g} pixels apart (transforms "
-                f"{tuple(raster.transform)[:6]} and {tuple(reference.transform)[:6]}); resample one, for example "
-                "with gdalwarp."
-            )
 
 
 # --- tables ---
@@ -204,8 +201,8 @@ def _files(entry: dict[str, Any], where: str) -> list[str]:
     return files
 
 
-def _modality(path: Path, i: int, entry: dict[str, Any], sources: dict[Any, _Source]) -> Modality:
-    where = _where(path, i, entry)
+def _modality(said: str, i: int, entry: dict[str, Any], sources: dict[Any, _Source]) -> Modality:
+    where = _where(said, i, entry)
     rasters = [s.raster for key, s in sources.items() if key[:2] == ("modality", i)]
     flat = [(raster, band) for raster in rasters for band in range(len(raster.names))]
     names = [raster.names[band] for raster, band in flat]
@@ -263,12 +260,12 @@ def _selection(value: Any, names: Sequence[str], where: str) -> list[int]:
 
 
 def _labels(
-    path: Path, table: dict[str, Any] | None, sources: dict[Any, _Source], grid: Raster
+    said: str, table: dict[str, Any] | None, sources: dict[Any, _Source], grid: Raster, notes: list[str]
 ) -> tuple[np.ndarray, list[ClassInfo], dict[str, np.ndarray]]:
     shape = (grid.height, grid.width)
     if table is None:
         return np.full(shape, -1, np.int16), [], {}
-    where = f"{path}, [labels]"
+    where = f"{said}, [labels]"
     if "path" not in table and not {"train", "test"} <= set(table):
         raise SceneError(f"{where}: give path, or train and test, or all three.")
     ignore = table.get("ignore", [0])
@@ -294,10 +291,19 @@ def _labels(
         return as_codes(raw[0], raster.source, raster.missing(raw, [0], window)[0])
 
     skip = [*ignore, np.iinfo(np.int64).min] + ([] if classes and 0 in classes and "path" not in table else [0])
-    maps = {side: codes(side) for side in SIDES if side in table}
+    maps = {side: codes(side) for side in SIDES if side in table and not sources[side, 0, 0].listed}
     given = {side: ~np.isin(values, skip) for side, values in maps.items()}
+    lists = {side: sources[side, 0, 0] for side in SIDES if side in table and sources[side, 0, 0].listed}
+    if lists and "path" not in table:
+        raise SceneError(f"{where}: {next(iter(lists.values())).label} lists pixels; name the ground truth with path too.")
     if "path" in table:
         merged, source = codes("path"), sources["path", 0, 0].raster.source
+        if lists:
+            labelled = ~np.isin(merged, skip)
+            labels_of = {side: listed.label for side, listed in lists.items()}
+            masks, sentence = index_lists.settle({k: v.array for k, v in lists.items()}, labelled, labels_of)
+            notes.append(sentence)
+            given = {side: {**given, **masks}[side] for side in SIDES if side in table}
     else:
         merged, source = np.zeros(shape, np.int64), ", ".join(sources[s, 0, 0].raster.source for s in maps)
         for side in ("test", "val", "train"):
@@ -334,8 +340,8 @@ def _by_code(table: dict[str, Any], key: str, where: str) -> dict[int, Any] | No
     return result
 
 
-def _split(path: Path, table: dict[str, Any] | None, given: dict[str, np.ndarray]) -> SplitSpec:
-    where = f"{path}, [split]"
+def _split(said: str, table: dict[str, Any] | None, given: dict[str, np.ndarray]) -> SplitSpec:
+    where = f"{said}, [split]"
     table = table or {}
     _keys(table, SPLIT_KEYS, where)
     kind = _get(table, "kind", str, where, "given" if given else "blocks")
@@ -383,12 +389,12 @@ def _keys(table: dict[str, Any], known: Sequence[str], where: str) -> None:
             raise SceneError(f"{where}: unknown key {key!r}; known are {', '.join(known)}.")
 
 
-def _table(table: dict[str, Any], key: str, path: Path) -> dict[str, Any] | None:
+def _table(table: dict[str, Any], key: str, said: str) -> dict[str, Any] | None:
     value = table.get(key)
     if value is not None and not isinstance(value, dict):
-        raise SceneError(f"{path}: {key} must be a table, [{key}].")
+        raise SceneError(f"{said}: {key} must be a table, [{key}].")
     return value
 
 
-def _where(path: Path, i: int, entry: dict[str, Any]) -> str:
-    return f"{path}, [[modality]] {entry.get('name', i)!r}"
+def _where(said: str, i: int, entry: dict[str, Any]) -> str:
+    return f"{said}, [[modality]] {entry.get('name', i)!r}"

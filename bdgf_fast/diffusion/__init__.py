@@ -3,6 +3,15 @@
 from .denoiser import Denoiser
 from .features import DiffusionFeatures, FeatureSource
 from .schedule import Schedule
+from .scheduler import DDIMScheduler, DDPMScheduler
 from .unet import DenoisingUNet
 
-__all__ = ["Denoiser", "DenoisingUNet", "DiffusionFeatures", "FeatureSource", "Schedule"]
+__all__ = [
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "Denoiser",
+    "DenoisingUNet",
+    "DiffusionFeatures",
+    "FeatureSource",
+    "Schedule",
+]

@@ -1,5 +1,5 @@
 """The group network of BDGF."""
 
-from .group_network import GroupNetwork, GroupOutput
+from .group_network import Address, GroupNetwork, GroupOutput
 
-__all__ = ["GroupNetwork", "GroupOutput"]
+__all__ = ["Address", "GroupNetwork", "GroupOutput"]

@@ -6,22 +6,17 @@ residual map (x, guide) -> x' with x (B, C, H, W) and guide (B, C_guide, H, W), 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..diffusion.unet import PixelNorm
-from ..nn import CrossAttention, GroupChannelAttention, GroupChannelGate
+from ..nn import CrossAttention, GroupChannelAttention, GroupChannelGate, GuidedFusion
 
 
-class Fusion(nn.Module):
+class Fusion(GuidedFusion):
     """Feature fusion: x + conv1x1(concat(x, conv1x1(guide)))."""
 
     def __init__(self, width: int, guide: int, heads: int, groups: int) -> None:
-        super().__init__()
-        self.guide, self.merge = nn.Conv2d(guide, width, 1), nn.Conv2d(2 * width, width, 1)
-
-    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
-        return x + self.merge(torch.cat([x, self.guide(guide)], 1))
+        super().__init__(width, guide)
 
 
 class Gate(nn.Module):

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..config import Config
 from ..errors import UserError
+from .ranks import group, leads
 from .report import comparison, percent
 from .run import SYNTHETIC, Run, forests
 from .rundir import STAGES, RunDirectory, read_json, write_json
+from .whole_scene import parse_bytes
 
 METRICS = ("overall_accuracy", "average_accuracy", "kappa")
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Carry out the parsed command; returns the exit status."""
-    return {"demo": _demo, "run": _run, "pretrain": _pretrain, "train": _train, "evaluate": _evaluate, "predict": _predict}[
-        args.command](args)
+    """Carry out the parsed command; returns the exit status. Under torchrun the ranks share its work and the first writes."""
+    args.device = _device(args.device)
+    with group(args.device):
+        return {"demo": _demo, "run": _run, "pretrain": _pretrain, "train": _train, "evaluate": _evaluate,
+                "predict": _predict}[args.command](args)
+
+
+def _device(name: str) -> torch.device:
+    """``auto`` is this rank's GPU where torch sees one, else the CPU."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError:
+        raise UserError(f"--device {name} is none torch knows; it takes auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"--device {name}: torch sees no GPU here; --device cpu runs without one")
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index)
+        torch.cuda.set_device(device)
+    return device
 
 
 def _config(base: Config, overrides: Sequence[str]) -> Config:
@@ -32,26 +52,29 @@ def _config(base: Config, overrides: Sequence[str]) -> Config:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    config = _config(Config.demo(), args.set)
-    report = _whole(args, Path(args.out), SYNTHETIC, config, args.seed, "all")
-    _print(report, Path(args.out))
-    return 0
+    return _seeds(args, SYNTHETIC, _config(Config.demo(), args.set), "all")
 
 
 def _run(args: argparse.Namespace) -> int:
-    config = _config(Config(), args.set)
+    return _seeds(args, args.scene, _config(Config(), args.set), args.baselines)
+
+
+def _seeds(args: argparse.Namespace, scene: str, config: Config, baselines: str) -> int:
+    """One run, or one below --out for each of --seeds with their mean and deviation."""
     if not args.seeds:
-        _print(_whole(args, args.out, args.scene, config, args.seed, args.baselines), args.out)
+        _print(_whole(args, args.out, scene, config, args.seed, baselines), args.out)
         return 0
     if len(set(args.seeds)) != len(args.seeds):
         raise UserError(f"--seeds names a seed twice: {args.seeds}")
     reports = {}
     for seed in args.seeds:
         out = args.out / f"seed-{seed}"
-        reports[seed] = _whole(args, out, args.scene, config, seed, args.baselines)
+        reports[seed] = _whole(args, out, scene, config, seed, baselines)
         _print(reports[seed], out)
     summary = _summary(reports)
     write_json(args.out / "summary.json", summary)
+    if not leads():
+        return 0
     print(f"\nmean and standard deviation over seeds {', '.join(map(str, args.seeds))} ({args.out / 'summary.json'})")
     for row in summary["rows"]:
         print(f"  {row['name']:<40} OA {100 * row['overall_accuracy']['mean']:.1f} +- {100 * row['overall_accuracy']['std']:.1f} %")
@@ -60,12 +83,13 @@ def _run(args: argparse.Namespace) -> int:
 
 def _whole(args: argparse.Namespace, out: Path, scene: str, config: Config, seed: int, baselines: str) -> dict[str, Any]:
     """All stages; a stage that a resumed directory has behind it is not run again."""
-    run = Run(RunDirectory(out, resume=args.resume, overwrite=args.overwrite), scene, config, seed, quiet=args.quiet)
+    run = Run(RunDirectory(out, resume=args.resume, overwrite=args.overwrite), scene, config, seed, quiet=args.quiet,
+              device=args.device)
     _stages(run)
     if run.directory.done("evaluate"):
         return read_json(run.directory / "report.json")
     beside: dict[str, Any] = {}
-    if baselines != "none":
+    if baselines != "none" and leads():
         beside.update(forests(run))
     if baselines == "all":
         beside.update(_single_modalities(run))
@@ -84,7 +108,8 @@ def _single_modalities(run: Run) -> dict[str, Any]:
     rows = {}
     for name in names if len(names) > 1 else ():
         directory = RunDirectory(run.directory / "single" / name, resume=True)
-        single = Run(directory, run.reference, run.config, run.seed, modalities=[name], quiet=run.quiet)
+        single = Run(directory, run.reference, run.config, run.seed, modalities=[name], quiet=run.quiet,
+                     device=run.device)
         for stage in ("pretrain", "train"):
             if not directory.done(stage):
                 getattr(single, stage)()
@@ -95,33 +120,36 @@ def _single_modalities(run: Run) -> dict[str, Any]:
 
 def _pretrain(args: argparse.Namespace) -> int:
     directory = RunDirectory(args.out, resume=args.resume, overwrite=args.overwrite)
-    run = Run(directory, args.scene, _config(Config(), args.set), args.seed, quiet=args.quiet)
+    run = Run(directory, args.scene, _config(Config(), args.set), args.seed, quiet=args.quiet, device=args.device)
     run.pretrain()
-    print(f"pre-trained in {directory.facts('pretrain')['seconds']:.0f} s; next: bdgf-fast train {args.out}")
+    _say(f"pre-trained in {directory.facts('pretrain')['seconds']:.0f} s; next: bdgf-fast train {args.out}")
     return 0
 
 
 def _train(args: argparse.Namespace) -> int:
-    run = Run.reopen(args.directory, quiet=args.quiet)
+    run = Run.reopen(args.directory, quiet=args.quiet, device=args.device)
     if not args.resume:
         run.restart_training()
     run.train()
-    print(f"trained in {run.directory.facts('train')['seconds']:.0f} s; next: bdgf-fast evaluate {args.directory}")
+    _say(f"trained in {run.directory.facts('train')['seconds']:.0f} s; next: bdgf-fast evaluate {args.directory}")
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    run = Run.reopen(args.directory, quiet=args.quiet)
-    _print(run.evaluate(forests(run)), args.directory)
+    run = Run.reopen(args.directory, quiet=args.quiet, device=args.device)
+    _print(run.evaluate(forests(run) if leads() else None), args.directory)
     return 0
 
 
 def _predict(args: argparse.Namespace) -> int:
-    run = Run.reopen(args.directory, quiet=args.quiet)
+    run = Run.reopen(args.directory, quiet=args.quiet, device=args.device)
     if args.scene is not None and args.out is None:
         raise UserError("predict --scene needs --out: the maps of another scene do not belong into the run's own directory")
-    run.predict(args.scene, args.out)
-    print(f"wrote map.tif, probabilities.tif and map.png to {args.out or args.directory}")
+    if args.stride < 1:
+        raise UserError(f"--stride is {args.stride}; it takes 1 or more")
+    memory = None if args.memory is None else parse_bytes(args.memory)
+    run.predict(args.scene, args.out, memory=memory, stride=args.stride)
+    _say(f"wrote map.tif, probabilities.tif and map.png to {args.out or args.directory}")
     return 0
 
 
@@ -141,8 +169,15 @@ def _summary(reports: dict[int, dict[str, Any]]) -> dict[str, Any]:
             "peak_memory_bytes": max(report["peak_memory_bytes"] for report in reports.values())}
 
 
+def _say(text: str) -> None:
+    if leads():
+        print(text)
+
+
 def _print(report: dict[str, Any], out: Path) -> None:
     """The result as a person reads it in the terminal."""
+    if not leads():
+        return
     print(f"\n{report['name']}: seed {report['seed']}, {report['train_pixels']} training and {report['test_pixels']} test pixels")
     for row in comparison(report):
         mark = "*" if row["best"] else " "

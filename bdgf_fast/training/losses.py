@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import TrainConfig
+from .ranks import sum_over_ranks
 
 
 def entropy_alignment(logits: Sequence[Tensor], kind: str = "squared") -> Tensor:
@@ -40,16 +41,17 @@ def similarity_alignment(features: Sequence[Tensor]) -> Tensor:
     Mean over pairs of (1/n) ||G_s - G_t||_F^2, where G is F F^T with L2-normalised rows (similarity-preserving
     distillation, arXiv 1907.09682, with 1/n in place of 1/n^2, which vanishes as the batch grows). No n x n matrix is
     formed: ||G_s - G_t||_F^2 = 2 sum_i (1 - c_i / sqrt(a_i b_i)) with a_i = f_i' (F_s'F_s) f_i, b_i likewise for t and
-    c_i = f_s,i' (F_s'F_t) f_t,i. O(n d^2) time, O(n d + d^2) memory.
+    c_i = f_s,i' (F_s'F_t) f_t,i. O(n d^2) time, O(n d + d^2) memory. Over several ranks the d x d matrices are summed, so
+    that the batch is everybody's; the mean is over a rank's own samples.
     """
+    features = [f.float() if f.dtype in (torch.float16, torch.bfloat16) else f for f in features]
     pairs = list(combinations(features, 2))
     if not pairs:
         return features[0].new_zeros(())
     total = features[0].new_zeros(())
     for s, t in pairs:
-        a = ((s @ (s.T @ s)) * s).sum(1)
-        b = ((t @ (t.T @ t)) * t).sum(1)
-        c = ((s @ (s.T @ t)) * t).sum(1)
+        ss, tt, st = (sum_over_ranks(x) for x in (s.T @ s, t.T @ t, s.T @ t))
+        a, b, c = ((s @ ss) * s).sum(1), ((t @ tt) * t).sum(1), ((s @ st) * t).sum(1)
         tiny = torch.finfo(s.dtype).tiny
         total = total + 2 * (1 - c / (a.clamp(min=tiny).sqrt() * b.clamp(min=tiny).sqrt())).mean()
     return total / len(pairs)

@@ -1,5 +1,4 @@
-"""What both training loops share: AdamW with a cosine schedule, averaged weights, ranks, and the tensors of a
-checkpoint."""
+"""What both training loops share: AdamW with a cosine schedule, averaged weights, and the tensors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,27 +7,10 @@ import math
 from collections.abc import Iterator
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from .checkpoint import load_optimizer_tensors, optimizer_tensors, with_prefix, without_prefix
-
-
-def ranks() -> tuple[int, int]:
-    """(rank, world size); (0, 1) outside torch.distributed."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-
-
-def reduce_sum(x: Tensor) -> Tensor:
-    """Sum over the ranks."""
-    if ranks()[1] > 1:
-        dist.all_reduce(x)
-    return x
-
-
-def reduce_mean(x: Tensor) -> Tensor:
-    """Mean over the ranks."""
-    return reduce_sum(x) / ranks()[1]
+from .ranks import ranks, reduce_sum
 
 
 def warm_cosine(step: int, steps: int, warmup: float) -> float:
@@ -58,11 +40,17 @@ class Optimisation:
         self.average = [p.detach().clone() for p in self.parameters]
 
     def step(self, loss: Tensor, step: int) -> None:
-        """Backward, sum of the gradients over the ranks, clipping, AdamW, average."""
-        self.optimizer.zero_grad()
+        """Backward, then ``apply``."""
         loss.backward()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.apply(step)
+
+    def apply(self, step: int) -> None:
+        """Sum of the gathered gradients over the ranks, clipping, AdamW, average; the gradients are dropped."""
         if ranks()[1] > 1:
+            for parameter in self.parameters:  # a rank without a sample has no gradient of its own
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            gradients = [p.grad for p in self.parameters]
             flat = reduce_sum(torch.cat([g.reshape(-1) for g in gradients]))
             for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
                 gradient.copy_(part.view_as(gradient))
@@ -71,6 +59,7 @@ class Optimisation:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * warm_cosine(step, self.steps, self.warmup)
         self.optimizer.step()
+        self.optimizer.zero_grad()
         if self.ema:
             # a short run must not be ruled by its first weights
             keep = min(self.ema, (1 + step) / (10 + step))
@@ -90,6 +79,12 @@ class Optimisation:
         """Give the model the averaged weights for good."""
         if self.ema:
             self._assign(self.average)
+
+    def settle(self, weights: list[Tensor]) -> None:
+        """Let ``weights`` be what predicts: the average, or the model's own where no average is kept."""
+        self.average = [w.clone() for w in weights]
+        if not self.ema:
+            self._assign(weights)
 
     @torch.no_grad()
     def _assign(self, values: list[Tensor]) -> None:

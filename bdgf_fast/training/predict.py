@@ -26,36 +26,85 @@ class Prediction:
     labels: dict[str, Tensor]
 
 
+def corners(prepared: Any, config: Config) -> list[tuple[int, int]]:
+    """Upper left pixels of a scene's blocks, row-major."""
+    side = config.predict.block
+    return [(y, x) for y in range(0, prepared.height, side) for x in range(0, prepared.width, side)]
+
+
 def predict(
     network: GroupNetwork,
     features: FeatureSource | None,
     prepared: Any,
     config: Config,
     progress: Progress | None = None,
+    *,
+    stride: int = 1,
+    wanted: Callable[[tuple[int, int]], bool] | None = None,
 ) -> Iterator[tuple[int, int, Tensor, dict[str, Tensor]]]:
     """The whole scene in row-major blocks: yields (y0, x0, class probabilities float32 (K, h, w), {branch: labels
     int64 (h, w)}).
 
-    Pixels that are not valid have probability 0 for every class, and label -1. Memory is bounded by ``predict.block``
-    and ``predict.batch``.
+    Args:
+        stride: classify the pixels whose row and column are multiples of it, and interpolate the probabilities between
+            them bilinearly (over valid neighbours; beyond the last row or column the nearest counts). Branch labels are
+            then those of the upper left neighbour.
+        wanted: whether to predict the block with this corner, all by default.
+
+    Pixels that are not valid, or have no valid neighbour, have probability 0 for every class, and label -1. Memory is
+    bounded by ``predict.block`` and ``predict.batch``.
     """
     side = config.predict.block
-    corners = [(y, x) for y in range(0, prepared.height, side) for x in range(0, prepared.width, side)]
-    classes = network.heads[0].classify.out_features
-    for done, (y, x) in enumerate(corners, 1):
+    chosen = [corner for corner in corners(prepared, config) if wanted is None or wanted(corner)]
+    valid = torch.as_tensor(prepared.valid)
+    for done, (y, x) in enumerate(chosen, 1):
         h, w = min(side, prepared.height - y), min(side, prepared.width - x)
-        inside = torch.as_tensor(prepared.valid)[y : y + h, x : x + w]
-        block = torch.zeros(classes, h, w)
-        branches = {name: torch.full((h, w), -1) for name in network.kinds}
-        rc = inside.nonzero() + torch.tensor([y, x])
-        if len(rc):
-            part = _predict_block(network, features, prepared, config, rc, (y, x, h, w))
-            block[:, inside] = part.probabilities.T
+        rows, columns = _grid(y, h, prepared.height, stride), _grid(x, w, prepared.width, stride)
+        inside = valid[rows][:, columns]
+        coarse = torch.zeros(network.heads[0].classify.out_features, len(rows), len(columns))
+        branches = {name: torch.full((len(rows), len(columns)), -1) for name in network.kinds}
+        at = inside.nonzero()
+        if len(at):
+            rc = torch.stack([rows[at[:, 0]], columns[at[:, 1]]], 1)
+            box = (int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
+            part = _predict_block(network, features, prepared, config, rc, box)
+            coarse[:, inside] = part.probabilities.T
             for name, labels in part.labels.items():
                 branches[name][inside] = labels
+        block = coarse
+        if stride > 1:
+            block = _interpolate(coarse, inside, rows, columns, (y, x, h, w), stride)
+            block[:, ~valid[y : y + h, x : x + w]] = 0
+            near = (torch.arange(y, y + h) - rows[0]) // stride, (torch.arange(x, x + w) - columns[0]) // stride
+            near = [axis.clamp(max=size - 1) for axis, size in zip(near, inside.shape, strict=True)]
+            branches = {name: labels[near[0]][:, near[1]] for name, labels in branches.items()}
+            for labels in branches.values():
+                labels[~valid[y : y + h, x : x + w]] = -1
         yield y, x, block, branches
         if progress is not None:
-            progress(done, len(corners), {})
+            progress(done, len(chosen), {})
+
+
+def _grid(start: int, size: int, scene: int, stride: int) -> Tensor:
+    """The multiples of ``stride`` that surround start..start+size-1, none beyond the scene."""
+    last = min(-(-(start + size - 1) // stride), (scene - 1) // stride)
+    return torch.arange(start // stride, last + 1) * stride
+
+
+def _interpolate(
+    coarse: Tensor, inside: Tensor, rows: Tensor, columns: Tensor, box: tuple[int, int, int, int], stride: int
+) -> Tensor:
+    """Bilinear interpolation of (K, len(rows), len(columns)) to the box's pixels, over those inside alone."""
+
+    def weights(start: int, size: int, grid: Tensor) -> Tensor:
+        distance = (torch.arange(start, start + size)[:, None] - grid).abs() / stride
+        found = (1 - distance).clamp(min=0)
+        return found / found.sum(1, keepdim=True)
+
+    y, x, h, w = box
+    down, across = weights(y, h, rows), weights(x, w, columns)
+    total = down @ coarse @ across.T
+    return total / (down @ inside.float() @ across.T).clamp(min=1e-6)
 
 
 def predict_pixels(

@@ -18,7 +18,8 @@ from ..diffusion.evaluation import BATCH, INFLUENCE_BELOW, evaluate_denoiser
 from ..diffusion.masking import MaskingPolicy, make_policy, measure_influence
 from ..ops import denoising_loss
 from . import checkpoint as ckpt
-from .optimisation import Optimisation, ranks, reduce_mean, reduce_sum
+from .optimisation import Optimisation
+from .ranks import leads, ranks, reduce_mean, reduce_sum
 
 KIND = "pretrain"
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -87,7 +88,7 @@ def pretrain(
                         **evaluate_denoiser(denoiser, prepared, sampler, seed),
                     }
                 )
-        if checkpoint is not None and (done % c.checkpoint_every == 0 or done == c.steps) and ranks()[0] == 0:
+        if checkpoint is not None and (done % c.checkpoint_every == 0 or done == c.steps) and leads():
             meta = {"step": done, "run": run, "policy": policy.state(), "log": log.state()}
             ckpt.save(checkpoint, KIND, optimisation.tensors(), meta)
         if progress is not None:
@@ -97,7 +98,7 @@ def pretrain(
         log.evaluations.append(
             {"step": 0, "mask_rate": policy.rates().tolist(), **evaluate_denoiser(denoiser, prepared, sampler, seed)}
         )
-        if checkpoint is not None and ranks()[0] == 0:
+        if checkpoint is not None and leads():
             ckpt.save(
                 checkpoint,
                 KIND,
@@ -146,7 +147,9 @@ def _step(
     uniform = torch.from_numpy(generator(seed, "masks", step).random((c.batch, len(denoiser.groups) + 1)))
     hidden = policy.draw(uniform).to(x0.device)[mine]
     noisy = denoiser.noisy(x0, t, seed, hidden=hidden, sample_ids=mine, stream=step)
-    prediction = denoiser.unet(noisy, t, ~hidden)
+    with torch.autocast(x0.device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
+        prediction = denoiser.unet(noisy, t, ~hidden)
+    prediction = prediction.float()
     losses = denoising_loss(
         prediction,
         t,

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -16,40 +17,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..config import Config
 from ..data import (
-    MapWriter,
     PreparedScene,
-    ProbabilityWriter,
     Scene,
     load_scene,
     make_split,
     prepare,
     synthetic_scene,
-    write_png,
 )
 from ..data.export import atomic
+from ..data.known_sets import absolute_reference
+from ..diffusion.denoiser import Denoiser
 from ..diffusion.features import DiffusionFeatures
 from ..errors import UserError
 from .baselines import FEATURES, random_forest
 from .memory import peak_memory_bytes
 from .metrics import diversity, scores
-from .predict import predict, predict_pixels
+from .predict import predict_pixels
 from .pretrain import load_denoiser, pretrain
 from .progress import bar
+from .ranks import barrier, leads
 from .report import render
 from .rundir import STAGES, RunDirectory, read_json, write_json
-from .train import load_network, train
+from .train import check_split, load_network, train
 from .versions import versions
+from .whole_scene import Blocks, assemble, fit_to_memory, predict_blocks
 
 SYNTHETIC = "synthetic"
 LABELS = "labels.npz"
 
 
 def open_scene(reference: str) -> Scene:
-    """The scene a person named: a TOML file, or the built-in one."""
-    return synthetic_scene() if reference == SYNTHETIC else load_scene(Path(reference))
+    """The scene a person named: a TOML file, NAME:FOLDER of a known data set, or the built-in one."""
+    return synthetic_scene() if reference == SYNTHETIC else load_scene(reference)
 
 
 class Run:
@@ -57,17 +60,19 @@ class Run:
 
     Args:
         directory: the run's directory.
-        reference: a scene file or "synthetic".
+        reference: a scene file, NAME:FOLDER or "synthetic".
         config: the whole configuration.
         seed: of the split, the weights and all noise.
         modalities: use these alone (default: all).
         quiet: no progress.
+        device: where the networks run.
     """
 
     def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
-                 modalities: list[str] | None = None, quiet: bool = False):
-        self.directory, self.config, self.seed, self.quiet = directory, config, seed, quiet
-        self.reference = reference if reference == SYNTHETIC else str(Path(reference).resolve())
+                 modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu"):
+        self.directory, self.config, self.seed, self.device = directory, config, seed, torch.device(device)
+        self.quiet = quiet or not leads()
+        self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
         self.modalities = modalities
         self._bind()
         self.scene = open_scene(self.reference)
@@ -76,19 +81,21 @@ class Run:
             raise UserError(f"data.patch is {patch} pixels, larger than the scene ({self.scene.height} x {self.scene.width}); "
                             f"--set data.patch={min(self.scene.height, self.scene.width)} or less")
         self.split = make_split(self.scene, patch=patch, seed=seed)
+        check_split(self.split, config)
         self.prepared: PreparedScene = prepare(self.scene, self.split)
         if modalities is not None:
             self.prepared = self.prepared.select(modalities)
         if not (directory / "scene.json").exists():
             write_json(directory / "scene.json", self.prepared.state())
+        barrier()
 
     @classmethod
-    def reopen(cls, path: Path, *, quiet: bool = False) -> Run:
+    def reopen(cls, path: Path, *, quiet: bool = False, device: torch.device | str = "cpu") -> Run:
         """The run in `path`, as it was configured when it began."""
         directory = RunDirectory.open(path)
         settings = read_json(directory / "config.json")
         return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
-                   modalities=settings["modalities"], quiet=quiet)
+                   modalities=settings["modalities"], quiet=quiet, device=device)
 
     def _bind(self) -> None:
         """Write config.json, or check that a resumed directory was begun with the same settings."""
@@ -111,26 +118,35 @@ class Run:
         """Stage 1. Goes on from its checkpoint where one is there."""
         with self._stage("pretrain", "diffusion model") as progress:
             _, history = pretrain(self.prepared, self.config, seed=self.seed, checkpoint=self._checkpoint("denoiser"), resume=True,
-                                  progress=progress)
+                                  progress=progress, device=self.device)
             self._remember("pretrain", history)
 
     def train(self) -> None:
         """Stages 2 and 3: fit the features' projection, then train the group network."""
         self.directory.require("pretrain", "pretrain")
         with self._stage("train", "group network") as progress:
-            denoiser = load_denoiser(self._checkpoint("denoiser"))
+            denoiser = self._denoiser()
             features = DiffusionFeatures.fit(denoiser, self.prepared, self.config, self.seed)
             _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
-                               resume=True, progress=progress)
+                               resume=True, progress=progress, device=self.device)
             self._remember("train", history)
 
     def restart_training(self) -> None:
         """Forget a training that ended or was stopped, so that `train` begins anew."""
         self.directory.forget("train", "predict", "evaluate")
-        self._checkpoint("network").unlink(missing_ok=True)
+        if leads():
+            self._checkpoint("network").unlink(missing_ok=True)
+        barrier()
 
-    def predict(self, reference: str | None = None, out: Path | None = None) -> None:
-        """The whole scene, block by block: probabilities.tif, map.tif, map.png. `reference` names another scene."""
+    def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1) -> None:
+        """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
+
+        Args:
+            reference: another scene with the same modalities (default: the run's own).
+            out: where the files go (default: the run's directory).
+            memory: resident bytes to stay within; decides the size of a block.
+            stride: classify every stride-th pixel and interpolate the probabilities.
+        """
         self.directory.require("train", "train")
         prepared, target = self.prepared, Path(out or self.directory.path)
         if reference is not None:
@@ -139,40 +155,33 @@ class Run:
         own = reference is None and out is None
         stage = self._stage("predict", "prediction") if own else bar("prediction", self.quiet)
         with stage as progress:
-            labels = self._predict_scene(prepared, target, progress)
-            if own:
-                with atomic(self.directory.checkpoints / LABELS) as beside:
-                    np.savez_compressed(beside, **labels)
+            network, features = self._network(prepared)
+            config = self.config if memory is None else fit_to_memory(memory, prepared, self.config, features.channels)
+            facts = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
+                     "shape": [prepared.height, prepared.width], "predict": config.to_dict()["predict"]}
+            blocks = Blocks(target / "blocks", facts)
+            predict_blocks(network, features, prepared, config, blocks, stride, progress)
+            if leads():
+                labels, note = assemble(prepared, config, blocks, target, self.split.test if own else None)
+                if note:
+                    logging.getLogger(__name__).warning("%s: %s", target / "map.tif", note)
+                if own:
+                    with atomic(self.directory.checkpoints / LABELS) as beside:
+                        np.savez_compressed(beside, **labels)
+                blocks.remove()
+            barrier()
 
     def evaluate(self, baselines: dict[str, Any] | None = None) -> dict[str, Any]:
         """Accuracy on the test side and the report. Uses the predicted map where there is one, else predicts the test pixels."""
         self.directory.require("train", "train")
         with self._stage("evaluate", "test pixels") as progress:
-            result = self._accuracy(progress)
-        return self._report(result, baselines or {})
+            result = self._accuracy(progress) if leads() else {}
+        if leads():
+            self._report(result, baselines or {})
+        barrier()
+        return read_json(self.directory / "report.json")
 
     # --- parts ---
-
-    def _predict_scene(self, prepared: PreparedScene, target: Path, progress: Callable) -> dict[str, np.ndarray]:
-        """Write the scene's rasters; returns the labels (class indices, -1 = none) of the fused prediction and of each branch."""
-        network, features = self._network(prepared)
-        scene, shape = prepared.scene, (prepared.height, prepared.width)
-        labels = {name: np.full(shape, -1, np.int16) for name in ("fused", *network.kinds)}
-        place = (shape, scene.crs, scene.transform)
-        with (ProbabilityWriter(target / "probabilities.tif", *place, [info.name for info in prepared.classes]) as probabilities,
-              MapWriter(target / "map.tif", *place, prepared.classes) as codes):
-            for y, x, block, branches in predict(network, features, prepared, self.config, progress):
-                window = np.s_[y : y + block.shape[1], x : x + block.shape[2]]
-                inside = prepared.valid[window].numpy()
-                fused = np.where(inside, block.argmax(0).numpy(), -1)
-                probabilities.write_block(y, x, block.numpy())
-                codes.write_block(y, x, np.where(inside, codes.codes[fused], 0).astype(np.uint8))
-                for name, values in (("fused", fused), *((k, v.numpy()) for k, v in branches.items())):
-                    labels[name][window] = values
-        if codes.note:
-            logging.getLogger(__name__).warning("%s: %s", target / "map.tif", codes.note)
-        write_png(target / "map.png", scene, labels["fused"], classes=prepared.classes, title=scene.name)
-        return labels
 
     def _accuracy(self, progress: Callable) -> dict[str, Any]:
         rc = self.split.test
@@ -182,7 +191,7 @@ class Run:
         stored = self.directory.checkpoints / LABELS
         if self.directory.done("predict") and stored.exists():
             with np.load(stored) as maps:
-                labels = {name: maps[name][rc[:, 0], rc[:, 1]].astype(np.int64) for name in maps.files}
+                labels = {name: maps[name] for name in maps.files}
         else:
             network, features = self._network(self.prepared)
             prediction = predict_pixels(network, features, self.prepared, self.config, rc, progress)
@@ -191,11 +200,15 @@ class Run:
         return {**scores(truth, fused, len(self.prepared.classes)), **diversity(truth, labels)}
 
     def _network(self, prepared: PreparedScene) -> tuple[Any, DiffusionFeatures]:
-        denoiser = load_denoiser(self._checkpoint("denoiser"))
         network, state, tensors = load_network(self._checkpoint("network"), self.config)
-        return network, DiffusionFeatures.restore(denoiser, prepared, self.config, state, tensors)
+        return network.to(self.device), DiffusionFeatures.restore(self._denoiser(), prepared, self.config, state, tensors)
 
-    def _report(self, result: dict[str, Any], baselines: dict[str, Any]) -> dict[str, Any]:
+    def _denoiser(self) -> Denoiser:
+        denoiser = load_denoiser(self._checkpoint("denoiser"))
+        denoiser.unet.to(self.device)
+        return denoiser
+
+    def _report(self, result: dict[str, Any], baselines: dict[str, Any]) -> None:
         history = read_json(self.directory / "history.json")
         classes, counts = self.prepared.classes, self.split.counts
         report = {
@@ -224,14 +237,14 @@ class Run:
         }
         write_json(self.directory / "report.json", report)
         render(self.directory)
-        return report
 
     def _checkpoint(self, name: str) -> Path:
         return self.directory.checkpoints / f"{name}.safetensors"
 
     def _remember(self, stage: str, history: dict[str, Any]) -> None:
         path = self.directory / "history.json"
-        write_json(path, {**(read_json(path) if path.exists() else {}), stage: history})
+        if leads():
+            write_json(path, {**(read_json(path) if path.exists() else {}), stage: history})
 
     def _stage(self, name: str, title: str) -> AbstractContextManager[Callable]:
         return _Stage(self.directory, name, bar(title, self.quiet))
@@ -253,12 +266,19 @@ class _Stage:
         if kind is None:
             seconds = round(time.perf_counter() - self.start, 3)
             self.directory.mark(self.name, seconds=seconds, peak_memory_bytes=peak_memory_bytes())
+            barrier()  # the stage's files stand before any rank reads them
 
 
 def forests(run: Run) -> dict[str, Any]:
     """Random forests beside the method, on the same split and normalisation."""
     return {f"random forest, {kind}": random_forest(run.prepared, run.split, patch=run.config.data.patch, kind=kind, seed=run.seed)
             for kind in FEATURES}
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a checkpoint, to know blocks predicted by other weights."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, str]:

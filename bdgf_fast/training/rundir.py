@@ -13,6 +13,7 @@ from typing import Any
 
 from ..data.export import atomic
 from ..errors import UserError
+from .ranks import barrier, leads
 
 STAGES = ("pretrain", "train", "predict", "evaluate")
 
@@ -32,12 +33,15 @@ FILES = (
     "losses.png",
     "confusion.png",
     "checkpoints",
+    "blocks",
     "single",
 )
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all."""
+    """Write `value` as JSON, whole or not at all; of several ranks the first writes."""
+    if not leads():
+        return
     with atomic(path) as beside, open(beside, "w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=1, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
@@ -67,6 +71,13 @@ class RunDirectory:
 
     def __init__(self, path: str | Path, *, resume: bool = False, overwrite: bool = False):
         self.path = Path(path)
+        if leads():
+            self._claim(resume, overwrite)
+        barrier()
+        self.state: dict[str, Any] = read_json(self.state_path) if self.state_path.exists() else {"stages": {}}
+        barrier()
+
+    def _claim(self, resume: bool, overwrite: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; name a directory")
         if self.state_path.exists() and not resume:
@@ -77,7 +88,6 @@ class RunDirectory:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
-        self.state: dict[str, Any] = read_json(self.state_path) if self.state_path.exists() else {"stages": {}}
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:

@@ -14,10 +14,11 @@ from ..config import Config
 from ..diffusion.crops import dihedral, generator
 from ..diffusion.features import FeatureSource
 from ..errors import UserError
-from ..models import GroupNetwork
+from ..models import Address, GroupNetwork
 from . import checkpoint as ckpt
 from .losses import group_loss, ramp
-from .optimisation import Optimisation, ranks, reduce_sum
+from .optimisation import Optimisation
+from .ranks import leads, ranks, reduce_sum
 
 KIND = "train"
 PARTS = ("loss", "ce", "ce_fused", "entropy", "similarity")
@@ -42,21 +43,21 @@ def train(
         features: source of the guide maps; None trains without guidance.
         seed: decides weights, order, augmentation and noise; each is a function of (seed, step): resuming is exact.
         checkpoint, resume, progress: as in ``pretrain``; progress counts optimiser steps.
-        split: defaults to ``prepared.split``. Its validation part, where there is one, is only reported.
+        split: defaults to ``prepared.split``. Its validation part, where there is one, is only reported, unless
+            ``train.patience`` asks to stop by it.
 
     Returns the network (averaged weights, evaluation mode) and the history: ``curves`` ({"step", "series"}),
-    ``parameters``, and ``validation_accuracy`` where the split has a validation part. A fixed budget: no epoch is
-    chosen by any accuracy.
+    ``parameters``, and ``validation_accuracy`` where the split has a validation part. By default a fixed budget: no epoch
+    is chosen by any accuracy.
 
-    With torch.distributed every batch is divided over the ranks; L_sim then compares within a rank's share of it.
+    With torch.distributed every batch is divided over the ranks; the result is that of one process, up to rounding.
     Training patches and their features are held in memory: 4 * n * patch^2 * (C + sum of guide channels) bytes.
     Raises UserError when the split has no training pixel or the checkpoint does not fit.
     """
     c = config.train
     split = prepared.split if split is None else split
+    check_split(split, config)
     rc = torch.as_tensor(split.train, dtype=torch.int64)
-    if len(rc) == 0:
-        raise UserError("the split has no training pixel; change the scene's [split] table")
     size = config.data.patch
     target = prepared.labels[rc[:, 0], rc[:, 1]]
     raw = prepared.patches(rc, size)
@@ -72,49 +73,60 @@ def train(
         "network": describe_network(network, prepared, features),
     }
     log = {"step": [], **{name: [] for name in PARTS}}
+    stopping = _Stopping(c.patience)
     start = 0
     if resume and checkpoint is not None and Path(checkpoint).is_file():
         tensors, meta = ckpt.load(checkpoint, KIND)
         ckpt.require_same_run(checkpoint, meta["run"], run)
         optimisation.load(tensors)
+        stopping.load(meta["stopping"], ckpt.without_prefix("best", tensors))
         start, log = meta["epoch"], meta["log"]
     feature_state = (
         {} if features is None or not hasattr(features, "tensors") else ckpt.with_prefix("features", features.tensors())
     )
-    rank, world = ranks()
+    forward = torch.compile(network) if c.compile else network
+    dropout_seed = int(generator(seed, "noise", 2**40).integers(2**62))
     for epoch in range(start, c.epochs):
+        if stopping.stops(epoch):
+            break
         network.train()
         order = torch.from_numpy(generator(seed, "batches", epoch).permutation(len(rc)))
         sums = torch.zeros(len(PARTS), dtype=torch.float64)
         for i, index in enumerate(order.split(c.batch)):
             step = epoch * per_epoch + i
             x, maps = augmented(raw[index], [g[index] for g in guides], config, seed, step)
-            mine = slice(rank, None, world)
-            share = len(index[mine]) / len(index)
-            torch.manual_seed(int(generator(seed, "noise", step + 2**32 * (1 + rank)).integers(2**63)))  # dropout
-            if share:
-                output = network(x[mine].to(device), [m[mine].to(device) for m in maps])
+            factor, total = ramp(step, steps, c.ramp), 0.0
+            for mine, share in _parts(len(index), c.accumulate):
+                address = Address(dropout_seed, index[mine].to(device), step)
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=c.precision == "bfloat16"):
+                    output = forward(x[mine].to(device), [m[mine].to(device) for m in maps], address)
+                seen = output.features if share else [f * 0 for f in output.features]
                 loss, parts = group_loss(
-                    output.logits, output.features, output.log_fused, target[index[mine]].to(device), c,
-                    ramp(step, steps, c.ramp),
-                )  # fmt: skip
-            else:  # more ranks than samples in the last batch: take part in the sum of the gradients with zeros
-                loss, parts = sum((p * 0).sum() for p in network.parameters()), {}
-            optimisation.step(loss * share, step)
-            parts["loss"] = loss.detach()
-            sums += share * torch.stack([parts.get(name, loss.new_zeros(())).double().cpu() for name in PARTS])
+                    [z.float() for z in output.logits], seen, output.log_fused.float(), target[index[mine]].to(device), c, factor
+                )
+                (loss * share).backward()
+                parts["loss"] = loss.detach()
+                total += share * float(parts["loss"])
+                sums += share * torch.stack([parts.get(name, loss.new_zeros(())).double().cpu() for name in PARTS])
+            optimisation.apply(step)
             if progress is not None:
-                progress(step + 1, steps, {"loss": float(loss.detach())})
+                progress(step + 1, steps, {"loss": total})
         log["step"].append((epoch + 1) * per_epoch)
         for name, value in zip(PARTS, (reduce_sum(sums) / per_epoch).tolist(), strict=True):
             log[name].append(value)
-        if (
-            checkpoint is not None
-            and ((epoch + 1) % c.checkpoint_every == 0 or epoch + 1 == c.epochs)
-            and ranks()[0] == 0
-        ):
-            meta = {"epoch": epoch + 1, "run": run, "log": log, "features": features.state() if feature_state else None}
-            ckpt.save(checkpoint, KIND, {**optimisation.tensors(), **feature_state}, meta)
+        if c.patience:
+            with optimisation.averaged():
+                accuracy = _validation_accuracy(network, features, prepared, config, split)
+            stopping.add(epoch + 1, accuracy, optimisation.average if c.ema else optimisation.parameters)
+        last = epoch + 1 == c.epochs or stopping.stops(epoch + 1)
+        if checkpoint is not None and ((epoch + 1) % c.checkpoint_every == 0 or last) and leads():
+            if last and stopping.best:
+                optimisation.settle(stopping.best)
+            meta = {"epoch": epoch + 1, "run": run, "log": log, "features": features.state() if feature_state else None,
+                    "stopping": stopping.state()}  # fmt: skip
+            ckpt.save(checkpoint, KIND, {**optimisation.tensors(), **feature_state, **stopping.tensors()}, meta)
+    if stopping.best:
+        optimisation.settle(stopping.best)
     optimisation.use_average()
     network.eval().requires_grad_(False)
     single = len(network.kinds) == 1
@@ -123,13 +135,68 @@ def train(
         "curves": {"step": log["step"], "series": {name: log[name] for name in shown}},
         "parameters": sum(p.numel() for p in network.parameters()),
     }
-    val = torch.as_tensor(split.val, dtype=torch.int64)
-    if len(val):
-        from .predict import predict_pixels
-
-        fused = predict_pixels(network, features, prepared, config, val).probabilities.argmax(1)
-        history["validation_accuracy"] = float((fused == prepared.labels[val[:, 0], val[:, 1]]).double().mean())
+    if len(split.val):
+        history["validation_accuracy"] = _validation_accuracy(network, features, prepared, config, split)
     return network, history
+
+
+def check_split(split: Any, config: Config) -> None:
+    """Raise UserError when ``train`` cannot work on the split; a run asks before it pre-trains."""
+    if not len(split.train):
+        raise UserError("the split has no training pixel; change the scene's [split] table")
+    if config.train.patience and not len(split.val):
+        raise UserError("train.patience stops by the validation part, which this split lacks; set val_blocks in [split]")
+
+
+def _parts(count: int, accumulate: int) -> list[tuple[slice, float]]:
+    """This rank's parts of a batch of ``count`` samples, each with its share of the batch.
+
+    Every rank has equally many, since they sum matrices in between: one without a sample takes the first with share 0.
+    """
+    rank, world = ranks()
+    strides = min(accumulate * world, max(count, world))
+    parts = []
+    for k in range(rank, -(-strides // world) * world, world):
+        taken = len(range(k, count, strides)) if k < strides else 0
+        parts.append((slice(k, None, strides), taken / count) if taken else (slice(0, 1), 0.0))
+    return parts
+
+
+def _validation_accuracy(network: GroupNetwork, features: Any, prepared: Any, config: Config, split: Any) -> float:
+    """Overall accuracy on the validation part."""
+    from .predict import predict_pixels
+
+    val = torch.as_tensor(split.val, dtype=torch.int64)
+    training = network.training
+    network.eval()
+    fused = predict_pixels(network, features, prepared, config, val).probabilities.argmax(1)
+    network.train(training)
+    return float((fused == prepared.labels[val[:, 0], val[:, 1]]).double().mean())
+
+
+class _Stopping:
+    """Early stopping: the best validation accuracy so far, when it was, and the weights it was reached with."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience, self.accuracy, self.epoch, self.best = patience, -1.0, 0, []
+
+    def add(self, epoch: int, accuracy: float, weights: list[Tensor]) -> None:
+        if accuracy > self.accuracy:
+            self.accuracy, self.epoch, self.best = accuracy, epoch, [w.detach().clone() for w in weights]
+
+    def stops(self, epoch: int) -> bool:
+        """Whether the training ends after ``epoch`` epochs."""
+        return bool(self.patience) and epoch - self.epoch >= self.patience
+
+    def state(self) -> dict[str, Any]:
+        return {"accuracy": self.accuracy, "epoch": self.epoch}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"best.{i}": w for i, w in enumerate(self.best)}
+
+    def load(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.accuracy, self.epoch = state["accuracy"], state["epoch"]
+        self.best = [tensors[str(i)] for i in range(len(tensors))]
 
 
 def make_network(prepared: Any, features: FeatureSource | None, config: Config, seed: int) -> GroupNetwork:

@@ -128,6 +128,11 @@ def test_several_seeds_give_mean_and_deviation(scene_file, tiny, tmp_path):
         (["run", "{scene}", "--out", "{scene}"], "is a file"),
         (["predict", "{done}", "--scene", "{scene}"], "--out"),
         (["run", "{scene}", "--out", "{out}", "--threads", "0"], "--threads"),
+        (["run", "{scene}", "--out", "{out}", "--set", "train.patience=2"], "val_blocks"),
+        (["run", "{scene}", "--out", "{out}", "--device", "tpu"], "--device"),
+        (["predict", "{done}", "--out", "{out}", "--stride", "0"], "--stride"),
+        (["predict", "{done}", "--out", "{out}", "--memory", "lots"], "2GiB"),
+        (["predict", "{done}", "--out", "{out}", "--memory", "100MB"], "too small"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, sentence, finished, scene_file, tmp_path, capsys):
@@ -157,7 +162,7 @@ def test_full_disk_leaves_no_half_file(finished, scene_file, capsys, monkeypatch
     out = tmp_path / "full"
     assert main(["predict", str(finished), "--out", str(out), "--quiet"]) == 2
     assert "No space left" in capsys.readouterr().err
-    assert not list(Path(out).glob("*"))
+    assert not [path for path in Path(out).rglob("*") if path.is_file()]
 
 
 def test_info_lists_every_operation(capsys):

@@ -52,7 +52,7 @@ def test_scaling_uses_the_training_side_only(ready):
     np.testing.assert_allclose(whole, by_hand(scene, split), atol=2e-5)
     assert whole.min() >= -1.5 and whole.max() <= 1.5
     other = make_scene()
-    other.modalities[0].parts[0][0]._chw[:, ~split.train_region] += 50
+    other.modalities[0].parts[0][0]._array[:, ~split.train_region] += 50
     changed = prepare(other, split)
     assert changed.state() == prepared.state(), "pixels outside the training region have no say"
 
@@ -149,7 +149,7 @@ def test_missing_values_read_as_zero_and_stay_out_of_the_statistics():
     scene = make_scene()
     clean_split = make_split(scene, patch=3)
     holed = make_scene()
-    holed.modalities[0].parts[0][0]._chw[2, 4:8, 4:8] = np.nan
+    holed.modalities[0].parts[0][0]._array[2, 4:8, 4:8] = np.nan
     with pytest.warns(DataWarning, match="16 of 713 pixels"):
         prepared = prepare(holed, clean_split)
     np.testing.assert_allclose(prepared.window(0, 0, H, W).numpy(), by_hand(holed, clean_split), atol=2e-5)

@@ -25,7 +25,7 @@ def main(rank: int, world: int, store: str, out: str) -> None:
     config = Config().override(
         "data.patch=7", "pretrain.steps=5", "pretrain.batch=3", "pretrain.crop=12", "pretrain.widths=[8,8]",
         "pretrain.mask_every=2", "features.levels=2", "model.width=8", "model.branches=cnn,transformer", "model.heads=2",
-        "model.groups=2", "train.epochs=2", "train.batch=3", "train.lambda_similarity=0",
+        "model.groups=2", "model.dropout=0.3", "train.epochs=2", "train.batch=3", "train.lambda_similarity=1", "train.ramp=0",
     )  # fmt: skip
     denoiser, history = pretrain(prepared, config, seed=0)
     network, trained = train(prepared, None, config, seed=0)

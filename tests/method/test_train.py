@@ -125,3 +125,41 @@ def test_predictions_do_not_depend_on_the_blocks(site, config, features):
         network, features, site.prepared, config.override("predict.block=64", "predict.batch=7"), rc
     ).probabilities
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_parts_of_a_batch_give_its_gradient(site, config, features):
+    config = config.override("train.lambda_similarity=0", "model.dropout=0.3", "train.epochs=1")
+    whole, _ = train(site.prepared, features, config, seed=0)
+    parts, _ = train(site.prepared, features, config.override("train.accumulate=3"), seed=0)
+    for (name, a), b in zip(whole.named_parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_bfloat16_stays_close(site, config, features):
+    _, single = train(site.prepared, features, config, seed=0)
+    _, half = train(site.prepared, features, config.override("train.precision=bfloat16"), seed=0)
+    for name, values in single["curves"]["series"].items():
+        assert half["curves"]["series"][name] == pytest.approx(values, rel=0.1, abs=0.02)
+    assert half["curves"]["series"]["ce"] != single["curves"]["series"]["ce"]
+
+
+def test_patience_stops_by_the_validation_part_and_resumes(site, config, tmp_path):
+    from bdgf_fast.data import SplitSpec, make_split, prepare
+
+    scene = site.scene
+    before, scene.split_spec = scene.split_spec, SplitSpec(kind="blocks", block=8, train_fraction=0.4, per_class=20, val_blocks=0.3)
+    try:
+        split = make_split(scene, 7, 0)
+        prepared = prepare(scene, split)
+    finally:
+        scene.split_spec = before
+    config = config.override("model.branches=[cnn]", "train.epochs=30", "train.patience=2", "train.learning_rate=0.03")
+    path = tmp_path / "c.safetensors"
+    whole, history = train(prepared, None, config, seed=0, checkpoint=path)
+    assert len(history["curves"]["step"]) < 30
+    network, _, _ = load_network(path, config)
+    assert equal(whole, network)
+    again, same = train(prepared, None, config, seed=0, checkpoint=path, resume=True)
+    assert equal(whole, again) and same == history
+    longer, _ = train(prepared, None, config.override("train.patience=0"), seed=0)
+    assert not equal(whole, longer)

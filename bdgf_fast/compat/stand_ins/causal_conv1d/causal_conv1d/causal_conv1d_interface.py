@@ -1,0 +1,5 @@
+"""Stand-in: `bdgf_fast.compat.causal_conv1d`."""
+
+from bdgf_fast.compat.causal_conv1d import causal_conv1d_fn, causal_conv1d_update
+
+__all__ = ["causal_conv1d_fn", "causal_conv1d_update"]

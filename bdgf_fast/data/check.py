@@ -1,0 +1,282 @@
+"""What is in a folder or scene file, what is missing and what looks wrong, before hours go into training on it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bdgf_fast.data import known_sets
+from bdgf_fast.data.known_sets import SUFFIXES, Found, KnownSet
+from bdgf_fast.data.matfile import list_variables, listing
+from bdgf_fast.data.scene import Modality, Scene
+from bdgf_fast.data.scene_file import known_scene, load_scene
+from bdgf_fast.data.split import make_split
+from bdgf_fast.errors import DataWarning, SceneError, SplitError
+
+LEVELS = ("ok", "note", "look", "missing", "wrong")
+# Values that stand for "no value" in many files; with 1e30 and beyond they are looked for at both ends of each band.
+MARKS = (-9999.0, -99999.0, -32768.0, -32767.0, -1000000.0)
+PATCH = 11
+
+
+@dataclass
+class Report:
+    """Findings of a check, each a (level, sentence): "ok" recognised, "note" settled or worth knowing, "look" the tool copes
+    but a person should look, "missing" and "wrong" stop a run or spoil its figures."""
+
+    title: str
+    findings: list[tuple[str, str]] = field(default_factory=list)
+    root: Path | None = None  # stands in the title, so that sentences name files without it
+
+    def add(self, level: str, text: str) -> None:
+        self.findings.append((level, text.replace(f"{self.root}{os.sep}", "") if self.root else text))
+
+    def count(self, *levels: str) -> int:
+        return sum(level in levels for level, _ in self.findings)
+
+    def status(self, strict: bool = False) -> int:
+        """0 when nothing is missing or wrong (``strict``: and nothing needs a look), else 1."""
+        return int(self.count("missing", "wrong", *(["look"] if strict else [])) > 0)
+
+    def text(self) -> str:
+        """One line a finding, the grave ones in capitals, and a summary."""
+        lines = [self.title]
+        for level, text in self.findings:
+            lines.append(f"  {level.upper() if level in ('missing', 'wrong') else level:<8}{text}")
+        bad = [f"{self.count(level)} {level}" for level in ("missing", "wrong", "look") if self.count(level)]
+        lines.append(f"{', '.join(bad)}" if bad else "nothing is missing and nothing looks wrong")
+        return "\n".join(lines)
+
+
+def check(reference: str | os.PathLike[str]) -> Report:
+    """Look at a folder, a scene file or NAME:FOLDER.
+
+    All values are read once, in strips. Raises SceneError only when ``reference`` itself names nothing.
+    """
+    named = known_sets.split_reference(reference)
+    if named is not None:
+        return _check_known(known_sets.find(*named), str(reference))
+    path = Path(reference)
+    if path.is_dir():
+        return _check_folder(path)
+    report = Report(f"{path}: a scene file")
+    if not path.is_file():
+        raise SceneError(f"{path} does not exist; name a folder, a scene file or NAME:FOLDER.")
+    with _heeding(report):
+        _check_scene(report, load_scene(path), None)
+    return report
+
+
+def _check_folder(folder: Path) -> Report:
+    found = known_sets.recognise(folder)
+    if len(found) == 1:
+        return _check_known(found[0], str(folder))
+    report = Report(f"{folder}: no scene yet", root=folder)
+    if found:
+        names = ", ".join(one.known.name for one in found)
+        report.add("wrong", f"the files fit several known data sets ({names}); say which, as in {found[0].known.name}:{folder}")
+        return report
+    scenes = sorted(folder.glob("*.toml"))
+    report.add("missing", f"the files of no known data set ({', '.join(known_sets.known_sets())}) are recognised")
+    for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES):
+        try:
+            report.add("note", f"{file.name}: {_contents(file)}")
+        except SceneError as error:
+            report.add("wrong", str(error))
+    hint = f"check {scenes[0].name}" if scenes else "write a scene file (.toml) with [[modality]] and [labels] tables"
+    report.add("note", f"for data of your own, {hint}")
+    return report
+
+
+def _contents(file: Path) -> str:
+    if file.suffix.lower() == ".mat":
+        return listing(list_variables(file))
+    return f"shape {known_sets.shape_of(file, None)}"
+
+
+# --- known sets ---
+
+
+def _check_known(found: Found, said: str) -> Report:
+    known = found.known
+    report = Report(f"{said}: {known.title}, files in {found.root}", root=found.root)
+    for role in known.roles:
+        if role.name not in found.files:
+            if role.optional:
+                report.add("note", f"{role.name}: no file, the scene goes without ({' or '.join(role.files)})")
+            continue
+        file = found.files[role.name]
+        try:
+            variable = found.variable(role)
+        except SceneError as error:
+            report.add("wrong", f"{role.name}: {error}")
+            continue
+        shape = known_sets.shape_of(file, variable)
+        where = f"{file.name}[{variable}]" if variable else file.name
+        report.add("ok", f"{role.name}: {where}{f', {_times(shape)}' if shape else ''}")
+    for text in found.missing:
+        report.add("missing", f"{text}: no such .mat, .npy, GeoTIFF or ENVI file in {found.root}")
+    if report.count("missing", "wrong"):
+        return report
+    with _heeding(report):
+        scene = known_scene(found, {}, f"{known.name} in {found.root}", found.root)
+        _check_published(report, known, scene)
+        _check_scene(report, scene, known)
+    for text in known.unverified:
+        report.add("note", f"not verified in the table of {known.name}: {text}")
+    return report
+
+
+def _check_published(report: Report, known: KnownSet, scene: Scene) -> None:
+    """Size, bands and pixels per class against what is published."""
+    size = (scene.height, scene.width)
+    published = " or ".join(_times(one) for one in known.sizes)
+    if size in known.sizes:
+        report.add("ok", f"{_times(size)} pixels, as published")
+    elif size[::-1] in known.sizes:
+        report.add("wrong", f"{_times(size)} pixels (rows x columns), published are {published}: rows and columns are swapped")
+    else:
+        report.add("look", f"{_times(size)} pixels, published are {published}: a part of the scene?")
+    for role in known.modalities:
+        bands = next((len(m.bands) for m in scene.modalities if m.name == role.name), None)
+        if bands is not None and role.bands is not None and bands != role.bands:
+            report.add("look", f"{role.name}: {bands} bands, published are {role.bands}")
+    for side, counts in known.counts.items():
+        mask = scene.given.get(side) if side != "labelled" else np.ones(size, bool)
+        if mask is None:
+            continue
+        own = np.bincount(scene.labels[mask & (scene.labels >= 0)], minlength=len(scene.classes)).tolist()
+        if own == counts:
+            report.add("ok", f"{side}: {sum(own)} pixels, every class as published")
+        elif sorted(own) == sorted(counts):
+            report.add("wrong", f"{side}: the published counts stand in another order of classes: {own}, published {counts}")
+        else:
+            report.add("look", f"{side}: {sum(own)} pixels, published are {sum(counts)} (per class {own} and {counts})")
+
+
+# --- any scene ---
+
+
+def _check_scene(report: Report, scene: Scene, known: KnownSet | None) -> None:
+    for text in scene.notes:
+        report.add("note", text)
+    where = scene.crs.to_string() if scene.crs is not None else "no coordinate system"
+    report.add("ok", f"grid: {_times((scene.height, scene.width))} pixels, {where}")
+    valid = np.ones((scene.height, scene.width), bool)
+    dead_anywhere = False
+    for modality in scene.modalities:
+        if scene.crs is not None:
+            for raster in {id(r): r for r, _ in modality.parts if r.crs is None}.values():
+                report.add("look", f"{raster.source} has no coordinate system; it is taken to lie on the grid of the others")
+        finite, empty = _check_bands(report, scene, modality)
+        valid &= finite
+        dead_anywhere |= empty
+    labelled = scene.labels >= 0
+    if not scene.classes:
+        report.add("note", "no labels: the scene can be predicted, not trained on")
+        return
+    lost = int((labelled & ~valid).sum())
+    if lost:
+        report.add("look", f"{lost} of {int(labelled.sum())} labelled pixels have no value in some band and are left out")
+    counts = np.bincount(scene.labels[labelled], minlength=len(scene.classes))
+    empty = [c.name for c, n in zip(scene.classes, counts, strict=True) if n == 0]
+    present = ", ".join(f"{c.name} {n}" for c, n in zip(scene.classes, counts, strict=True) if n)
+    report.add("ok", f"labels: {int(labelled.sum())} pixels in {len(scene.classes) - len(empty)} classes: {present}")
+    if empty:
+        report.add("wrong", f"no pixel of class {', '.join(empty)}; put the codes into ignore")
+    if {"train", "test"} <= set(scene.given):
+        both = int((scene.given["train"] & scene.given["test"]).sum())
+        if both:
+            report.add("wrong", f"{both} pixels are in the training and in the test side; a score on them means nothing")
+    if not dead_anywhere and valid.any() and not empty:
+        scene._valid = valid
+        _check_split(report, scene)
+    elif not valid.any():
+        report.add("wrong", "no pixel has a value in every band: do the files cover the same ground, is nodata right?")
+
+
+def _check_split(report: Report, scene: Scene) -> None:
+    try:
+        split = make_split(scene, patch=PATCH)
+    except SplitError as error:
+        report.add("wrong", str(error))
+        return
+    sizes = ", ".join(f"{sum(counts)} {side}" for side, counts in split.counts.items() if sum(counts))
+    report.add("ok", f"split {split.kind!r}, seed 0, patches of {PATCH}: {sizes} pixels")
+    for text in split.notes:
+        if "in the train and in the test map" not in text:  # said above
+            report.add("look" if text.startswith("no ") else "note", text)
+
+
+def _check_bands(report: Report, scene: Scene, modality: Modality) -> tuple[np.ndarray, bool]:
+    """One pass over the values: (pixels with a value in every band, whether a band has none at all)."""
+    count = len(modality.bands)
+    low, high = np.full(count, np.inf), np.full(count, -np.inf)
+    at_low, at_high, seen = (np.zeros(count, np.int64) for _ in range(3))
+    valid = np.zeros((scene.height, scene.width), bool)
+    for y0, y1 in scene.strips():
+        values = modality.read(y0, y1, 0, scene.width)
+        finite = np.isfinite(values)
+        valid[y0:y1] = finite.all(0)
+        seen += finite.sum((1, 2))
+        lows, highs = (np.where(finite, values, fill) for fill in (np.inf, -np.inf))
+        strip_low, strip_high = lows.min((1, 2)), highs.max((1, 2))
+        at_low = _tally(at_low, low, strip_low, (lows == strip_low[:, None, None]).sum((1, 2)), np.less)
+        at_high = _tally(at_high, high, strip_high, (highs == strip_high[:, None, None]).sum((1, 2)), np.greater)
+        low, high = np.minimum(low, strip_low), np.maximum(high, strip_high)
+    names = np.array(modality.bands)
+    empty = seen == 0
+    dead = ~empty & (low == high)
+    span = f"values {low[~empty].min():.6g} to {high[~empty].max():.6g}" if not empty.all() else "no values"
+    report.add("ok", f"{modality.name}: {count} bands, {span}")
+    if empty.any():
+        report.add("wrong", f"{modality.name}: no value at all (NaN or nodata everywhere) in {_some(names[empty])}")
+    if dead.any():
+        report.add("look", f"{modality.name}: one value everywhere in {_some(names[dead])}; dead bands are dropped")
+    missing = int((~valid).sum())
+    if missing and not empty.any():
+        report.add("look", f"{modality.name}: {missing} of {valid.size} pixels hold NaN, infinity or nodata in some band")
+    for value, tally, ends in ((low, at_low, low < high), (high, at_high, low < high)):
+        for mark in sorted({float(v) for v in value[~empty & ends] if v in MARKS or abs(v) >= 1e30}):
+            hit = value == mark
+            report.add("look", f"{modality.name}: {int(tally[hit].max())} pixels of {_some(names[hit])} are {mark:g}, which looks "
+                       f"like a mark for no value; if it is, say nodata = {mark:g}")  # fmt: skip
+    return valid, bool(empty.any())
+
+
+def _tally(total: np.ndarray, best: np.ndarray, strip: np.ndarray, count: np.ndarray, better: np.ufunc) -> np.ndarray:
+    """How often the extreme value has been seen, after one more strip."""
+    return np.where(better(strip, best), count, np.where(strip == best, total + count, total))
+
+
+@contextmanager
+def _heeding(report: Report) -> Iterator[None]:
+    """Turn warnings and the error that ends the look into findings."""
+    ending = None
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", DataWarning)
+        try:
+            yield
+        except SceneError as error:
+            ending = str(error)
+    said = [text for _, text in report.findings]
+    for text in [str(w.message) for w in seen if issubclass(w.category, DataWarning)]:
+        if not any(one in text for one in said):  # the notes of scene and split come as warnings too
+            report.add("look", text)
+    if ending is not None:
+        report.add("wrong", ending)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _some(names: np.ndarray) -> str:
+    shown = ", ".join(names[:6])
+    return f"{len(names)} bands ({shown}{', ...' if len(names) > 6 else ''})" if len(names) > 1 else shown

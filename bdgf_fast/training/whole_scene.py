@@ -1,0 +1,138 @@
+"""Whole scenes: finished blocks wait as small files, so that a killed prediction goes on, ranks share the work and memory
+stays bounded; the rasters are assembled from them at the end, every tile of the GeoTIFF written once."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..config import Config
+from ..data import MapWriter, ProbabilityWriter, write_png
+from ..data.export import TILE, atomic
+from ..diffusion.features import FeatureSource
+from ..errors import UserError
+from ..models import GroupNetwork
+from .predict import Progress, corners, predict
+from .ranks import barrier, leads, ranks
+
+BASE_BYTES = 640 * 2**20
+"""Interpreter, torch and libraries, measured, with room to spare."""
+BLOCKS = (512, 256, 128, 64, 32, 16)
+
+
+def parse_bytes(text: str) -> int:
+    """``2GiB``, ``1500 MB`` or plain bytes."""
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if not found:
+        raise UserError(f"--memory {text!r} is no size; write 2GiB, 1500MB or a number of bytes")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+
+
+def fit_to_memory(budget: int, prepared: Any, config: Config, guides: Sequence[int]) -> Config:
+    """The configuration with the largest ``predict.block`` whose working set fits ``budget`` bytes of resident memory;
+    the scene's cache of tiles is cut to a share of it. Raises UserError when not even the smallest block fits."""
+    prepared.cache_bytes = min(prepared.cache_bytes, budget // 8)
+    pixels, size = prepared.height * prepared.width, config.data.patch
+    c, times, channels = config.model, len(config.features.timesteps), prepared.channels + 2 * sum(guides)
+    fixed = BASE_BYTES + prepared.cache_bytes + 8 * pixels
+    fixed += 4 * config.predict.batch * size**2 * (2 * channels + 10 * c.width * len(c.branches))
+    maps = sum(w / 4**i for i, w in enumerate(config.pretrain.widths))
+    per_pixel = 4 * (channels + (times * (prepared.channels + 8 * config.pretrain.widths[0] + maps) if guides else 0))
+    need = 0.0
+    for block in BLOCKS:
+        need = fixed + per_pixel * (block + size + 2 * config.features.margin) ** 2
+        if need <= budget:
+            return config.override(f"predict.block={block}")
+    raise UserError(
+        f"--memory {budget / 2**30:.2f} GiB is too small for one block of {BLOCKS[-1]} pixels with its margin; "
+        f"this scene and model need {need / 2**30:.2f} GiB, or a smaller predict.batch (now {config.predict.batch})"
+    )
+
+
+class Blocks:
+    """Finished blocks in a folder, one file each; those of a prediction with other ``facts`` are removed."""
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        self.folder = folder
+        if leads():
+            path, wanted = folder / "blocks.json", json.dumps(facts, sort_keys=True)
+            if not path.exists() or path.read_text(encoding="utf-8") != wanted:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                with atomic(path) as beside:
+                    beside.write_text(wanted, encoding="utf-8")
+        barrier()
+
+    def path(self, y: int, x: int) -> Path:
+        return self.folder / f"{y}-{x}.npz"
+
+    def save(self, y: int, x: int, probabilities: np.ndarray, labels: dict[str, np.ndarray]) -> None:
+        with atomic(self.path(y, x)) as beside:
+            np.savez_compressed(beside, probabilities=probabilities, **{k: v.astype(np.int16) for k, v in labels.items()})
+
+    def load(self, y: int, x: int) -> dict[str, np.ndarray]:
+        with np.load(self.path(y, x)) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def predict_blocks(
+    network: GroupNetwork, features: FeatureSource | None, prepared: Any, config: Config, blocks: Blocks,
+    stride: int, progress: Progress | None,
+) -> None:
+    """Predict every block that is not finished; each rank takes its share of them."""
+    rank, world = ranks()
+    missing = [corner for corner in corners(prepared, config) if not blocks.path(*corner).exists()]
+    barrier()  # every rank has looked before the first writes
+    mine = set(missing[rank::world])
+    for y, x, block, labels in predict(network, features, prepared, config, progress, stride=stride, wanted=mine.__contains__):
+        blocks.save(y, x, block.numpy(), {name: value.numpy() for name, value in labels.items()})
+    barrier()
+
+
+def assemble(
+    prepared: Any, config: Config, blocks: Blocks, target: Path, pixels: torch.Tensor | None = None
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Write map.tif, probabilities.tif and map.png of a finished prediction.
+
+    Returns the labels (class indices) of the fused prediction and of every branch at ``pixels`` int64 (n, 2), and the
+    sentence of ``map_codes``. Holds one row of blocks and the map's int16 indices at a time.
+    """
+    scene, shape, side = prepared.scene, (prepared.height, prepared.width), config.predict.block
+    place = (shape, scene.crs, scene.transform)
+    fused = np.full(shape, -1, np.int16)
+    rc = np.empty((0, 2), np.int64) if pixels is None else np.asarray(pixels)
+    picked: dict[str, np.ndarray] = {}
+    rows = math.lcm(side, TILE)
+    with (ProbabilityWriter(target / "probabilities.tif", *place, [info.name for info in prepared.classes]) as probabilities,
+          MapWriter(target / "map.tif", *place, prepared.classes) as codes):
+        for top in range(0, shape[0], rows):
+            strip = np.full((len(prepared.classes), min(rows, shape[0] - top), shape[1]), np.nan, np.float32)
+            for y in range(top, min(top + rows, shape[0]), side):
+                for x in range(0, shape[1], side):
+                    stored = blocks.load(y, x)
+                    block = stored.pop("probabilities")
+                    h, w = block.shape[1:]
+                    strip[:, y - top : y - top + h, x : x + w] = block
+                    stored["fused"] = np.where(block.any(0), block.argmax(0), -1)
+                    fused[y : y + h, x : x + w] = stored["fused"]
+                    inside = (rc >= (y, x)).all(1) & (rc < (y + h, x + w)).all(1)
+                    for name, values in stored.items():
+                        picked.setdefault(name, np.full(len(rc), -1, np.int64))[inside] = values[tuple((rc[inside] - (y, x)).T)]
+            for x in range(0, shape[1], TILE):
+                probabilities.write_block(top, x, strip[:, :, x : x + TILE])
+            index = fused[top : top + rows]
+            codes.write_block(top, 0, np.where(index >= 0, codes.codes[index], 0).astype(np.uint8))
+    write_png(target / "map.png", scene, fused, classes=prepared.classes, title=scene.name)
+    return picked, codes.note

@@ -1,0 +1,216 @@
+"""`data check`: what it recognises, what it says of each thing that can be wrong, and its exit status."""
+
+import numpy as np
+import pytest
+
+from bdgf_fast.cli import main
+from bdgf_fast.data.check import check
+from bdgf_fast.data.known_sets import known_sets
+
+pytest.importorskip("rasterio")
+pytest.importorskip("h5py")
+from known_files import listed, save_mat, small_scene  # noqa: E402
+
+PUBLISHED = {"augsburg": (332, 485), "berlin": (1723, 476), "trento": (166, 600)}
+
+
+def full_size(folder, name, *, change=None, files=None):
+    """Label maps with the published size and counts, one band a modality."""
+    known = known_sets()[name]
+    shape = PUBLISHED[name]
+    codes = np.zeros(shape[0] * shape[1], np.uint8)
+    at, maps = 0, {}
+    for side, counts in known.counts.items():
+        maps[side] = codes.copy()
+        for code, count in enumerate(counts, 1):
+            maps[side][at : at + count] = code
+            at += count
+    arrays = {role.name: np.resize(np.arange(251, dtype=np.float32), (*shape, 1)) for role in known.modalities}
+    arrays |= {("labels" if side == "labelled" else side): codes.reshape(shape) for side, codes in maps.items()}
+    if change:
+        change(arrays)
+    for role in known.roles:
+        if role.name in arrays:
+            save_mat(folder / f"{(files or {}).get(role.name, role.files[0])}.mat", {role.variables[0]: arrays[role.name]})
+
+
+def small(folder, name="houston2013", change=None):
+    bands, truth, train, test = small_scene(name)
+    arrays = {**bands, "labels": truth, "train": train, "test": test}
+    if change:
+        change(arrays)
+    for role in known_sets()[name].roles:
+        if arrays.get(role.name) is not None:
+            save_mat(folder / f"{role.files[0]}.mat", {role.variables[0]: arrays[role.name]})
+
+
+def levels(report, level):
+    return [text for one, text in report.findings if one == level]
+
+
+@pytest.mark.parametrize("name", ["augsburg", "berlin"])
+def test_recognised_among_sets_with_the_same_file_names(tmp_path, name):
+    full_size(tmp_path, name)
+    report = check(tmp_path)
+    assert known_sets()[name].title in report.title and report.status() == 0
+    ok = " | ".join(levels(report, "ok"))
+    rows, columns = PUBLISHED[name]
+    assert f"{rows} x {columns} pixels, as published" in ok
+    for side, counts in known_sets()[name].counts.items():
+        assert f"{side}: {sum(counts)} pixels, every class as published" in ok
+    assert any(text.startswith("hsi: 1 bands, published are") for text in levels(report, "look"))
+    assert report.status(strict=True) == 1
+
+
+def test_small_files_are_taken_for_a_part_of_the_scene(tmp_path, capsys):
+    small(tmp_path)
+    assert main(["data", "check", f"houston2013:{tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    assert "hsi: HSI.mat[HSI], 29 x 41 x 5" in out and "29 x 41 pixels, published are 349 x 1905: a part of the scene?" in out
+    assert "split 'given', seed 0, patches of 11:" in out and "not verified in the table of houston2013" in out
+    assert main(["data", "check", str(tmp_path), "--strict"]) == 1
+
+
+def test_swapped_order_of_classes_and_swapped_axes(tmp_path):
+    def swap(arrays):
+        labels = arrays["labels"]
+        arrays["labels"] = np.where(labels == 1, 2, np.where(labels == 2, 1, labels)).astype(np.uint8)
+
+    full_size(tmp_path, "trento", change=swap)
+    report = check(tmp_path)
+    assert any("published counts stand in another order of classes: [2903, 4034" in text for text in levels(report, "wrong"))
+    full_size(tmp_path, "trento", change=lambda arrays: arrays.update({k: np.moveaxis(v, 0, 1) for k, v in arrays.items()}))
+    assert any("600 x 166 pixels (rows x columns), published are 166 x 600: rows and columns are swapped" in text
+               for text in levels(check(f"trento:{tmp_path}"), "wrong"))  # fmt: skip
+
+
+def turn(arrays):
+    arrays["hsi"] = arrays["hsi"].transpose(1, 0, 2)
+
+
+def overlap(arrays):
+    arrays["test"] = np.where(arrays["train"] > 0, arrays["train"], arrays["test"])
+
+
+def other_code(arrays):
+    arrays["test"] = np.where(arrays["test"] == 3, 99, arrays["test"]).astype(np.uint8)
+
+
+def no_class(arrays):
+    for side in ("train", "test"):
+        arrays[side] = np.where(arrays[side] == 3, 0, arrays[side])
+
+
+def untrained(arrays):
+    arrays["train"] = np.where(arrays["train"] == 3, 0, arrays["train"])
+
+
+def cut_grid(arrays):
+    arrays["lidar"] = arrays["lidar"][:-1]
+
+
+def empty_band(arrays):
+    arrays["hsi"][:, :, 1] = np.nan
+
+
+WRONG = [
+    (turn, r"rows and columns look swapped"),
+    (overlap, "pixels are in the training and in the test side"),
+    (other_code, "label code 99 ("),
+    (no_class, "no pixel of class Synthetic grass; put the codes into ignore"),
+    (untrained, "class 'Synthetic grass' (code 3) has no training pixel"),
+    (cut_grid, "no two neighbouring axes match"),
+    (empty_band, "hsi: no value at all (NaN or nodata everywhere) in band 2"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), WRONG, ids=[c.__name__ for c, _ in WRONG])
+def test_wrong_things_give_status_1(tmp_path, change, said):
+    small(tmp_path, change=change)
+    report = check(f"houston2013:{tmp_path}")
+    assert any(said in text for text in levels(report, "wrong")), report.text()
+    assert report.status() == 1
+
+
+def test_things_to_look_at(tmp_path):
+    def holes(arrays):
+        arrays["hsi"][2, 0, 0] = np.nan
+        arrays["hsi"][:, :, 3] = 7
+        arrays["lidar"][5, 6:9] = -9999
+
+    small(tmp_path, change=holes)
+    report = check(f"houston2013:{tmp_path}")
+    look = levels(report, "look")
+    assert "hsi: one value everywhere in band 4; dead bands are dropped" in look
+    assert "hsi: 1 of 1189 pixels hold NaN, infinity or nodata in some band" in look
+    assert any("lidar: 3 pixels of band 1 are -9999, which looks like a mark for no value; if it is, say nodata" in t for t in look)
+    assert any("1 of 875 labelled pixels have no value" in text for text in look)
+    assert report.status() == 0 and report.status(strict=True) == 1
+
+
+def test_index_base_is_said(tmp_path):
+    bands, truth, train, test = small_scene("berlin")
+    for role, array in (("hsi", bands["hsi"]), ("sar", bands["sar"]), ("gt", truth)):
+        save_mat(tmp_path / f"berlin_{role}.mat", {f"berlin_{role}": array})
+    for base in (0, 1):
+        save_mat(tmp_path / "berlin_index.mat", {"berlin_train": listed(train, base), "berlin_test": listed(test, base)})
+        report = check(tmp_path)
+        assert report.status() == 0, report.text()
+        assert any(f"read as {base}-based (row, column); 100.0% of the listed pixels" in text for text in levels(report, "note"))
+    save_mat(tmp_path / "berlin_index.mat", {"tr": listed(train), "te": listed(test)})
+    wrong = levels(check(f"berlin:{tmp_path}"), "wrong")
+    assert len(wrong) == 2 and all("berlin_index.mat holds tr (" in text and "but none of T" in text for text in wrong)
+
+
+def test_missing_files_are_named(tmp_path, capsys):
+    small(tmp_path, change=lambda arrays: arrays.update(lidar=None, test=None))
+    assert main(["data", "check", f"houston2013:{tmp_path}"]) == 1
+    out = capsys.readouterr().out
+    assert "MISSING lidar (LiDAR or houston_lidar" in out and "MISSING test (TSLabel" in out and "2 missing" in out
+
+
+def test_truncated_file(tmp_path):
+    small(tmp_path)
+    file = tmp_path / "HSI.mat"
+    file.write_bytes(file.read_bytes()[:3000])
+    report = check(f"houston2013:{tmp_path}")
+    assert any("HSI.mat is not a readable .mat file" in text for text in levels(report, "wrong")) and report.status() == 1
+
+
+def test_folders_that_are_no_known_set(tmp_path, capsys):
+    assert main(["data", "check", str(tmp_path)]) == 1
+    save_mat(tmp_path / "mine.mat", {"cube": np.ones((3, 4, 5))})
+    (tmp_path / "own.toml").write_text("")
+    assert main(["data", "check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "mine.mat: cube (3 x 4 x 5 double)" in out and "check own.toml" in out
+    for name in ("hsi", "sar", "train", "test"):
+        np.save(tmp_path / f"{name}.npy", np.ones((5, 6)))
+    report = check(tmp_path)
+    assert any("the files fit several known data sets (augsburg, berlin" in text for text in levels(report, "wrong"))
+    for wrong in ("nowhere.toml", f"houston:{tmp_path / 'nowhere'}", f"hous:{tmp_path}"):
+        assert main(["data", "check", wrong]) == 2
+
+
+def test_scene_files(tmp_path, write_toml, write_tif):
+    bands, truth, _, _ = small_scene("trento")
+    write_tif("hsi.tif", bands["hsi"].transpose(2, 0, 1))
+    write_tif("dsm.tif", bands["lidar"][:, :, 0], crs=None)
+    write_tif("gt.tif", truth)
+    text = '[[modality]]\nname = "hsi"\npath = "hsi.tif"\n[[modality]]\nname = "dsm"\npath = "dsm.tif"\n'
+    labels = '[labels]\npath = "gt.tif"\n[split]\nblock = 6\ntrain_fraction = 0.7\nper_class = 3\n'
+    report = check(write_toml(text + labels))
+    assert any("grid: 29 x 41 pixels, EPSG:32718" in t for t in levels(report, "ok"))
+    assert report.status() == 0, report.text()
+    bare = check(write_toml(text))
+    assert any("no labels: the scene can be predicted, not trained on" in t for t in levels(bare, "note")) and bare.status() == 0
+    write_tif("dsm.tif", bands["lidar"][:, :, 0], crs="EPSG:32719")
+    other = check(write_toml(text + labels))
+    assert any("differ in coordinate system: EPSG:32719 and EPSG:32718" in t for t in levels(other, "wrong"))
+
+
+def test_list_names_every_set(capsys):
+    assert main(["data", "list"]) == 0 and main(["data", "list", "MUUFL"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in known_sets()) and "Yellow curb" in out and "not verified:" in out
+    assert main(["data", "list", "mufl"]) == 2
