@@ -48,7 +48,7 @@ def _native_run(outputs, x0, draw, t, sqrt_abar, sqrt_rest, channel_mask, *rest)
     *tensors, fill_with_noise, seed, stream, extent_h, extent_w = rest
     _native.load().q_sample(
         outputs[0], x0, t, sqrt_abar, sqrt_rest, channel_mask, draw, fill_with_noise,
-        *launch_address(*tensors, seed, stream, extent_h, extent_w), torch.get_num_threads(),
+        *launch_address(*tensors, seed, stream, extent_h, extent_w), torch.get_num_threads(), _native.stream_of(x0),
     )  # fmt: skip
 
 
@@ -61,7 +61,8 @@ def _native_backward(outputs, grad_out, x0, *arguments) -> None:
     _native_run(outputs, grad_out, False, *arguments, False, seed, stream, extent_h, extent_w)
 
 
-backends.register("q_sample", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+for _backend in ("cpu", "cuda"):
+    backends.register("q_sample", _backend, forward=_native_forward, backward=_native_backward, supports=supports_native)
 
 
 def q_sample(
