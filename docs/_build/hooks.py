@@ -1,6 +1,7 @@
 """What mkdocs does to a page beside Markdown: measured figures from the benchmark's file, and formulas as MathML.
 
 `<!-- measured: PREFIX ... -->` becomes a table of the rows of bench/results/cpu.json whose group starts with a prefix;
+`<!-- known sets -->` a table of the data sets known by name;
 fenced `math` blocks and inline dollar-backtick formulas (GitHub's own forms) become MathML, so that no script is loaded.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,6 +44,17 @@ def measured(prefixes: list[str], data: dict[str, Any]) -> str:
     return f"{summary.markdown(rows)}\n\n{machine}{note if disturbed else ''}"
 
 
+def known_sets() -> str:
+    """The data sets known by name, from their tables."""
+    lines = ["| name | set | rows x columns | modalities (bands) | classes |", "|---|---|---|---|---|"]
+    for file in sorted((ROOT / "bdgf_fast/data/known").glob("*.toml")):
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        sizes = " or ".join(f"{rows} x {columns}" for rows, columns in table["sizes"])
+        modalities = ", ".join(f"{m['name']} ({m['bands']})" if "bands" in m else m["name"] for m in table["modality"])
+        lines.append(f"| `{file.stem}` | {table['title']} | {sizes} | {modalities} | {len(table['classes'])} |")
+    return "\n".join(lines)
+
+
 def _formula(text: str, display: str) -> str:
     from latex2mathml.converter import convert
 
@@ -52,6 +65,7 @@ def _formula(text: str, display: str) -> str:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     data = json.loads(RESULTS.read_text())
     markdown = _MEASURED.sub(lambda found: measured(found[1].split(), data), markdown)
+    markdown = markdown.replace("<!-- known sets -->", known_sets())
     markdown = _BLOCK.sub(lambda found: _formula(found[1], "block"), markdown)
     return _INLINE.sub(lambda found: _formula(found[1], "inline"), markdown)
 
