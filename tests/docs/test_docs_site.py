@@ -35,7 +35,8 @@ def site(tmp_path_factory):
 def test_pages_and_figures(site, hooks):
     page = (site / "operations/selective_scan/index.html").read_text(encoding="utf-8")
     assert "<math" in page and "BDGFFORMULA" not in page and "<!-- measured" not in page
-    first = next(row for row in hooks.measured(["selective_scan"], json.loads(hooks.RESULTS.read_text())).splitlines() if "fwd (" in row)
+    table = hooks.measured(["selective_scan"], json.loads(hooks.RESULTS.read_text()))
+    first = next(row for row in table.splitlines() if "fwd (" in row)
     assert all(cell.strip() in unescape(page) for cell in first.strip("|").split("|"))
 
 
