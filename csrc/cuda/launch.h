@@ -8,6 +8,7 @@
 
 #include "bdgf/check.h"
 #include "bdgf/cuda_launch.h"
+#include "cuda/dialect.h"
 
 namespace bdgf {
 namespace cuda {

@@ -1,6 +1,8 @@
 // Which block of four normals a CUDA work item is, and which elements of the tensor it covers: the device twin of
 // cpu/noise.inc. A row of row_length elements that starts anywhere touches at most (row_length + 6) / 4 blocks.
 #pragma once
+#include <cuda_runtime.h>
+
 #include "bdgf/noise.h"
 
 namespace bdgf {

@@ -1,24 +1,14 @@
 // One thread, one Philox block, up to four normals.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include "cuda/noise.cuh"
+#include "cuda/storage.cuh"
 
 namespace bdgf {
 namespace BDGF_ISA {
 
-static __device__ __forceinline__ void store_rounded(float* p, float v) { *p = v; }
-static __device__ __forceinline__ void store_rounded(__half* p, float v) { *p = __float2half_rn(v); }
-static __device__ __forceinline__ void store_rounded(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn(v); }
-
 template <class T>
-struct alignas(4 * sizeof(T)) Four {
-  T value[4];
-};
-
-template <class T>
-__global__ void philox_normal_kernel(T* out, NoiseAddress a) {
+__global__ void __launch_bounds__(256) philox_normal_kernel(T* out, NoiseAddress a) {
+  BDGF_THREADS(256);
   const uint64_t key = noise_key(a);
   const uint32_t stream = noise_stream(a);
   const int64_t items = noise_items(a), step = (int64_t)gridDim.x * blockDim.x;
@@ -26,10 +16,10 @@ __global__ void philox_normal_kernel(T* out, NoiseAddress a) {
     float normal[4];
     const NoiseItem item = noise_item(a, i, key, stream, normal);
     T* at = out + item.position;
-    if (item.begin == 0 && item.end == 4 && (uintptr_t)at % sizeof(Four<T>) == 0) {
-      Four<T> four;
+    if (item.begin == 0 && item.end == 4 && pack_aligned<T, 4>(at)) {
+      Pack<T, 4> four;
       for (int j = 0; j < 4; ++j) store_rounded(&four.value[j], normal[j]);
-      *(Four<T>*)at = four;
+      *(Pack<T, 4>*)at = four;
     } else {
       for (int j = 0; j < 4; ++j)
         if (j >= item.begin && j < item.end) store_rounded(at + j, normal[j]);
