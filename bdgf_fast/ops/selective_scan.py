@@ -48,6 +48,11 @@ def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Tenso
     kernel(*arguments, tensors[-9].new_empty(kernel(*arguments, None, threads), dtype=torch.float32), threads)
 
 
+def no_float64(facts) -> str | None:
+    """Float64 is for the CPU."""
+    return "it has no float64 arithmetic" if facts["dtype"] is torch.float64 else None
+
+
 def _native_forward(outputs, *arguments):
     tensors, (softplus, _, reverse) = arguments[:9], arguments[9:]
     out, last_state = (*outputs, None)[:2]
@@ -60,6 +65,7 @@ def _native_backward(outputs, *arguments):
 
 
 backends.register("selective_scan", "cpu", forward=_native_forward, backward=_native_backward)
+backends.register("selective_scan", "cuda", forward=_native_forward, backward=_native_backward, supports=no_float64)
 
 
 def selective_scan(

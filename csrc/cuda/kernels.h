@@ -9,10 +9,13 @@
 #pragma once
 #include "bdgf/cuda_launch.h"
 #include "bdgf/philox_normal.h"
+#include "bdgf/selective_scan.h"
 
 // One line per kernel: X(name, argument struct).
 #define BDGF_CUDA_KERNELS(X) \
-  X(philox_normal, PhiloxNormalArgs)
+  X(philox_normal, PhiloxNormalArgs)          \
+  X(selective_scan_fwd, SelectiveScanArgs)    \
+  X(selective_scan_bwd, SelectiveScanArgs)
 
 namespace bdgf {
 namespace cuda {

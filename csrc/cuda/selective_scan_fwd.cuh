@@ -165,20 +165,24 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
         if (kOutputs) {
 #pragma unroll 1
           for (; t < end; t += kGroupSteps) {
-            float y[kGroupSteps];
+            float y[kGroupSteps / kFoldSteps][kFoldSteps];
             const int left = end - t;
             if (left >= kGroupSteps) {
 #pragma unroll
-              for (int j = 0; j < kGroupSteps; ++j) y[j] = step(t + j);
+              for (int j = 0; j < kGroupSteps; ++j) y[j / kFoldSteps][j % kFoldSteps] = step(t + j);
             } else {
 #pragma unroll
-              for (int j = 0; j < kGroupSteps; ++j) y[j] = j < left ? step(t + j) : 0.0f;
+              for (int j = 0; j < kGroupSteps; ++j) y[j / kFoldSteps][j % kFoldSteps] = j < left ? step(t + j) : 0.0f;
             }
-            fold_steps(y, split, lane);
-            const int own = kGroupSteps / split;
+            const int own = kFoldSteps / split;
 #pragma unroll
-            for (int i = 0; i < kGroupSteps; ++i) {
-              if (i < own && s * own + i < left) tile_y[(t + s * own + i) * kRow + c] = y[i];
+            for (int part = 0; part < kGroupSteps / kFoldSteps; ++part) {
+              fold_steps(y[part], split, lane);
+#pragma unroll
+              for (int i = 0; i < kFoldSteps; ++i) {
+                const int at = part * kFoldSteps + s * own + i;
+                if (i < own && at < left) tile_y[(t + at) * kRow + c] = y[part][i];
+              }
             }
           }
         } else {

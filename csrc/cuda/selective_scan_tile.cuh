@@ -23,6 +23,7 @@ constexpr int kTileChannels = 32, kThreadStates = 4, kMostSplit = 4, kMostThread
 constexpr int kRow = kTileChannels + 1;       // pitch of a tile's steps, in elements: no bank twice
 constexpr int kForwardSteps = 32, kBackwardSteps = 16;  // of a tile
 constexpr int kGroupSteps = 8;                // steps unrolled together; a state is kept before each of them
+constexpr int kFoldSteps = 4;                 // steps whose sums over a channel's lanes are formed together
 constexpr int kChunkSteps = 64;               // steps whose kept states fit the shared memory
 
 // Where a launch writes an output: the tensor itself, or f32 workspace of the same roles.
@@ -44,6 +45,7 @@ struct ScanGrid {
 struct ScanCall {
   SelectiveScanArgs a;
   ScanGrid g;
+  bool narrow = false;               // u and its kind are of 16 bits
   bool adjoint = false;              // states only: the recurrence of the adjoint, from the last step to the first
   const float* carried = nullptr;    // [unit][direction][channel][state] after each unit
   const float* returned = nullptr;   // the adjoint before each unit
@@ -312,24 +314,21 @@ BDGF_DEV void fill_vectors(float* bias, float* skip, const SelectiveScanArgs& a,
   skip[c] = inside && a.D.data && b.slice == 0 ? load_parameter(a.D, b.k * a.D.direction + channel * a.D.channel) : 0.0f;
 }
 
-// v[j] of eight steps -> their sums over the `split` lanes of a channel: v[i] of the lanes of state group s is step
-// s * (8 / split) + i.
-BDGF_DEV void fold_steps(float (&v)[kGroupSteps], int split, int lane) {
+// v[j] of four steps -> their sums over the `split` lanes of a channel: v[i] of the lanes of state group s is step
+// s * (4 / split) + i.
+BDGF_DEV void fold_steps(float (&v)[kFoldSteps], int split, int lane) {
   if (split > 1) {
     const bool upper = lane & 16;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float send = upper ? v[i] : v[i + 4], keep = upper ? v[i + 4] : v[i];
+    for (int i = 0; i < 2; ++i) {
+      const float send = upper ? v[i] : v[i + 2], keep = upper ? v[i + 2] : v[i];
       v[i] = keep + __shfl_xor_sync(0xffffffffu, send, 16);
     }
   }
   if (split > 2) {
     const bool upper = lane & 8;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const float send = upper ? v[i] : v[i + 2], keep = upper ? v[i + 2] : v[i];
-      v[i] = keep + __shfl_xor_sync(0xffffffffu, send, 8);
-    }
+    const float send = upper ? v[0] : v[1], keep = upper ? v[1] : v[0];
+    v[0] = keep + __shfl_xor_sync(0xffffffffu, send, 8);
   }
 }
 
