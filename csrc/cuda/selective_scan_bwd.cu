@@ -98,7 +98,6 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
       ScanCall pass = call;
       pass.g = launch_grid(a, g, first, units, kForwardSteps, 0);
       pass.starts = starts;
-      pass.a.z.data = nullptr;
       launch_states(on, pass);
     }
     call.g = launch_grid(a, g, first, units, kBackwardSteps, kGroupSteps);

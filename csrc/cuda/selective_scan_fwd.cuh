@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
   const float* const b_mine = tile_b + s * kThreadStates + (a.constant_b ? c * kMatrixRow : 0);
   const float* const c_mine = tile_c + s * kThreadStates + (a.constant_c ? c * kMatrixRow : 0);
   const int b_pitch = a.constant_b ? 0 : kMatrixRow, c_pitch = a.constant_c ? 0 : kMatrixRow;
-  const bool along = along_steps(a.u, a.u.channel), gated = a.z.data != nullptr;
+  const bool along = along_steps(a.u, a.u.channel), gated = a.z.data && (kOutputs || call.adjoint);
   const int elements = kForwardSteps / split;
 
   for (int64_t at_turn = 0;; ++at_turn) {
