@@ -44,6 +44,11 @@ static inline int64_t between(int64_t least, int64_t v, int64_t most) {  // wher
 }
 static inline int64_t common_divisor(int64_t a, int64_t b) { return b ? common_divisor(b, a % b) : a; }
 
+#ifdef BDGF_EMULATED  // so that small tests take several launches, and several bundles a block
+constexpr int64_t kLeastWorkspace = 64 << 10, kBlocksPlenty = 8;
+#else
+constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;  // bytes; blocks of which each may take more
+#endif
 constexpr int64_t kBlocksWanted = 2048;  // what fills any GPU several times over
 constexpr int64_t kWorthSplitting = 512;  // below so many blocks a sequence of so many steps is cut into segments
 
@@ -69,7 +74,7 @@ static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64
   g.first_unit = first, g.units = units;
   g.bundle = a.length <= most ? (int)between(1, units, tile_steps / a.length) : 1;
   const int64_t blocks = ceil_div(units, g.bundle) * g.tiles * g.planes;
-  g.bundles_per_block = between(1, 128 / (g.bundle * g.segment_steps), blocks / 4096);
+  g.bundles_per_block = between(1, 128 / (g.bundle * g.segment_steps), blocks / kBlocksPlenty);
   return g;
 }
 static inline int64_t unit_blocks(const ScanGrid& g) { return ceil_div(ceil_div(g.units, g.bundle), g.bundles_per_block); }
@@ -84,8 +89,8 @@ static inline int64_t scan_bytes(const SelectiveScanArgs& a, bool backward) {
   return backward ? 2 * bytes : bytes;
 }
 static inline int64_t workspace_limit(const SelectiveScanArgs& a, bool backward) {  // in floats
-  const int64_t tenth = scan_bytes(a, backward) / 10, least = int64_t{32} << 20;
-  return (tenth > least ? tenth : least) / 4;
+  const int64_t tenth = scan_bytes(a, backward) / 10;
+  return (tenth > kLeastWorkspace ? tenth : kLeastWorkspace) / 4;
 }
 // Units a launch takes, of which each needs `unit_floats` of workspace.
 static inline int64_t units_together(const SelectiveScanArgs& a, const ScanGrid& g, int64_t left, int64_t unit_floats) {
