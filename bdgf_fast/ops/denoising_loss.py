@@ -46,11 +46,11 @@ define(
 )
 
 
-def _native_run(loss, grad_loss, grad_pred, grad_x0, *arguments) -> None:
+def _native_run(loss, grad_loss, grad_pred, grad_x0, *arguments, workspace=None) -> None:
     *tensors, prediction, channel_groups, seed, stream, extent_h, extent_w = arguments
     _native.load().denoising_loss(
         loss, grad_loss, grad_pred, grad_x0, *tensors[:6], prediction, list(channel_groups),
-        *launch_address(*tensors[6:], seed, stream, extent_h, extent_w), torch.get_num_threads(),
+        *launch_address(*tensors[6:], seed, stream, extent_h, extent_w), torch.get_num_threads(), workspace,
     )  # fmt: skip
 
 
@@ -62,7 +62,15 @@ def _native_backward(outputs, grad_loss, *arguments) -> None:
     _native_run(None, grad_loss, outputs[0], outputs[1], *arguments[:-1])
 
 
+def _cuda_forward(outputs, pred, *arguments) -> None:
+    native, groups = _native.load(), arguments[10]
+    pixels = pred.shape[2:].numel()
+    space = pred.new_empty(native.denoising_loss_workspace(pred.shape[0], pixels, list(groups)), dtype=torch.float32)
+    _native_run(outputs[0], None, None, None, pred, *arguments, workspace=space)
+
+
 backends.register("denoising_loss", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+backends.register("denoising_loss", "cuda", forward=_cuda_forward, backward=_native_backward, supports=supports_native)
 
 
 def denoising_loss(

@@ -65,7 +65,8 @@ def _native_backward(outputs, grad_out, *arguments) -> None:
     _native_run(None, grad_out, outputs[0], outputs[1], *arguments[:-1])
 
 
-backends.register("diffusion_step", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+for _backend in ("cpu", "cuda"):
+    backends.register("diffusion_step", _backend, forward=_native_forward, backward=_native_backward, supports=supports_native)
 
 
 def _step(

@@ -61,7 +61,8 @@ def _native_backward(outputs, grad_out, x0, *arguments) -> None:
     _native_run(outputs, grad_out, False, *arguments, False, seed, stream, extent_h, extent_w)
 
 
-backends.register("q_sample", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+for _backend in ("cpu", "cuda"):
+    backends.register("q_sample", _backend, forward=_native_forward, backward=_native_backward, supports=supports_native)
 
 
 def q_sample(

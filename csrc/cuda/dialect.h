@@ -10,7 +10,7 @@
 
 #ifdef BDGF_CUDA_EMULATION
 #define BDGF_LAUNCH(kernel, grid, block, bytes, stream, ...) \
-  emulation::launch(#kernel, reinterpret_cast<const void*>(kernel), grid, block, bytes, [=] { (kernel)(__VA_ARGS__); })
+  (void)(stream), emulation::launch(#kernel, reinterpret_cast<const void*>(kernel), grid, block, bytes, [=] { (kernel)(__VA_ARGS__); })
 #define BDGF_SHARED(type, name, dims)                      \
   typedef type name##_in_shared dims;                      \
   static const char name##_tag = 0;                        \

@@ -8,13 +8,24 @@
 // registers are held against tests/compiled/cuda_budget.json, which names every kernel.
 #pragma once
 #include "bdgf/cuda_launch.h"
+#include "bdgf/denoising_loss.h"
+#include "bdgf/diffusion_step.h"
+#include "bdgf/group_channel_gate.h"
 #include "bdgf/philox_normal.h"
+#include "bdgf/q_sample.h"
 #include "bdgf/selective_scan.h"
 
 // One line per kernel: X(name, argument struct).
 #define BDGF_CUDA_KERNELS(X) \
-  X(philox_normal, PhiloxNormalArgs)          \
-  X(selective_scan_fwd, SelectiveScanArgs)    \
+  X(philox_normal, PhiloxNormalArgs) \
+  X(q_sample, QSampleArgs) \
+  X(denoising_loss, DenoisingLossArgs) \
+  X(denoising_loss_backward, DenoisingLossArgs) \
+  X(diffusion_step, DiffusionStepArgs) \
+  X(diffusion_step_backward, DiffusionStepArgs) \
+  X(group_channel_gate_fwd, GroupChannelGateArgs) \
+  X(group_channel_gate_bwd, GroupChannelGateBwdArgs) \
+  X(selective_scan_fwd, SelectiveScanArgs) \
   X(selective_scan_bwd, SelectiveScanArgs)
 
 namespace bdgf {

@@ -1,29 +1,31 @@
-// One thread, one Philox block, up to four normals.
+// One thread, one item of the walk: four normals, or eight of 16 bits.
 #pragma once
-#include "cuda/noise.cuh"
-#include "cuda/storage.cuh"
+#include "cuda/walk.cuh"
 
 namespace bdgf {
 namespace BDGF_ISA {
 
+struct PhiloxNormalWork {
+  Walk walk;
+  NoiseAddress noise;
+  Strided t[1];  // out
+};
+
 template <class T>
-__global__ void __launch_bounds__(256) philox_normal_kernel(T* out, NoiseAddress a) {
+__global__ void __launch_bounds__(256) philox_normal_kernel(const PhiloxNormalWork a) {
   BDGF_THREADS(256);
-  const uint64_t key = noise_key(a);
-  const uint32_t stream = noise_stream(a);
-  const int64_t items = noise_items(a), step = (int64_t)gridDim.x * blockDim.x;
+  constexpr int K = kBlocksPerItem<T>;
+  const uint64_t key = noise_key(a.noise);
+  const uint32_t stream = noise_stream(a.noise);
+  const Part all = whole(a.walk);
+  const int64_t items = a.walk.batch * a.walk.items, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
-    float normal[4];
-    const NoiseItem item = noise_item(a, i, key, stream, normal);
-    T* at = out + item.position;
-    if (item.begin == 0 && item.end == 4 && pack_aligned<T, 4>(at)) {
-      Pack<T, 4> four;
-      for (int j = 0; j < 4; ++j) store_rounded(&four.value[j], normal[j]);
-      *(Pack<T, 4>*)at = four;
-    } else {
-      for (int j = 0; j < 4; ++j)
-        if (j >= item.begin && j < item.end) store_rounded(at + j, normal[j]);
-    }
+    const int64_t b = divide(i, a.walk.per_sample);
+    const Item<K, 1> item = locate<K>(a.walk, a.t, b, all, i - b * a.walk.items);
+    if (item.begin >= item.end) continue;
+    float normal[4 * K];
+    draw(item, noise_sample(a.noise, b), stream, key, normal);
+    store<T>(a.t[0], item, 0, normal);
   }
 }
 
