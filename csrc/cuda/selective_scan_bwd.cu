@@ -45,7 +45,7 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   const bool delta_local = local || !a.shared_delta;
 
   ScanCall call;
-  call.a = a, call.narrow = a.u.dtype != DType::f32, call.g = launch_grid(a, g, 0, all_units, kBackwardSteps, kGroupSteps);
+  call.a = a, call.narrow = a.u.dtype != DType::f32, call.g = launch_grid(a, g, 0, all_units, backward_bundle(a));
   call.sum_floats = sum_layout(call).all;
   const int64_t per_block = call.g.bundle * call.g.bundles_per_block;
   Arena arena(a.workspace);
@@ -70,7 +70,7 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   reserve(to_z, plane_floats(true), g.planes);
   reserve(to_b, together * a.directions * a.states * g.segment_steps, g.tiles);
   reserve(to_c, together * a.directions * a.states * g.segment_steps, g.tiles);
-  float* sums = arena.take(unit_blocks(launch_grid(a, g, 0, together, kBackwardSteps, kGroupSteps)) * call.sum_floats);
+  float* sums = arena.take(unit_blocks(launch_grid(a, g, 0, together, backward_bundle(a))) * call.sum_floats);
   if (a.workspace_floats) {
     *a.workspace_floats = arena.used;
     return;
@@ -81,7 +81,7 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
 
   if (cut) {
     ScanCall pass = call;
-    pass.g = launch_grid(a, g, 0, all_units, kForwardSteps, 0);
+    pass.g = launch_grid(a, g, 0, all_units, 1);
     pass.a.last.data = nullptr;
     pass.ends = ends, pass.rates = rates;
     launch_states(on, pass);
@@ -96,11 +96,11 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
     const int64_t units = all_units - first < together ? all_units - first : together;
     if (kept > 0) {
       ScanCall pass = call;
-      pass.g = launch_grid(a, g, first, units, kForwardSteps, 0);
+      pass.g = launch_grid(a, g, first, units, 1);
       pass.starts = starts;
       launch_states(on, pass);
     }
-    call.g = launch_grid(a, g, first, units, kBackwardSteps, kGroupSteps);
+    call.g = launch_grid(a, g, first, units, backward_bundle(a));
     call.starts = starts, call.sums = sums;
     const auto target = [&](const Planes& p, bool by_unit) {
       ScanTarget o;

@@ -54,15 +54,15 @@ BDGF_DEV void fill_constant_orders(float* to, const ScanTensor& t, const ScanBlo
 // B and C in one go: kBackwardSteps * split quadruples each, one of the two for each half of the threads.
 template <class T>
 BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs& a, Lines lines_b, Lines lines_c,
-                           bool with_c, int steps, int states, int split) {
-  const int half = kBackwardSteps * split, item = threadIdx.x % half;
-  const bool second = threadIdx.x >= half;
+                           bool with_c, int states, int split) {
+  const int half = kBackwardSteps * split, thread = fresh_thread(), item = thread % half;
+  const bool second = thread >= half;
   if (second ? a.constant_c || !with_c : a.constant_b) return;
   const ScanTensor& t = second ? a.C : a.B;
   const bool along = along_steps(t, t.state);
   const int j = along ? item % kBackwardSteps : item / split, group = along ? item / kBackwardSteps : item % split;
   const int left = states - group * kThreadStates;
-  const Walk w{j, group * kThreadStates, 0, 1, j < steps ? left : 0};
+  const Walk w{j, group * kThreadStates, 0, 1, left};
   float r[4];
   load_four<T>(r, a.u.dtype, second ? lines_c : lines_b, w, 0);
   float4* to = reinterpret_cast<float4*>((second ? tile_c : tile_b) + j * backward_matrix_row(split) + group * kOrders * kThreadStates);
@@ -71,6 +71,9 @@ BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs
   to[2] = make_float4(r[2], r[3], r[0], r[1]);
   to[3] = make_float4(r[3], r[2], r[1], r[0]);
 }
+
+// The steps of a tile that a sequence of a bundle takes: whole quadruples, the last of them empty (delta, u and d y 0).
+static __host__ __device__ __forceinline__ int row_slot(int steps) { return (steps + kFoldSteps - 1) / kFoldSteps * kFoldSteps; }
 
 template <class T>
 __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kernel(const ScanCall call) {
@@ -137,16 +140,19 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
   // The tile from step `first` of the turn: its tables, delta and u, B, and (`adjoint_too`) what the adjoint needs.
   const auto stage = [&](int64_t first, int count, bool inputs, bool adjoint_too) __attribute__((always_inline)) {
     __syncthreads();  // the tile before is done with
-    if (thread % kBackwardSteps < count) {
-      const int j = thread % kBackwardSteps, r = turn.rows > 1 ? j / (int)turn.steps : 0;
-      const Place p = place_of(call, b.way, turn.unit + r, first + j - r * turn.steps);
-      fill_tables(tables, kBackwardSteps, j, block.streams, thread / kBackwardSteps, threads / kBackwardSteps,
-                  adjoint_too ? kBackwardStreams : kInC, p);
+    {
+      const int filler = fresh_thread(), j = filler % kBackwardSteps, slot = row_slot((int)turn.steps);
+      const int r = turn.rows > 1 ? j / slot : 0;
+      const int64_t local = first + j - r * slot;
+      const bool inside = turn.rows > 1 ? r < turn.rows && local < turn.steps : j < count;
+      const Place p = place_of(call, b.way, inside ? turn.unit + r : turn.unit, inside ? local : 0);
+      fill_tables(tables, kBackwardSteps, j, block.streams, filler / kBackwardSteps, threads / kBackwardSteps,
+                  adjoint_too ? kBackwardStreams : kInC, inside, p);
     }
     __syncthreads();
-    const Walk w = walk_tile(along, kBackwardSteps, kTileChannels, count, b.channels);
+    const Walk w = walk_tile(along, kBackwardSteps, kTileChannels, b.channels);
     if (inputs) stage_pairs<T>(pair, a, lines(kInU), lines(kInDelta), Lines{}, bias, w, elements);
-    stage_orders<T>(tile_b, tile_c, a, lines(kInB), lines(kInC), adjoint_too, count, b.states, split);
+    stage_orders<T>(tile_b, tile_c, a, lines(kInB), lines(kInC), adjoint_too, b.states, split);
     if (adjoint_too) {
 #pragma unroll 1
       for (int i = 0; i < elements; i += 4) {
@@ -167,11 +173,12 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
     if (thread == 0) block.turn = turn_of(call, b.block, at_turn);
     __syncthreads();
     if (turn.rows <= 0) break;
-    for (int64_t begin = (turn.rows * turn.steps - 1) / kChunkSteps * kChunkSteps; begin >= 0; begin -= kChunkSteps) {
-      const int64_t rest = turn.rows * turn.steps - begin;
-      const int steps = rest < kChunkSteps ? (int)rest : kChunkSteps;
+    const bool bundled = turn.rows > 1;
+    for (int64_t begin = bundled ? 0 : (turn.steps - 1) / kChunkSteps * kChunkSteps; begin >= 0; begin -= kChunkSteps) {
+      const int64_t rest = turn.steps - begin;
+      const int steps = bundled ? turn.rows * row_slot((int)turn.steps) : rest < kChunkSteps ? (int)rest : kChunkSteps;
       int staged = -1;  // the tile whose delta and u are in place
-      if (turn.rows == 1) {
+      if (!bundled) {
         // Borders are rare: loops that are not unrolled, whose addresses would fill the registers.
 #pragma unroll 1
         for (int i = 0; i < kThreadStates; ++i) {
@@ -209,12 +216,12 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
         stage(begin + tile, count, staged != tile, true);
         staged = -1;
 
-        // Groups of up to eight steps; of a bundle, a group is a row.
-        const int group_steps = turn.rows > 1 ? (int)turn.steps : kGroupSteps;
+        // Groups of up to eight steps, in whole quadruples; of a bundle, a group is a row.
+        const int group_steps = bundled ? row_slot((int)turn.steps) : kGroupSteps;
 #pragma unroll 1
         for (int t = (count - 1) / group_steps * group_steps; t >= 0; t -= group_steps) {
           const int n = smaller(count - t, group_steps);
-          const bool bundled = turn.rows > 1, at_end = bundled || begin + tile + t + n == turn.steps;
+          const bool at_end = bundled || begin + tile + t + n == turn.steps;
           if (at_end) {
             const int64_t unit = bundled ? turn.unit + t / group_steps : turn.unit;
 #pragma unroll 1
@@ -230,31 +237,29 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
 #pragma unroll
           for (int i = 0; i < kThreadStates; ++i) before[i] = marks[(mark * kThreadStates + i) * threads];
           float decay[kGroupSteps][kThreadStates], x[kGroupSteps][kThreadStates];
+          const auto record = [&](int j) __attribute__((always_inline)) {
+            const float2 du = pair[(t + j) * kRow + c];
+            const float4 b4 = *reinterpret_cast<const float4*>(b_mine + (t + j) * b_pitch);
+            const float bs[kThreadStates] = {b4.x, b4.y, b4.z, b4.w};
+            const float drive = du.x * du.y;
 #pragma unroll
-          for (int j = 0; j < kGroupSteps; ++j) {
-            if (j < n) {
-              const float2 du = pair[(t + j) * kRow + c];
-              const float4 b4 = *reinterpret_cast<const float4*>(b_mine + (t + j) * b_pitch);
-              const float bs[kThreadStates] = {b4.x, b4.y, b4.z, b4.w};
-              const float drive = du.x * du.y;
-#pragma unroll
-              for (int i = 0; i < kThreadStates; ++i) {
-                x[j][i] = j ? x[j - 1][i] : before[i];
-                decay[j][i] = scan_step<ScanMath>(du.x, A2[i], drive, bs[i], x[j][i]);
-              }
+            for (int i = 0; i < kThreadStates; ++i) {
+              x[j][i] = j ? x[j - 1][i] : before[i];
+              decay[j][i] = scan_step<ScanMath>(du.x, A2[i], drive, bs[i], x[j][i]);
             }
-          }
-          float by_decay[kFoldSteps], by_drive[kFoldSteps], y[kFoldSteps];
+          };
+          // Four steps backwards, and what they leave.
+          const auto four_back = [&](int from) __attribute__((always_inline)) {
+            float by_decay[kFoldSteps], by_drive[kFoldSteps], y[kFoldSteps];
 #pragma unroll
-          for (int j = kGroupSteps - 1; j >= 0; --j) {
-            const int f = j % kFoldSteps;
-            by_decay[f] = by_drive[f] = y[f] = 0.0f;
-            if (j < n) {
+            for (int f = kFoldSteps - 1; f >= 0; --f) {
+              const int j = from + f;
               const float2 du = pair[(t + j) * kRow + c];
               const float gy = tile_g[(t + j) * kRow + c], drive = du.x * du.y;
               const float4 b4 = *reinterpret_cast<const float4*>(b_mine + (t + j) * b_pitch);
               const float4 c4 = *reinterpret_cast<const float4*>(c_mine + (t + j) * c_pitch);
               const float bs[kThreadStates] = {b4.x, b4.y, b4.z, b4.w}, cs[kThreadStates] = {c4.x, c4.y, c4.z, c4.w};
+              by_decay[f] = by_drive[f] = y[f] = 0.0f;
               if (gated) {
 #pragma unroll
                 for (int i = 0; i < kThreadStates; ++i) y[f] = fmaf(cs[i], x[j][i], y[f]);
@@ -279,13 +284,12 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
               tb[0] += __shfl_xor_sync(whole, tb[1], 1), tc[0] += __shfl_xor_sync(whole, tc[1], 1);
               const bool upper = lane & 4;  // from here on these lanes are dC's
               float term = (upper ? tc[0] : tb[0]) + __shfl_xor_sync(whole, upper ? tb[0] : tc[0], 4);
-#pragma unroll 1
-              for (int by = 8; by < lanes; by *= 2) term += __shfl_xor_sync(whole, term, by);
+              if (split < 4) term += __shfl_xor_sync(whole, term, 8);
+              if (split < 2) term += __shfl_xor_sync(whole, term, 16);
               if (lane % lanes < 8) {
                 terms[(thread / 32 * kBackwardSteps + t + j) * kTermRow + (upper ? 16 : 0) + s * kThreadStates + order] = term;
               }
             }
-            if (f > 0) continue;
             fold_steps(by_decay, split, lane);
             fold_steps(by_drive, split, lane);
             if (gated) fold_steps(y, split, lane);
@@ -293,7 +297,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
             const int own = kFoldSteps / split;
 #pragma unroll
             for (int i = 0; i < kFoldSteps; ++i) {
-              const int at = j + s * own + i;
+              const int at = from + s * own + i;
               if (i < own && at < n) {
                 const int e = (t + at) * kRow + c;
                 const float2 du = pair[e];
@@ -306,7 +310,15 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
                 if (gated) tile_g[e] = fmaf(D, du.y, y[i]);
               }
             }
+          };
+#pragma unroll
+          for (int j = 0; j < kFoldSteps; ++j) record(j);
+          if (n > kFoldSteps) {
+#pragma unroll
+            for (int j = kFoldSteps; j < kGroupSteps; ++j) record(j);
+            four_back(kFoldSteps);
           }
+          four_back(0);
           if (a.grad_initial.data && (bundled || begin + tile + t == 0)) {
             const int64_t unit = bundled ? turn.unit + t / group_steps : turn.unit, row = divide(unit, call.g.segments);
 #pragma unroll
@@ -321,7 +333,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
         }
         __syncthreads();
 
-        const Walk w = walk_tile(along, kBackwardSteps, kTileChannels, count, b.channels);
+        const Walk w = walk_tile(along, kBackwardSteps, kTileChannels, b.channels);
         const auto leave = [&](const ScanTarget& o, int stream, const auto& value) __attribute__((always_inline)) {
           if (!o.t.data) return;
 #pragma unroll 1
@@ -351,7 +363,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
         }
         const auto leave_terms = [&](const ScanTarget& o, int stream, int part) __attribute__((always_inline)) {
           if (!o.t.data) return;
-          const Walk v = walk_tile(along_steps(o.t, o.t.state), kBackwardSteps, kThreadStates * split, count, b.states);
+          const Walk v = walk_tile(along_steps(o.t, o.t.state), kBackwardSteps, kThreadStates * split, b.states);
           float r[4] = {};  // kBackwardSteps * 4 split / (32 split) = 2 elements a thread
 #pragma unroll
           for (int i = 0; i < 2; ++i) {

@@ -48,7 +48,7 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   ScanCall call;
   call.a = a, call.narrow = a.u.dtype != DType::f32;
   if (g.segments > 1) {
-    call.g = launch_grid(a, g, 0, all_units, kForwardSteps, 0);
+    call.g = launch_grid(a, g, 0, all_units, 1);
     call.ends = ends, call.rates = rates;
     launch_states(on, call);
     launch_carry(on, call, ends, rates, false);
@@ -59,7 +59,7 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   if (planes) call.a.z.data = nullptr;  // the gate needs the sum of the planes
   for (int64_t first = 0; first < all_units; first += together) {
     const int64_t units = all_units - first < together ? all_units - first : together;
-    call.g = launch_grid(a, g, first, units, kForwardSteps, kForwardSteps);
+    call.g = launch_grid(a, g, first, units, forward_bundle(a));
     if (planes) call.out = plane_target(a, g, a.out, summed, plane, local, first);
     launch_scan<true>(on, call);
     if (!planes) continue;

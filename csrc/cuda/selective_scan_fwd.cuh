@@ -38,8 +38,8 @@ BDGF_DEV void fill_constant(float* to, const ScanTensor& t, const ScanBlock& b, 
 }
 // A variable one, [step][state].
 template <class T>
-BDGF_DEV void stage_states(float* to, const ScanTensor& t, Lines lines, int steps, int states, int split) {
-  const Walk w = walk_tile(along_steps(t, t.state), kForwardSteps, kThreadStates * split, steps, states);
+BDGF_DEV void stage_states(float* to, const ScanTensor& t, Lines lines, int states, int split) {
+  const Walk w = walk_tile(along_steps(t, t.state), kForwardSteps, kThreadStates * split, states);
   float r[4];  // kForwardSteps * 4 split / (32 split) elements a thread
   load_four<T>(r, t.dtype, lines, w, 0);
 #pragma unroll
@@ -107,17 +107,18 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
       const int64_t rest = turn.rows * turn.steps - first;
       const int count = rest < kForwardSteps ? (int)rest : kForwardSteps;
       if (first > 0) __syncthreads();  // the tile before is done with
-      if (thread % kForwardSteps < count) {
-        const int j = thread % kForwardSteps, r = turn.rows > 1 ? j / (int)turn.steps : 0;
-        const int64_t local = first + j - r * turn.steps;
-        const Place p = place_of(call, b.way, turn.unit + r, call.adjoint ? turn.steps - 1 - local : local);
-        fill_tables(tables, kForwardSteps, j, block.streams, thread / kForwardSteps, split, kOutputs ? kForwardStreams : kC, p);
+      {
+        const int filler = fresh_thread(), j = filler % kForwardSteps, r = turn.rows > 1 ? j / (int)turn.steps : 0;
+        const bool inside = j < count;
+        const int64_t local = inside ? first + j - r * turn.steps : 0;
+        const Place p = place_of(call, b.way, inside ? turn.unit + r : turn.unit, call.adjoint ? turn.steps - 1 - local : local);
+        fill_tables(tables, kForwardSteps, j, block.streams, filler / kForwardSteps, split, kOutputs ? kForwardStreams : kC, inside, p);
       }
       __syncthreads();
-      const Walk w = walk_tile(along, kForwardSteps, kTileChannels, count, b.channels);
+      const Walk w = walk_tile(along, kForwardSteps, kTileChannels, b.channels);
       stage_pairs<T>(pair, a, lines(kU), lines(kDelta), !kOutputs && gated ? lines(kZ) : Lines{}, bias, w, elements);
-      if (!a.constant_b) stage_states<T>(tile_b, a.B, lines(kB), count, b.states, split);
-      if (kOutputs && !a.constant_c) stage_states<T>(tile_c, a.C, lines(kC), count, b.states, split);
+      if (!a.constant_b) stage_states<T>(tile_b, a.B, lines(kB), b.states, split);
+      if (kOutputs && !a.constant_c) stage_states<T>(tile_c, a.C, lines(kC), b.states, split);
       __syncthreads();
 
       for (int t = 0; t < count;) {  // pieces of the tile that belong to one unit
@@ -221,7 +222,7 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
           const int e = (w.j + (i + q) * w.dj) * kRow + w.c + (i + q) * w.dc;
-          out[q] = i + q < w.valid ? fmaf(skip[w.c + (i + q) * w.dc], pair[e].y, tile_y[e]) : 0.0f;
+          out[q] = fmaf(skip[w.c + (i + q) * w.dc], pair[e].y, tile_y[e]);
           if (gated) out[q] *= scan_silu<ScanMath>(z[q]);
         }
         store_four<T>(out, call.out.t.dtype, lines(kOut), w, i);

@@ -69,10 +69,15 @@ static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
   return g;
 }
 
-// The grid of a launch over `units` units from `first` on; a tile takes sequences of at most `most` steps together.
-static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64_t first, int64_t units, int tile_steps, int most) {
-  g.first_unit = first, g.units = units;
-  g.bundle = a.length <= most ? (int)between(1, units, tile_steps / a.length) : 1;
+// The sequences that a tile takes together. Backward only those of one group of steps, each in whole quadruples.
+static inline int forward_bundle(const SelectiveScanArgs& a) { return a.length > kForwardSteps ? 1 : (int)(kForwardSteps / a.length); }
+static inline int backward_bundle(const SelectiveScanArgs& a) {
+  return a.length > kGroupSteps ? 1 : (int)(kBackwardSteps / (ceil_div(a.length, kFoldSteps) * kFoldSteps));
+}
+
+// The grid of a launch over `units` units from `first` on.
+static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64_t first, int64_t units, int most_in_tile) {
+  g.first_unit = first, g.units = units, g.bundle = (int)between(1, most_in_tile, units);
   const int64_t blocks = ceil_div(units, g.bundle) * g.tiles * g.planes;
   g.bundles_per_block = between(1, 128 / (g.bundle * g.segment_steps), blocks / kBlocksPlenty);
   return g;

@@ -182,14 +182,15 @@ BDGF_DEV Stream matrix_target_stream(const ScanTarget& o, const ScanBlock& b, in
   if (o.local) s.order = kByUnit;
   return s;
 }
-// The addresses of step j of the tile in the streams first, first + by, ...
-BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const Stream* streams, int first, int by, int count, const Place& p) {
+// The addresses of step j of the tile in the streams first, first + by, ...; 0 where the tile has no such step.
+BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const Stream* streams, int first, int by, int count, bool inside,
+                          const Place& p) {
 #pragma unroll 1
   for (int i = first; i < count; i += by) {
     const Stream& s = streams[i];
     const int64_t row = s.order == kByUnit ? p.unit : p.row;
     const int64_t position = s.order == kByUnit ? p.local : s.order == kByInput ? p.input : p.parameter;
-    tables[i * tile_steps + j] = s.base + row * s.row + position * s.step;
+    tables[i * tile_steps + j] = inside ? s.base + row * s.row + position * s.step : 0;
   }
 }
 // Whether threads next to each other take steps next to each other, or channels (`other`: the stride of those).
@@ -197,19 +198,31 @@ BDGF_DEV bool along_steps(const ScanTensor& t, int64_t other) {
   return (t.step < 0 ? -t.step : t.step) <= (other < 0 ? -other : other);
 }
 
-// Element i of a thread is step j + i dj, channel c + i dc; the first `valid` are inside.
+// threadIdx.x, read anew: what follows from it is then not carried through the loops in registers.
+BDGF_DEV int fresh_thread() {
+#ifdef __CUDA_ARCH__
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+#else
+  return threadIdx.x;
+#endif
+}
+
+// Element i of a thread is step j + i dj, channel c + i dc; the first `valid` have a channel that exists (whether a step
+// does say the tables).
 struct Walk {
   int j, c, dj, dc, valid;
 };
-BDGF_DEV Walk walk_tile(bool along, int tile_steps, int tile_channels, int steps, int channels) {
-  const int thread = threadIdx.x, threads = blockDim.x;
+BDGF_DEV Walk walk_tile(bool along, int tile_steps, int tile_channels, int channels) {
+  const int thread = fresh_thread(), threads = blockDim.x;
   Walk w;
   if (along) {
     w.j = thread % tile_steps, w.c = thread / tile_steps, w.dj = 0, w.dc = threads / tile_steps;
-    w.valid = w.j < steps ? (channels - w.c + w.dc - 1) / w.dc : 0;
+    w.valid = (channels - w.c + w.dc - 1) / w.dc;
   } else {
     w.c = thread % tile_channels, w.j = thread / tile_channels, w.dc = 0, w.dj = threads / tile_channels;
-    w.valid = w.c < channels ? (steps - w.j + w.dj - 1) / w.dj : 0;
+    w.valid = w.c < channels ? tile_steps : 0;
   }
   return w;
 }
@@ -257,7 +270,8 @@ BDGF_DEV void load_four(float (&r)[4], DType dtype, Lines l, const Walk& w, int 
   int64_t part = (w.c + i * w.dc) * l.across;
 #pragma unroll
   for (int q = 0; q < 4; ++q) {
-    r[q] = i + q < w.valid ? load_f32((const T*)(l.table[w.j + (i + q) * w.dj] + part), dtype) : 0.0f;
+    const int64_t line = i + q < w.valid ? l.table[w.j + (i + q) * w.dj] : 0;
+    r[q] = line ? load_f32((const T*)(line + part), dtype) : 0.0f;
     part += w.dc * l.across;
   }
 }
@@ -266,7 +280,8 @@ BDGF_DEV void store_four_as(const float (&r)[4], DType dtype, Lines l, const Wal
   int64_t part = (w.c + i * w.dc) * l.across;
 #pragma unroll
   for (int q = 0; q < 4; ++q) {
-    if (i + q < w.valid) store_f32((T*)(l.table[w.j + (i + q) * w.dj] + part), r[q], dtype);
+    const int64_t line = i + q < w.valid ? l.table[w.j + (i + q) * w.dj] : 0;
+    if (line) store_f32((T*)(line + part), r[q], dtype);
     part += w.dc * l.across;
   }
 }
@@ -299,7 +314,7 @@ BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, Lines u, Lin
       float d = rd[q] + bias[c];
       if (a.softplus) d = scan_softplus<ScanMath>(d);
       const float v = gate.table ? ru[q] * scan_silu<ScanMath>(rz[q]) : ru[q];
-      pair[j * kRow + c] = i + q < w.valid ? make_float2(d, v) : make_float2(0.0f, 0.0f);
+      pair[j * kRow + c] = i + q < w.valid && delta.table[j] ? make_float2(d, v) : make_float2(0.0f, 0.0f);
     }
   }
 }
