@@ -363,8 +363,9 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
         }
         const auto leave_terms = [&](const ScanTarget& o, int stream, int part) __attribute__((always_inline)) {
           if (!o.t.data) return;
-          const Walk v = walk_tile(along_steps(o.t, o.t.state), kBackwardSteps, kThreadStates * split, b.states);
-          float r[4] = {};  // kBackwardSteps * 4 split / (32 split) = 2 elements a thread
+          Walk v = walk_tile(along_steps(o.t, o.t.state), kBackwardSteps, kThreadStates * split, b.states);
+          v.valid = smaller(v.valid, 2);  // kBackwardSteps * 4 split / (32 split) elements a thread
+          float r[4] = {};
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
 #pragma unroll 1
