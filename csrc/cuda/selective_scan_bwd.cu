@@ -6,16 +6,18 @@
 namespace bdgf {
 namespace device {
 
+template <class T, bool kConstant>
 static void launch_backward(const Launcher& on, const ScanCall& call) {
   const ScanGrid& g = call.g;
   const unsigned blocks = static_cast<unsigned>(unit_blocks(g) * g.tiles * g.planes), threads = kTileChannels * g.split;
-  const size_t bytes = 4 * backward_shared_floats(g.split, call.a.constant_b, call.a.constant_c);
-  if (call.narrow) {
-    BDGF_LAUNCH(selective_scan_backward_kernel<Narrow>, blocks, threads, bytes, on.stream, call);
-  } else {
-    BDGF_LAUNCH(selective_scan_backward_kernel<float>, blocks, threads, bytes, on.stream, call);
-  }
+  const size_t bytes = 4 * backward_shared_floats(g.split, kConstant);
+  BDGF_LAUNCH((selective_scan_backward_kernel<T, kConstant>), blocks, threads, bytes, on.stream, call);
   on.check();
+}
+static void launch_backward(const Launcher& on, const ScanCall& call) {
+  const bool constant = call.a.constant_b || call.a.constant_c;
+  if (call.narrow) constant ? launch_backward<Narrow, true>(on, call) : launch_backward<Narrow, false>(on, call);
+  else constant ? launch_backward<float, true>(on, call) : launch_backward<float, false>(on, call);
 }
 
 // A gradient that is first written as planes: its share of the workspace, and where it goes from there.

@@ -22,6 +22,10 @@ constexpr int kOrders = 4;             // of four states
 constexpr int kConstantRow = 20;       // pitch of a constant matrix's channels
 constexpr int kTermRow = 33;           // pitch of a step's 16 terms of dB, then of dC
 constexpr int kChunkGroups = kChunkSteps / kGroupSteps;
+// What a thread keeps in shared memory, [..][register]: the states before each group of steps of the chunk, one more (the
+// edge: a state or adjoint at a unit's border), and its sums for constant B and C. The pitch is odd: no bank twice.
+constexpr int kEdge = kChunkGroups * kThreadStates, kSumB = kEdge + kThreadStates, kSumC = kSumB + kThreadStates;
+static __host__ __device__ constexpr int slots_of(bool constant) { return (constant ? kSumC + kThreadStates : kSumB) + 1; }
 enum BackwardStream { kInU, kInDelta, kInB, kInC, kGradOut, kInZ, kGradU, kGradDelta, kGradZ, kGradB, kGradC, kBackwardStreams };
 struct alignas(16) BackwardShared {
   ScanBlock block;
@@ -35,11 +39,10 @@ static __host__ __device__ __forceinline__ int backward_matrix_floats(int split)
   return variable > constant ? variable : constant;
 }
 // Floats of dynamic shared memory.
-static inline size_t backward_shared_floats(int split, bool constant_b, bool constant_c) {
+static inline size_t backward_shared_floats(int split, bool constant) {
   const int threads = kTileChannels * split;
   return sizeof(BackwardShared) / 4 + 2 * backward_matrix_floats(split) + 2 * kBackwardStreams * kBackwardSteps + 3 * kBackwardSteps * kRow +
-         2 * kTileChannels + (kChunkGroups + 1) * kThreadStates * threads + split * kBackwardSteps * kTermRow +
-         (constant_b + constant_c) * kThreadStates * threads;
+         2 * kTileChannels + split * kBackwardSteps * kTermRow + slots_of(constant) * threads;
 }
 
 // Constant: [channel][state group][register]. Variable: [step][state group][order][register].
@@ -75,7 +78,8 @@ BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs
 // The steps of a tile that a sequence of a bundle takes: whole quadruples, the last of them empty (delta, u and d y 0).
 static __host__ __device__ __forceinline__ int row_slot(int steps) { return (steps + kFoldSteps - 1) / kFoldSteps * kFoldSteps; }
 
-template <class T>
+// kConstant: B or C is.
+template <class T, bool kConstant>
 __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
@@ -92,11 +96,8 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
   float* const tile_g = reinterpret_cast<float*>(pair + kBackwardSteps * kRow);                // d y, then y where there is a gate
   float* const bias = tile_g + kBackwardSteps * kRow;
   float* const skip = bias + kTileChannels;
-  float* const marks = skip + kTileChannels + thread;  // [group of eight steps][register], every `threads` floats
-  float* const edge = marks + kChunkGroups * kThreadStates * threads;  // [register]: a state or adjoint at a unit's border
-  float* const terms = skip + kTileChannels + (kChunkGroups + 1) * kThreadStates * threads;  // [warp][step][kTermRow]
-  float* const sums_b = terms + split * kBackwardSteps * kTermRow + thread;                  // constant B, C: [register]
-  float* const sums_c = sums_b + (a.constant_b ? kThreadStates * threads : 0);
+  float* const terms = skip + kTileChannels;  // [warp][step][kTermRow]
+  float* const marks = terms + split * kBackwardSteps * kTermRow + thread * slots_of(kConstant);
   const auto lines = [&](int stream) { return Lines{tables + stream * kBackwardSteps, block.streams[stream].across}; };
 
   if (thread == 0) {
@@ -115,25 +116,26 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
     block.streams[kGradC] = matrix_target_stream(call.grad_C, mine, mine.group_c, split);
   }
   __syncthreads();
-  const int lanes = 32 / split, s = lane / lanes, c = thread / 32 * lanes + lane % lanes, order = lane & 3;
-  // Register i stands for state s * 4 + (i ^ order) of the slice.
-  const auto state = [&](int i) { return b.slice * kThreadStates * split + s * kThreadStates + (i ^ order); };
-  const auto exists = [&](int i) { return c < b.channels && s * kThreadStates + (i ^ order) < b.states; };
+  const int own = split == 1 ? 4 : split == 2 ? 2 : 1;  // steps of a fold that end up with this lane
+  const int lanes = 8 * own, s = lane / lanes, c = thread / 32 * lanes + lane % lanes, order = lane & 3;
+  // Register i stands for state s * 4 + (i ^ order) of the slice. For the rare places, so worked out anew.
+  const auto in_slice = [&](int i) { return fresh_thread() % 32 / lanes * kThreadStates + (i ^ (fresh_thread() & 3)); };
+  const auto state = [&](int i) { return b.slice * kThreadStates * split + in_slice(i); };
+  const auto exists = [&](int i) { return c < b.channels && in_slice(i) < b.states; };
 #pragma unroll 1
   for (int i = 0; i < kThreadStates; ++i) {
-    edge[i * threads] = exists(i) ? load_parameter(a.A, b.k * a.A.direction + (b.channel + c) * a.A.channel + state(i) * a.A.state) : 0.0f;
-    if (a.constant_b) sums_b[i * threads] = 0.0f;
-    if (a.constant_c) sums_c[i * threads] = 0.0f;
+    marks[kEdge + i] = exists(i) ? load_parameter(a.A, b.k * a.A.direction + (b.channel + c) * a.A.channel + state(i) * a.A.state) : 0.0f;
+    if (kConstant) marks[kSumB + i] = marks[kSumC + i] = 0.0f;
   }
   float A2[kThreadStates], grad_A[kThreadStates], adjoint[kThreadStates], to_skip = 0.0f, to_bias = 0.0f;
 #pragma unroll
-  for (int i = 0; i < kThreadStates; ++i) A2[i] = edge[i * threads] * kScanLog2E, grad_A[i] = adjoint[i] = 0.0f;
+  for (int i = 0; i < kThreadStates; ++i) A2[i] = marks[kEdge + i] * kScanLog2E, grad_A[i] = adjoint[i] = 0.0f;
   fill_vectors(bias, skip, a, b);
   if (a.constant_b) fill_constant_orders(tile_b, a.B, b, split);
   if (a.constant_c) fill_constant_orders(tile_c, a.C, b, split);
   const float* const b_mine = tile_b + (a.constant_b ? c * kConstantRow + s * kThreadStates : (s * kOrders + order) * kThreadStates);
   const float* const c_mine = tile_c + (a.constant_c ? c * kConstantRow + s * kThreadStates : (s * kOrders + order) * kThreadStates);
-  const int b_pitch = a.constant_b ? 0 : matrix_row, c_pitch = a.constant_c ? 0 : matrix_row;
+  const int b_pitch = kConstant && a.constant_b ? 0 : matrix_row, c_pitch = kConstant && a.constant_c ? 0 : matrix_row;
   const bool along = along_steps(a.u, a.u.channel), gated = a.z.data != nullptr;
   const int elements = kBackwardSteps / split;
 
@@ -168,13 +170,14 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
     __syncthreads();
   };
 
-  for (int64_t at_turn = 0;; ++at_turn) {
+  for (int at_turn = 0;; ++at_turn) {
     __syncthreads();
     if (thread == 0) block.turn = turn_of(call, b.block, at_turn);
     __syncthreads();
     if (turn.rows <= 0) break;
     const bool bundled = turn.rows > 1;
-    for (int64_t begin = bundled ? 0 : (turn.steps - 1) / kChunkSteps * kChunkSteps; begin >= 0; begin -= kChunkSteps) {
+    for (int chunk = bundled ? 0 : (int)((turn.steps - 1) / kChunkSteps); chunk >= 0; --chunk) {
+      const int64_t begin = (int64_t)chunk * kChunkSteps;
       const int64_t rest = turn.steps - begin;
       const int steps = bundled ? turn.rows * row_slot((int)turn.steps) : rest < kChunkSteps ? (int)rest : kChunkSteps;
       int staged = -1;  // the tile whose delta and u are in place
@@ -182,13 +185,13 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
         // Borders are rare: loops that are not unrolled, whose addresses would fill the registers.
 #pragma unroll 1
         for (int i = 0; i < kThreadStates; ++i) {
-          if (!exists(i)) marks[i * threads] = 0.0f;
-          else if (begin == 0) marks[i * threads] = state_before(call, b.k, turn.unit, b.channel + c, state(i));
-          else marks[i * threads] = __ldg(call.starts + start_index(call, b.k, turn.unit, begin / kChunkSteps, b.channel + c, state(i)));
+          if (!exists(i)) marks[i] = 0.0f;
+          else if (chunk == 0) marks[i] = state_before(call, b.k, turn.unit, b.channel + c, state(i));
+          else marks[i] = __ldg(call.starts + start_index(call, b.k, turn.unit, chunk, b.channel + c, state(i)));
         }
         float x[kThreadStates];
 #pragma unroll
-        for (int i = 0; i < kThreadStates; ++i) x[i] = marks[i * threads];
+        for (int i = 0; i < kThreadStates; ++i) x[i] = marks[i];
 #pragma unroll 1
         for (int t = 0; t + kGroupSteps < steps; t += kGroupSteps) {
           if (t % kBackwardSteps == 0) {
@@ -206,7 +209,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
             for (int i = 0; i < kThreadStates; ++i) scan_step<ScanMath>(du.x, A2[i], drive, bs[i], x[i]);
           }
 #pragma unroll
-          for (int i = 0; i < kThreadStates; ++i) marks[((t / kGroupSteps + 1) * kThreadStates + i) * threads] = x[i];
+          for (int i = 0; i < kThreadStates; ++i) marks[(t / kGroupSteps + 1) * kThreadStates + i] = x[i];
         }
       }
 
@@ -226,16 +229,13 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
             const int64_t unit = bundled ? turn.unit + t / group_steps : turn.unit;
 #pragma unroll 1
             for (int i = 0; i < kThreadStates; ++i) {
-              edge[i * threads] = exists(i) ? adjoint_after(call, b.k, unit, b.channel + c, state(i)) : 0.0f;
-              if (bundled) marks[i * threads] = exists(i) ? state_before(call, b.k, unit, b.channel + c, state(i)) : 0.0f;
+              marks[kEdge + i] = exists(i) ? adjoint_after(call, b.k, unit, b.channel + c, state(i)) : 0.0f;
+              if (bundled) marks[i] = exists(i) ? state_before(call, b.k, unit, b.channel + c, state(i)) : 0.0f;
             }
 #pragma unroll
-            for (int i = 0; i < kThreadStates; ++i) adjoint[i] = edge[i * threads];
+            for (int i = 0; i < kThreadStates; ++i) adjoint[i] = marks[kEdge + i];
           }
-          float before[kThreadStates];
-          const int mark = bundled ? 0 : (tile + t) / kGroupSteps;
-#pragma unroll
-          for (int i = 0; i < kThreadStates; ++i) before[i] = marks[(mark * kThreadStates + i) * threads];
+          const float* const before = marks + (bundled ? 0 : (tile + t) / kGroupSteps) * kThreadStates;
           float decay[kGroupSteps][kThreadStates], x[kGroupSteps][kThreadStates];
           const auto record = [&](int j) __attribute__((always_inline)) {
             const float2 du = pair[(t + j) * kRow + c];
@@ -250,7 +250,17 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
           };
           // Four steps backwards, and what they leave.
           const auto four_back = [&](int from) __attribute__((always_inline)) {
-            float by_decay[kFoldSteps], by_drive[kFoldSteps], y[kFoldSteps];
+            float by_decay[kFoldSteps], by_drive[kFoldSteps], y[kFoldSteps], term[kFoldSteps];
+            if (gated) {
+#pragma unroll
+              for (int f = 0; f < kFoldSteps; ++f) {
+                const float4 c4 = *reinterpret_cast<const float4*>(c_mine + (t + from + f) * c_pitch);
+                y[f] = fmaf(c4.x, x[from + f][0], fmaf(c4.y, x[from + f][1], fmaf(c4.z, x[from + f][2], c4.w * x[from + f][3])));
+              }
+              fold_steps(y, split, lane);
+            }
+            constexpr unsigned whole = 0xffffffffu;
+            const bool upper = lane & 4;  // after two exchanges these lanes are dC's
 #pragma unroll
             for (int f = kFoldSteps - 1; f >= 0; --f) {
               const int j = from + f;
@@ -259,42 +269,42 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
               const float4 b4 = *reinterpret_cast<const float4*>(b_mine + (t + j) * b_pitch);
               const float4 c4 = *reinterpret_cast<const float4*>(c_mine + (t + j) * c_pitch);
               const float bs[kThreadStates] = {b4.x, b4.y, b4.z, b4.w}, cs[kThreadStates] = {c4.x, c4.y, c4.z, c4.w};
-              by_decay[f] = by_drive[f] = y[f] = 0.0f;
-              if (gated) {
-#pragma unroll
-                for (int i = 0; i < kThreadStates; ++i) y[f] = fmaf(cs[i], x[j][i], y[f]);
-              }
+              by_decay[f] = by_drive[f] = 0.0f;
               float tb[kThreadStates], tc[kThreadStates];
 #pragma unroll
               for (int i = 0; i < kThreadStates; ++i) {
                 scan_adjoint_step<ScanMath>(decay[j][i], j ? x[j - 1][i] : before[i], x[j][i], du.x, drive, gy, A2[i], bs[i], cs[i],
                                             adjoint[i], by_decay[f], by_drive[f], grad_A[i], tb[i], tc[i]);
               }
-              if (a.constant_b) {
+              if (kConstant && a.constant_b) {
 #pragma unroll
-                for (int i = 0; i < kThreadStates; ++i) sums_b[i * threads] += tb[i];
+                for (int i = 0; i < kThreadStates; ++i) marks[kSumB + i] += tb[i];
               }
-              if (a.constant_c) {
+              if (kConstant && a.constant_c) {
 #pragma unroll
-                for (int i = 0; i < kThreadStates; ++i) sums_c[i * threads] += tc[i];
+                for (int i = 0; i < kThreadStates; ++i) marks[kSumC + i] += tc[i];
               }
-              constexpr unsigned whole = 0xffffffffu;
               tb[0] += __shfl_xor_sync(whole, tb[2], 2), tb[1] += __shfl_xor_sync(whole, tb[3], 2);
               tc[0] += __shfl_xor_sync(whole, tc[2], 2), tc[1] += __shfl_xor_sync(whole, tc[3], 2);
               tb[0] += __shfl_xor_sync(whole, tb[1], 1), tc[0] += __shfl_xor_sync(whole, tc[1], 1);
-              const bool upper = lane & 4;  // from here on these lanes are dC's
-              float term = (upper ? tc[0] : tb[0]) + __shfl_xor_sync(whole, upper ? tb[0] : tc[0], 4);
-              if (split < 4) term += __shfl_xor_sync(whole, term, 8);
-              if (split < 2) term += __shfl_xor_sync(whole, term, 16);
-              if (lane % lanes < 8) {
-                terms[(thread / 32 * kBackwardSteps + t + j) * kTermRow + (upper ? 16 : 0) + s * kThreadStates + order] = term;
-              }
+              term[f] = (upper ? tc[0] : tb[0]) + __shfl_xor_sync(whole, upper ? tb[0] : tc[0], 4);
+            }
+            if (split < 4) {
+#pragma unroll
+              for (int f = 0; f < kFoldSteps; ++f) term[f] += __shfl_xor_sync(whole, term[f], 8);
+            }
+            if (split < 2) {
+#pragma unroll
+              for (int f = 0; f < kFoldSteps; ++f) term[f] += __shfl_xor_sync(whole, term[f], 16);
+            }
+            if (lane % lanes < 8) {
+              float* const to = terms + (thread / 32 * kBackwardSteps + t + from) * kTermRow + (upper ? 16 : 0) + s * kThreadStates + order;
+#pragma unroll
+              for (int f = 0; f < kFoldSteps; ++f) to[f * kTermRow] = term[f];
             }
             fold_steps(by_decay, split, lane);
             fold_steps(by_drive, split, lane);
-            if (gated) fold_steps(y, split, lane);
             __syncwarp();  // all lanes of the channel have read these pairs
-            const int own = kFoldSteps / split;
 #pragma unroll
             for (int i = 0; i < kFoldSteps; ++i) {
               const int at = from + s * own + i;
@@ -319,15 +329,15 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
             four_back(kFoldSteps);
           }
           four_back(0);
-          if (a.grad_initial.data && (bundled || begin + tile + t == 0)) {
+          if (a.grad_initial.data && (bundled || chunk + tile + t == 0)) {
             const int64_t unit = bundled ? turn.unit + t / group_steps : turn.unit, row = divide(unit, call.g.segments);
 #pragma unroll
-            for (int i = 0; i < kThreadStates; ++i) edge[i * threads] = adjoint[i];
+            for (int i = 0; i < kThreadStates; ++i) marks[kEdge + i] = adjoint[i];
 #pragma unroll 1
             for (int i = 0; i < kThreadStates; ++i) {
               const ScanTensor& o = a.grad_initial;
               if (!exists(i) || unit != row * call.g.segments) continue;
-              static_cast<float*>(o.data)[row * o.batch + (b.channel + c) * o.channel + state(i) * o.state] = edge[i * threads];
+              static_cast<float*>(o.data)[row * o.batch + (b.channel + c) * o.channel + state(i) * o.state] = marks[kEdge + i];
             }
           }
         }
@@ -387,17 +397,17 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
     to_bias += __shfl_xor_sync(0xffffffffu, to_bias, by);
   }
 #pragma unroll
-  for (int i = 0; i < kThreadStates; ++i) edge[i * threads] = grad_A[i];
+  for (int i = 0; i < kThreadStates; ++i) marks[kEdge + i] = grad_A[i];
   if (c >= b.channels) return;
   const SumLayout l = sum_layout(call);
   float* const sums = call.sums + b.block * l.all;
   const int64_t line = b.plane * a.dim + b.channel + c;
 #pragma unroll 1
   for (int i = 0; i < kThreadStates; ++i) {
-    const int64_t at = line * l.matrix + s * kThreadStates + (i ^ order);
-    sums[at] = edge[i * threads];
-    if (a.constant_b) sums[l.b + at] = sums_b[i * threads];
-    if (a.constant_c) sums[l.c + at] = sums_c[i * threads];
+    const int64_t at = line * l.matrix + in_slice(i);
+    sums[at] = marks[kEdge + i];
+    if (kConstant && a.constant_b) sums[l.b + at] = marks[kSumB + i];
+    if (kConstant && a.constant_c) sums[l.c + at] = marks[kSumC + i];
   }
   if (s == 0) {
     sums[l.skip + line] = to_skip;

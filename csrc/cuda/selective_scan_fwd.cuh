@@ -76,7 +76,8 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
     block.streams[kOut] = target_stream(call.out, mine, kByInput);
   }
   __syncthreads();
-  const int lanes = 32 / split, s = lane / lanes, c = thread / 32 * lanes + lane % lanes;
+  const int own = split == 1 ? 4 : split == 2 ? 2 : 1;  // steps of a fold that end up with this lane
+  const int lanes = 8 * own, s = lane / lanes, c = thread / 32 * lanes + lane % lanes;
   const int states = c < b.channels ? b.states - s * kThreadStates : 0;  // of this thread's that exist
   const auto state = [&](int i) { return b.slice * kThreadStates * split + s * kThreadStates + i; };
 #pragma unroll 1
@@ -95,7 +96,7 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
   const bool along = along_steps(a.u, a.u.channel), gated = a.z.data && (kOutputs || call.adjoint);
   const int elements = kForwardSteps / split;
 
-  for (int64_t at_turn = 0;; ++at_turn) {
+  for (int at_turn = 0;; ++at_turn) {
     __syncthreads();
     if (thread == 0) block.turn = turn_of(call, b.block, at_turn);
     __syncthreads();
@@ -175,7 +176,6 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
 #pragma unroll
               for (int j = 0; j < kGroupSteps; ++j) y[j / kFoldSteps][j % kFoldSteps] = j < left ? step(t + j) : 0.0f;
             }
-            const int own = kFoldSteps / split;
 #pragma unroll
             for (int part = 0; part < kGroupSteps / kFoldSteps; ++part) {
               fold_steps(y[part], split, lane);
