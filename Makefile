@@ -14,7 +14,10 @@ BIN  := $(VENV)/bin
 PIP  := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: demo test bench lint build two-torch clean dev
+# Source packages that `make gpu` measures against.
+PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
+
+.PHONY: demo test bench lint build two-torch clean dev peers gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -65,3 +68,14 @@ two-torch: build
 dev: $(VENV)/.test
 	$(PIP) pybind11 scikit-build-core ninja
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+
+# Fetches the peers' source packages; no registry is needed where they are built (bench/gpu/peers.py).
+peers: $(VENV)/.test
+	$(PIP) wheel packaging setuptools
+	MAMBA_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE $(BIN)/python -m pip download --disable-pip-version-check -q \
+	  $(PIP_ARGS) --no-deps --no-build-isolation --no-binary :all: -d .peers $(PEER_PACKAGES)
+
+# The CUDA kernels on small shapes under compute-sanitizer (it comes with the CUDA toolkit); needs a GPU.
+gpu-sanitize: $(VENV)/.test
+	compute-sanitizer --tool memcheck --error-exitcode 1 $(BIN)/python bench/gpu/small_shapes.py
+	compute-sanitizer --tool racecheck --error-exitcode 1 $(BIN)/python bench/gpu/small_shapes.py

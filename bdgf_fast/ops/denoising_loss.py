@@ -51,6 +51,7 @@ def _native_run(loss, grad_loss, grad_pred, grad_x0, *arguments, workspace=None)
     _native.load().denoising_loss(
         loss, grad_loss, grad_pred, grad_x0, *tensors[:6], prediction, list(channel_groups),
         *launch_address(*tensors[6:], seed, stream, extent_h, extent_w), torch.get_num_threads(), workspace,
+        _native.stream_of(tensors[0]),
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def _native_run(out, grad_out, grad_pred, grad_sample, pred, sample, coefficient
     seed, stream, sample_ids, *_ = launch_address(*tensors, seed, stream, extent_h, extent_w)
     _native.load().diffusion_step(
         out, grad_out, grad_pred, grad_sample, pred, sample, coefficients.contiguous(), noise, clip_sample, draw_noise,
-        seed, stream, sample_ids, torch.get_num_threads(),
+        seed, stream, sample_ids, torch.get_num_threads(), _native.stream_of(sample),
     )  # fmt: skip
 
 

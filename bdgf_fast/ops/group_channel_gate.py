@@ -50,7 +50,7 @@ def _native_forward(outputs, x, guide, weight1, bias1, weight2, bias2, *scalars,
     native = _native.load()
     parameters = [p.contiguous() for p in (weight1, bias1, weight2, bias2)]
     space, threads = workspace(native, x, guide, weight1, scalars[0], False)
-    native.group_channel_gate_fwd(*outputs, x, guide, *parameters, *scalars, space, threads)
+    native.group_channel_gate_fwd(*outputs, x, guide, *parameters, *scalars, space, threads, _native.stream_of(x))
 
 
 def _native_backward(
@@ -62,7 +62,7 @@ def _native_backward(
     space, threads = workspace(native, x, guide, weight1, scalars[0], True)
     found = [g if g is None or i < 2 else g.contiguous() for i, g in enumerate(outputs)]
     native.group_channel_gate_bwd(
-        *found, grad_out, x, guide, *parameters, squeezed, gate, *scalars, space, threads
+        *found, grad_out, x, guide, *parameters, squeezed, gate, *scalars, space, threads, _native.stream_of(x)
     )
     for output, values in zip(outputs, found, strict=True):
         if output is not values:  # the gradient of a parameter that is not contiguous

@@ -48,7 +48,7 @@ def _native_run(outputs, x0, draw, t, sqrt_abar, sqrt_rest, channel_mask, *rest)
     *tensors, fill_with_noise, seed, stream, extent_h, extent_w = rest
     _native.load().q_sample(
         outputs[0], x0, t, sqrt_abar, sqrt_rest, channel_mask, draw, fill_with_noise,
-        *launch_address(*tensors, seed, stream, extent_h, extent_w), torch.get_num_threads(),
+        *launch_address(*tensors, seed, stream, extent_h, extent_w), torch.get_num_threads(), _native.stream_of(x0),
     )  # fmt: skip
 
 

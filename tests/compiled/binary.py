@@ -48,7 +48,7 @@ def _short(mangled: list[str]) -> dict[str, str]:
     text = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
     names = {}
     for m, line in zip(mangled, text.splitlines(), strict=True):
-        name = re.sub(r"^void ", "", line.replace("bdgf::device::", "").replace("(anonymous namespace)::", "")).replace("bdgf::", "")
+        name = re.sub(r"^void |bdgf::device::|\(anonymous namespace\)::|bdgf::", "", line)
         names[m] = re.sub(r"\(bool\)([01])", r"\1", name[: _arguments(name)])
     return names
 

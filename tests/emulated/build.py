@@ -32,7 +32,7 @@ FLAGS = [
 
 
 def compiler() -> str | None:
-    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    return shutil.which("g++")  # clang keeps its sanitizer in another place
 
 
 def sanitizer_libraries() -> list[str]:

@@ -62,6 +62,10 @@ def pytest_collection_modifyitems(config, items):
     items[:] = keep
 
 
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line("launched: " + "; ".join(bdgf_emulated.launched()))
+
+
 def _backend(item) -> str | None:
     target = getattr(item, "callspec", None) and item.callspec.params.get("target")
     return target.backend if target else None

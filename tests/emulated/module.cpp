@@ -16,6 +16,7 @@ void selective_scan_bwd_f64(const SelectiveScanArgs&, int) { no_cpu_kernels(); }
 
 }  // namespace bdgf
 
+int64_t divided(int64_t n, int64_t by);
 void planted(const std::string& bug, bdgf::py::handle out);
 
 PYBIND11_MODULE(bdgf_emulated, m) {
@@ -39,5 +40,6 @@ PYBIND11_MODULE(bdgf_emulated, m) {
     emulation::for_launched([&](const char* name, int64_t times) { found[name] = times; });
     return found;
   }, "Launches so far by kernel.");
+  m.def("divided", &divided, "n / by as the kernels divide by what they know beforehand.");
   m.def("planted", &planted, py::arg("bug"), py::arg("out"), "A kernel with a known bug, or none; out is float32.");
 }

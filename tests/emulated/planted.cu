@@ -1,7 +1,9 @@
 // Kernels with one known bug each, by which the emulation itself is tested.
+#define BDGF_ISA device
 #include <string>
 
 #include "cuda/launch.h"
+#include "cuda/walk.cuh"
 #include "tensor_arg.h"
 
 namespace {
@@ -39,6 +41,8 @@ void run(const bdgf::TensorView& out) {
 }
 
 }  // namespace
+
+int64_t divided(int64_t n, int64_t by) { return bdgf::device::divide(n, bdgf::device::divider(by)); }
 
 void planted(const std::string& bug, bdgf::py::handle value) {
   const bdgf::TensorView out = bdgf::tensor_arg("planted", "out", value);

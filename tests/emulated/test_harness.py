@@ -57,3 +57,20 @@ else:
 def test_a_planted_bug_is_caught(child, bug, caught):
     done = child("-c", PROGRAM, bug)
     assert caught in done.stdout + done.stderr, done.stdout + done.stderr[-3000:]
+
+
+def test_division_by_a_known_number(child):
+    program = """
+import os, random, sys
+sys.path.insert(0, os.environ["BDGF_EMULATED"])
+from bdgf_emulated import divided
+random.seed(0)
+by = [*range(1, 70), *(2**k + j for k in range(7, 34) for j in (-1, 0, 1)), *(random.randrange(1, 2**31) for _ in range(300))]
+for d in by:
+    near = [d * k + j for k in (1, 2, 3, (2**31 - 1) // d, 2**40 // d) for j in (-1, 0, 1)]
+    for n in [0, 1, 2**31 - 1, 2**31, 2**32 + 5, 2**45, *near, *(random.randrange(2**31) for _ in range(30))]:
+        assert n < 0 or divided(n, d) == n // d, (n, d)
+print("right")
+"""
+    done = child("-c", program)
+    assert done.stdout == "right\n", done.stdout + done.stderr[-3000:]
