@@ -44,8 +44,9 @@ def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Tenso
             x.zero_()
         return
     kernel, threads = getattr(_native.load(), function), torch.get_num_threads()
-    arguments = (*outputs, *tensors, *scalars)
-    kernel(*arguments, tensors[-9].new_empty(kernel(*arguments, None, threads), dtype=torch.float32), threads)
+    arguments, u = (*outputs, *tensors, *scalars), tensors[-9]
+    workspace = u.new_empty(kernel(*arguments, None, threads), dtype=torch.float32)
+    kernel(*arguments, workspace, threads, _native.stream_of(u))
 
 
 def no_float64(facts) -> str | None:
