@@ -57,15 +57,15 @@ BDGF_DEV void fill_constant_orders(float* to, const ScanTensor& t, const ScanBlo
 // B and C in one go: kBackwardSteps * split quadruples each, one of the two for each half of the threads.
 template <class T>
 BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs& a, Lines lines_b, Lines lines_c,
-                           bool with_c, int states, int split) {
-  const int half = kBackwardSteps * split, thread = fresh_thread(), item = thread % half;
+                           bool with_c, int states, int log_split) {
+  const int half = kBackwardSteps << log_split, split = 1 << log_split, thread = fresh_thread(), item = thread & (half - 1);
   const bool second = thread >= half;
   if (second ? a.constant_c || !with_c : a.constant_b) return;
   const ScanTensor& t = second ? a.C : a.B;
   const bool along = along_steps(t, t.state);
-  const int j = along ? item % kBackwardSteps : item / split, group = along ? item / kBackwardSteps : item % split;
+  const int j = along ? item % kBackwardSteps : item >> log_split, group = along ? item / kBackwardSteps : item & (split - 1);
   const int left = states - group * kThreadStates;
-  const Walk w{j, group * kThreadStates, 0, 1, left};
+  const Walk w{true, j, group * kThreadStates, 0, 1, left};
   float r[4];
   load_four<T>(r, a.u.dtype, second ? lines_c : lines_b, w, 0);
   float4* to = reinterpret_cast<float4*>((second ? tile_c : tile_b) + j * backward_matrix_row(split) + group * kOrders * kThreadStates);
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
   const SelectiveScanArgs& a = call.a;
-  const int thread = threadIdx.x, threads = blockDim.x, lane = thread % 32, split = call.g.split;
+  const int thread = threadIdx.x, threads = blockDim.x, lane = thread % 32, split = call.g.split, log_split = call.g.log_split;
   const int matrix_row = backward_matrix_row(split);
   BackwardShared& block = *reinterpret_cast<BackwardShared*>(shared);
   const ScanBlock& b = block.block;
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
   const float* const c_mine = tile_c + (a.constant_c ? c * kConstantRow + s * kThreadStates : (s * kOrders + order) * kThreadStates);
   const int b_pitch = kConstant && a.constant_b ? 0 : matrix_row, c_pitch = kConstant && a.constant_c ? 0 : matrix_row;
   const bool along = along_steps(a.u, a.u.channel), gated = a.z.data != nullptr;
-  const int elements = kBackwardSteps / split;
+  const int elements = kBackwardSteps >> log_split;
 
   // The tile from step `first` of the turn: its tables, delta and u, B, and (`adjoint_too`) what the adjoint needs.
   const auto stage = [&](int64_t first, int count, bool inputs, bool adjoint_too) __attribute__((always_inline)) {
@@ -152,9 +152,9 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
                   adjoint_too ? kBackwardStreams : kInC, inside, p);
     }
     __syncthreads();
-    const Walk w = walk_tile(along, kBackwardSteps, kTileChannels, b.channels);
-    if (inputs) stage_pairs<T>(pair, a, lines(kInU), lines(kInDelta), Lines{}, bias, w, elements);
-    stage_orders<T>(tile_b, tile_c, a, lines(kInB), lines(kInC), adjoint_too, b.states, split);
+    const Walk w = walk_tile(along, kLogBackward, kLogChannels, kLogChannels + log_split, b.channels);
+    if (inputs) stage_pairs<T, true>(pair, a, lines(kInU), lines(kInDelta), Lines{}, bias, w, elements);
+    stage_orders<T>(tile_b, tile_c, a, lines(kInB), lines(kInC), adjoint_too, b.states, log_split);
     if (adjoint_too) {
 #pragma unroll 1
       for (int i = 0; i < elements; i += 4) {
@@ -343,7 +343,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
         }
         __syncthreads();
 
-        const Walk w = walk_tile(along, kBackwardSteps, kTileChannels, b.channels);
+        const Walk w = walk_tile(along, kLogBackward, kLogChannels, kLogChannels + log_split, b.channels);
         const auto leave = [&](const ScanTarget& o, int stream, const auto& value) __attribute__((always_inline)) {
           if (!o.t.data) return;
 #pragma unroll 1
@@ -373,7 +373,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
         }
         const auto leave_terms = [&](const ScanTarget& o, int stream, int part) __attribute__((always_inline)) {
           if (!o.t.data) return;
-          Walk v = walk_tile(along_steps(o.t, o.t.state), kBackwardSteps, kThreadStates * split, b.states);
+          Walk v = walk_tile(along_steps(o.t, o.t.state), kLogBackward, 2 + log_split, kLogChannels + log_split, b.states);
           v.valid = smaller(v.valid, 2);  // kBackwardSteps * 4 split / (32 split) elements a thread
           float r[4] = {};
 #pragma unroll

@@ -38,8 +38,8 @@ BDGF_DEV void fill_constant(float* to, const ScanTensor& t, const ScanBlock& b, 
 }
 // A variable one, [step][state].
 template <class T>
-BDGF_DEV void stage_states(float* to, const ScanTensor& t, Lines lines, int states, int split) {
-  const Walk w = walk_tile(along_steps(t, t.state), kForwardSteps, kThreadStates * split, states);
+BDGF_DEV void stage_states(float* to, const ScanTensor& t, Lines lines, int states, int log_split) {
+  const Walk w = walk_tile(along_steps(t, t.state), kLogForward, 2 + log_split, kLogChannels + log_split, states);
   float r[4];  // kForwardSteps * 4 split / (32 split) elements a thread
   load_four<T>(r, t.dtype, lines, w, 0);
 #pragma unroll
@@ -47,11 +47,11 @@ BDGF_DEV void stage_states(float* to, const ScanTensor& t, Lines lines, int stat
 }
 
 template <class T, bool kOutputs>
-__global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const ScanCall call) {
+__global__ void __launch_bounds__(kMostThreads, 5) selective_scan_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
   const SelectiveScanArgs& a = call.a;
-  const int thread = threadIdx.x, threads = blockDim.x, lane = thread % 32, split = call.g.split;
+  const int thread = threadIdx.x, threads = blockDim.x, lane = thread % 32, split = call.g.split, log_split = call.g.log_split;
   ForwardShared& block = *reinterpret_cast<ForwardShared*>(shared);
   const ScanBlock& b = block.block;
   const Turn& turn = block.turn;
@@ -78,11 +78,13 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
   __syncthreads();
   const int own = split == 1 ? 4 : split == 2 ? 2 : 1;  // steps of a fold that end up with this lane
   const int lanes = 8 * own, s = lane / lanes, c = thread / 32 * lanes + lane % lanes;
-  const int states = c < b.channels ? b.states - s * kThreadStates : 0;  // of this thread's that exist
-  const auto state = [&](int i) { return b.slice * kThreadStates * split + s * kThreadStates + i; };
+  // For the rare places, so worked out anew: this thread's first state in the slice, and how many of its states exist.
+  const auto in_slice = [&] { return fresh_thread() % 32 / lanes * kThreadStates; };
+  const auto state = [&](int i) { return b.slice * kThreadStates * split + in_slice() + i; };
+  const auto states = [&] { return c < b.channels ? b.states - in_slice() : 0; };
 #pragma unroll 1
   for (int i = 0; i < kThreadStates; ++i) {
-    kept[i * threads] = i < states ? load_parameter(a.A, b.k * a.A.direction + (b.channel + c) * a.A.channel + state(i) * a.A.state) : 0.0f;
+    kept[i * threads] = i < states() ? load_parameter(a.A, b.k * a.A.direction + (b.channel + c) * a.A.channel + state(i) * a.A.state) : 0.0f;
   }
   float A2[kThreadStates];
 #pragma unroll
@@ -94,7 +96,7 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
   const float* const c_mine = tile_c + s * kThreadStates + (a.constant_c ? c * kMatrixRow : 0);
   const int b_pitch = a.constant_b ? 0 : kMatrixRow, c_pitch = a.constant_c ? 0 : kMatrixRow;
   const bool along = along_steps(a.u, a.u.channel), gated = a.z.data && (kOutputs || call.adjoint);
-  const int elements = kForwardSteps / split;
+  const int elements = kForwardSteps >> log_split;
 
   for (int at_turn = 0;; ++at_turn) {
     __syncthreads();
@@ -116,10 +118,10 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
         fill_tables(tables, kForwardSteps, j, block.streams, filler / kForwardSteps, split, kOutputs ? kForwardStreams : kC, inside, p);
       }
       __syncthreads();
-      const Walk w = walk_tile(along, kForwardSteps, kTileChannels, b.channels);
-      stage_pairs<T>(pair, a, lines(kU), lines(kDelta), !kOutputs && gated ? lines(kZ) : Lines{}, bias, w, elements);
-      if (!a.constant_b) stage_states<T>(tile_b, a.B, lines(kB), b.states, split);
-      if (kOutputs && !a.constant_c) stage_states<T>(tile_c, a.C, lines(kC), b.states, split);
+      const Walk w = walk_tile(along, kLogForward, kLogChannels, kLogChannels + log_split, b.channels);
+      stage_pairs<T, false>(pair, a, lines(kU), lines(kDelta), !kOutputs && gated ? lines(kZ) : Lines{}, bias, w, elements);
+      if (!a.constant_b) stage_states<T>(tile_b, a.B, lines(kB), b.states, log_split);
+      if (kOutputs && !a.constant_c) stage_states<T>(tile_c, a.C, lines(kC), b.states, log_split);
       __syncthreads();
 
       for (int t = 0; t < count;) {  // pieces of the tile that belong to one unit
@@ -129,7 +131,7 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
         if (turn.rows > 1 || first == 0) {
 #pragma unroll 1
           for (int i = 0; i < kThreadStates; ++i) {
-            if (i >= states) kept[i * threads] = 0.0f;
+            if (i >= states()) kept[i * threads] = 0.0f;
             else if (call.adjoint) kept[i * threads] = adjoint_after(call, b.k, turn.unit + r, b.channel + c, state(i));
             else kept[i * threads] = state_before(call, b.k, turn.unit + r, b.channel + c, state(i));
           }
@@ -197,7 +199,7 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
         const bool chunk_ends = !kOutputs && call.starts && done < turn.steps && done % kChunkSteps == 0;
         if (chunk_ends || (done == turn.steps && (kOutputs ? a.last.data != nullptr : call.ends != nullptr))) {
 #pragma unroll 1
-          for (int i = 0; i < kThreadStates && i < states; ++i) {
+          for (int i = 0; i < kThreadStates && i < states(); ++i) {
             const int64_t to = b.channel + c, unit = turn.unit + r;
             if (kOutputs) {
               static_cast<float*>(a.last.data)[unit * a.last.batch + to * a.last.channel + state(i) * a.last.state] = kept[i * threads];
@@ -207,7 +209,7 @@ __global__ void __launch_bounds__(kMostThreads, 6) selective_scan_kernel(const S
               call.ends[((unit * a.directions + b.k) * a.dim + to) * a.states + state(i)] = kept[i * threads];
             }
           }
-          if (!kOutputs && !chunk_ends && call.rates && states > 0 && s == 0 && b.slice == 0) {
+          if (!kOutputs && !chunk_ends && call.rates && states() > 0 && s == 0 && b.slice == 0) {
             call.rates[((turn.unit + r) * a.directions + b.k) * a.dim + b.channel + c] = rate;
           }
         }

@@ -55,7 +55,7 @@ constexpr int64_t kWorthSplitting = 512;  // below so many blocks a sequence of 
 static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
   ScanGrid g;
   const int64_t quads = ceil_div(a.states, kThreadStates);
-  g.split = quads > 2 ? 4 : quads > 1 ? 2 : 1;
+  g.log_split = quads > 2 ? 2 : quads > 1 ? 1 : 0, g.split = 1 << g.log_split;
   g.slices = (int)ceil_div(quads, g.split), g.planes = (int)a.directions * g.slices;
   g.run = common_divisor(a.constant_b ? a.dim : a.dim / a.groups_b, a.constant_c ? a.dim : a.dim / a.groups_c);
   g.tiles_per_run = ceil_div(g.run, kTileChannels), g.tiles = a.dim / g.run * g.tiles_per_run;

@@ -22,6 +22,8 @@ namespace BDGF_ISA {
 constexpr int kTileChannels = 32, kThreadStates = 4, kMostSplit = 4, kMostThreads = kTileChannels * kMostSplit;
 constexpr int kRow = kTileChannels + 1;       // pitch of a tile's steps, in elements: no bank twice
 constexpr int kForwardSteps = 32, kBackwardSteps = 16;  // of a tile
+constexpr int kLogChannels = 5, kLogForward = 5, kLogBackward = 4;
+static_assert(kTileChannels == 1 << kLogChannels && kForwardSteps == 1 << kLogForward && kBackwardSteps == 1 << kLogBackward, "");
 constexpr int kGroupSteps = 8;                // steps unrolled together; a state is kept before each of them
 constexpr int kFoldSteps = 4;                 // steps whose sums over a channel's lanes are formed together
 constexpr int kChunkSteps = 64;               // steps whose kept states fit the shared memory
@@ -35,7 +37,7 @@ struct ScanTarget {
 };
 
 struct ScanGrid {
-  int split = 1, slices = 1, planes = 1;        // planes = directions * slices
+  int split = 1, log_split = 0, slices = 1, planes = 1;  // planes = directions * slices
   int bundle = 1;                               // sequences in a tile
   int64_t run = 0, tiles_per_run = 0, tiles = 0;  // channels of one group of B and C; tiles of them; of all
   int64_t segments = 1, segment_steps = 0;
@@ -209,20 +211,23 @@ BDGF_DEV int fresh_thread() {
 #endif
 }
 
-// Element i of a thread is step j + i dj, channel c + i dc; the first `valid` have a channel that exists (whether a step
-// does say the tables).
+// Element i of a thread is step j + i dj, channel c + i dc, of a tile whose sides and threads are powers of two; the first
+// `valid` have a channel that exists (whether a step does say the tables).
 struct Walk {
+  bool along;
   int j, c, dj, dc, valid;
 };
-BDGF_DEV Walk walk_tile(bool along, int tile_steps, int tile_channels, int channels) {
-  const int thread = fresh_thread(), threads = blockDim.x;
+BDGF_DEV Walk walk_tile(bool along, int log_steps, int log_channels, int log_threads, int channels) {
+  const int thread = fresh_thread();
   Walk w;
+  w.along = along;
   if (along) {
-    w.j = thread % tile_steps, w.c = thread / tile_steps, w.dj = 0, w.dc = threads / tile_steps;
-    w.valid = (channels - w.c + w.dc - 1) / w.dc;
+    const int log_dc = log_threads - log_steps;
+    w.j = thread & ((1 << log_steps) - 1), w.c = thread >> log_steps, w.dj = 0, w.dc = 1 << log_dc;
+    w.valid = (channels - w.c + w.dc - 1) >> log_dc;
   } else {
-    w.c = thread % tile_channels, w.j = thread / tile_channels, w.dc = 0, w.dj = threads / tile_channels;
-    w.valid = w.c < channels ? tile_steps : 0;
+    w.c = thread & ((1 << log_channels) - 1), w.j = thread >> log_channels, w.dc = 0, w.dj = 1 << (log_threads - log_channels);
+    w.valid = w.c < channels ? 1 << log_steps : 0;
   }
   return w;
 }
@@ -267,22 +272,38 @@ struct Lines {
 // flight together.
 template <class T>
 BDGF_DEV void load_four(float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
-  int64_t part = (w.c + i * w.dc) * l.across;
+  if (w.along) {
+    const int64_t line = l.table[w.j], step = w.dc * l.across;
+    const int valid = line ? w.valid - i : 0;
+    int64_t at = line + (w.c + i * w.dc) * l.across;
 #pragma unroll
-  for (int q = 0; q < 4; ++q) {
-    const int64_t line = i + q < w.valid ? l.table[w.j + (i + q) * w.dj] : 0;
-    r[q] = line ? load_f32((const T*)(line + part), dtype) : 0.0f;
-    part += w.dc * l.across;
+    for (int q = 0; q < 4; ++q, at += step) r[q] = q < valid ? load_f32((const T*)at, dtype) : 0.0f;
+  } else {
+    const int64_t part = w.c * l.across;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      const int64_t line = i + q < w.valid ? l.table[w.j + (i + q) * w.dj] : 0;
+      r[q] = line ? load_f32((const T*)(line + part), dtype) : 0.0f;
+    }
   }
 }
 template <class T>
 BDGF_DEV void store_four_as(const float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
-  int64_t part = (w.c + i * w.dc) * l.across;
+  if (w.along) {
+    const int64_t line = l.table[w.j], step = w.dc * l.across;
+    const int valid = line ? w.valid - i : 0;
+    int64_t at = line + (w.c + i * w.dc) * l.across;
 #pragma unroll
-  for (int q = 0; q < 4; ++q) {
-    const int64_t line = i + q < w.valid ? l.table[w.j + (i + q) * w.dj] : 0;
-    if (line) store_f32((T*)(line + part), r[q], dtype);
-    part += w.dc * l.across;
+    for (int q = 0; q < 4; ++q, at += step) {
+      if (q < valid) store_f32((T*)at, r[q], dtype);
+    }
+  } else {
+    const int64_t part = w.c * l.across;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      const int64_t line = i + q < w.valid ? l.table[w.j + (i + q) * w.dj] : 0;
+      if (line) store_f32((T*)(line + part), r[q], dtype);
+    }
   }
 }
 // delta and workspace may be f32 beside 16-bit tensors.
@@ -297,11 +318,12 @@ BDGF_DEV void store_four(const float (&r)[4], DType dtype, Lines l, const Walk& 
   else store_four_as<T>(r, dtype, l, w, i);
 }
 
-// u (or what takes its place) and delta, finished, of a tile: pair[step][channel] = (delta, u); 0 outside. `gate`: z, by
-// whose silu u is multiplied; a null table: not.
-template <class T>
+// u (or what takes its place) and delta, finished, of a tile: pair[step][channel] = (delta, u), outside (0, 0) where kZero
+// asks for it. `gate`: z, by whose silu u is multiplied; a null table: not.
+template <class T, bool kZero>
 BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, Lines u, Lines delta, Lines gate, const float* bias,
                           const Walk& w, int elements) {
+  const int valid = kZero && w.along && !delta.table[w.j] ? 0 : w.valid;
 #pragma unroll 1
   for (int i = 0; i < elements; i += 4) {
     float ru[4] = {}, rd[4], rz[4];
@@ -314,7 +336,8 @@ BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, Lines u, Lin
       float d = rd[q] + bias[c];
       if (a.softplus) d = scan_softplus<ScanMath>(d);
       const float v = gate.table ? ru[q] * scan_silu<ScanMath>(rz[q]) : ru[q];
-      pair[j * kRow + c] = i + q < w.valid && delta.table[j] ? make_float2(d, v) : make_float2(0.0f, 0.0f);
+      const bool inside = !kZero || (i + q < valid && (w.along || delta.table[j]));
+      pair[j * kRow + c] = inside ? make_float2(d, v) : make_float2(0.0f, 0.0f);
     }
   }
 }
