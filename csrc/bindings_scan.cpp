@@ -104,7 +104,9 @@ Names read_inputs(Reader& r, py::handle u, py::handle delta, py::handle A, py::h
   }
   if (a.length < 1 || a.states < 1 || a.dim < 1) bad_value(r.op, "u and A", "must have at least one channel, step and state");
   r.wide = shape.dtype == DType::f64, r.main = shape;
-  if (r.wide && shape.device == Device::cuda) bad_type(r.op, "u", "is float64; the CUDA kernel takes float32, float16 and bfloat16");
+  if (r.wide && shape.device == Device::cuda) {
+    bad_type(r.op, "u", "is float64; the CUDA kernel takes float32, float16 and bfloat16");
+  }
   if (image) {
     const TensorView rate = tensor_arg(r.op, "delta", delta);
     a.shared_delta = rate.ndim == 4 && rate.shape[1] == 1;

@@ -48,7 +48,7 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
 
   ScanCall call;
   call.a = a, call.narrow = a.u.dtype != DType::f32, call.g = launch_grid(a, g, 0, all_units, backward_bundle(a));
-  call.sum_floats = sum_layout(call).all;
+  const int64_t sum_floats = sum_layout(call).all;
   const int64_t per_block = call.g.bundle * call.g.bundles_per_block;
   Arena arena(a.workspace);
   const bool cut = g.segments > 1;
@@ -59,7 +59,7 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   const int64_t terms = g.tiles * a.directions * a.states * g.segment_steps;
   const int64_t unit_floats = kept * states + to_u.used * g.planes * (local ? cells : pixels) + to_z.used * g.planes * cells +
                               to_delta.used * g.planes * (delta_local ? cells : pixels) + (to_b.used + to_c.used) * terms +
-                              ceil_div(call.sum_floats, per_block);
+                              ceil_div(sum_floats, per_block);
   const int64_t together = units_together(a, g, workspace_limit(a, true) - arena.used, unit_floats);
   const auto plane_floats = [&](bool by_unit) { return by_unit ? together * cells : together / g.segments * a.dim * a.length; };
   const auto reserve = [&](Planes& p, int64_t plane, int64_t planes) {
@@ -72,7 +72,7 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   reserve(to_z, plane_floats(true), g.planes);
   reserve(to_b, together * a.directions * a.states * g.segment_steps, g.tiles);
   reserve(to_c, together * a.directions * a.states * g.segment_steps, g.tiles);
-  float* sums = arena.take(unit_blocks(launch_grid(a, g, 0, together, backward_bundle(a))) * call.sum_floats);
+  float* sums = arena.take(unit_blocks(launch_grid(a, g, 0, together, backward_bundle(a))) * sum_floats);
   if (a.workspace_floats) {
     *a.workspace_floats = arena.used;
     return;

@@ -63,14 +63,17 @@ static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
   const int64_t blocks = a.batch * g.tiles * g.planes;
   if (blocks > 0 && blocks < kWorthSplitting && a.length >= kWorthSplitting) {
     const int64_t steps = ceil_div(a.length, ceil_div(kBlocksWanted, blocks));
-    g.segment_steps = between(4 * kChunkSteps, ceil_div(steps, kChunkSteps) * kChunkSteps, ceil_div(a.length, kChunkSteps) * kChunkSteps);
+    const auto chunks = [](int64_t n) { return ceil_div(n, kChunkSteps) * kChunkSteps; };
+    g.segment_steps = between(4 * kChunkSteps, chunks(steps), chunks(a.length));
     g.segments = ceil_div(a.length, g.segment_steps);
   }
   return g;
 }
 
 // The sequences that a tile takes together. Backward only those of one group of steps, each in whole quadruples.
-static inline int forward_bundle(const SelectiveScanArgs& a) { return a.length > kForwardSteps ? 1 : (int)(kForwardSteps / a.length); }
+static inline int forward_bundle(const SelectiveScanArgs& a) {
+  return a.length > kForwardSteps ? 1 : (int)(kForwardSteps / a.length);
+}
 static inline int backward_bundle(const SelectiveScanArgs& a) {
   return a.length > kGroupSteps ? 1 : (int)(kBackwardSteps / (ceil_div(a.length, kFoldSteps) * kFoldSteps));
 }
@@ -120,8 +123,8 @@ class Arena {
 };
 
 // f32 planes that stand in for `like`, as [plane][unit or row][channel and step in the order of like].
-static inline ScanTarget plane_target(const SelectiveScanArgs& a, const ScanGrid& g, const ScanTensor& like, float* data, int64_t plane,
-                                      bool local, int64_t first_unit) {
+static inline ScanTarget plane_target(const SelectiveScanArgs& a, const ScanGrid& g, const ScanTensor& like, float* data,
+                                      int64_t plane, bool local, int64_t first_unit) {
   const int64_t steps = local ? g.segment_steps : a.length;
   const bool along = (like.step < 0 ? -like.step : like.step) <= (like.channel < 0 ? -like.channel : like.channel);
   ScanTarget o;

@@ -54,8 +54,7 @@ struct ScanCall {
   float* ends = nullptr;             // as carried, written
   float* rates = nullptr;            // [unit][direction][channel], sums of delta, written
   float* starts = nullptr;           // [unit of the launch][direction][chunk][channel][state], written, then read
-  float* sums = nullptr;             // [block][sum_floats]: a block's share of what is summed over rows
-  int64_t sum_floats = 0;
+  float* sums = nullptr;             // [block][SumLayout]: a block's share of what is summed over rows
   ScanTarget out, grad_u, grad_delta, grad_z, grad_B, grad_C;
 };
 
@@ -176,7 +175,8 @@ BDGF_DEV Stream matrix_stream(const ScanTensor& t, const ScanBlock& b, int64_t g
 }
 BDGF_DEV Stream target_stream(const ScanTarget& o, const ScanBlock& b, StreamOrder order) {
   const int64_t plane = o.planes ? b.plane : b.k;
-  return stream_of(o.t, plane * o.t.direction + b.channel * o.t.channel - o.first * o.t.batch, o.t.channel, o.local ? kByUnit : order);
+  const int64_t at = plane * o.t.direction + b.channel * o.t.channel - o.first * o.t.batch;
+  return stream_of(o.t, at, o.t.channel, o.local ? kByUnit : order);
 }
 BDGF_DEV Stream matrix_target_stream(const ScanTarget& o, const ScanBlock& b, int64_t group, int split) {
   Stream s = matrix_stream(o.t, b, o.planes ? b.tile : group, split);
@@ -348,8 +348,9 @@ BDGF_DEV void fill_vectors(float* bias, float* skip, const SelectiveScanArgs& a,
   if (c >= kTileChannels) return;
   const int64_t channel = b.channel + c;
   const bool inside = c < b.channels;
-  bias[c] = inside && a.delta_bias.data ? load_parameter(a.delta_bias, b.k * a.delta_bias.direction + channel * a.delta_bias.channel) : 0.0f;
-  skip[c] = inside && a.D.data && b.slice == 0 ? load_parameter(a.D, b.k * a.D.direction + channel * a.D.channel) : 0.0f;
+  const auto value = [&](const ScanTensor& t) { return load_parameter(t, b.k * t.direction + channel * t.channel); };
+  bias[c] = inside && a.delta_bias.data ? value(a.delta_bias) : 0.0f;
+  skip[c] = inside && a.D.data && b.slice == 0 ? value(a.D) : 0.0f;
 }
 
 // v[j] of four steps -> their sums over the `split` lanes of a channel: v[i] of the lanes of state group s is step

@@ -1,5 +1,6 @@
-// The mathematics of the selective scan, one definition for a GPU thread's scalars and a CPU's vectors: softplus, its
-// derivative, the gate, one step of the recurrence and one step of its adjoint.
+// The mathematics of the selective scan, for a GPU thread's scalars or a CPU's vectors: softplus, its derivative, the gate,
+// one step of the recurrence and one step of its adjoint. csrc/cuda uses it; csrc/cpu/selective_scan_steps.inc still has the
+// same polynomials and steps of its own.
 //
 // M is the arithmetic: type F and
 //   F splat(float), fma(F, F, F), exp2(F), divide(F, F), max(F, F), abs(F), F below(F a, F b, F x, F y): a < b ? x : y
