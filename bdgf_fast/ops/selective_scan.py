@@ -44,8 +44,14 @@ def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Tenso
             x.zero_()
         return
     kernel, threads = getattr(_native.load(), function), torch.get_num_threads()
-    arguments = (*outputs, *tensors, *scalars)
-    kernel(*arguments, tensors[-9].new_empty(kernel(*arguments, None, threads), dtype=torch.float32), threads)
+    arguments, u = (*outputs, *tensors, *scalars), tensors[-9]
+    workspace = u.new_empty(kernel(*arguments, None, threads), dtype=torch.float32)
+    kernel(*arguments, workspace, threads, _native.stream_of(u))
+
+
+def no_float64(facts) -> str | None:
+    """Float64 is for the CPU."""
+    return "it has no float64 arithmetic" if facts["dtype"] is torch.float64 else None
 
 
 def _native_forward(outputs, *arguments):
@@ -60,6 +66,7 @@ def _native_backward(outputs, *arguments):
 
 
 backends.register("selective_scan", "cpu", forward=_native_forward, backward=_native_backward)
+backends.register("selective_scan", "cuda", forward=_native_forward, backward=_native_backward, supports=no_float64)
 
 
 def selective_scan(
