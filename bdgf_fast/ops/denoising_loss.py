@@ -63,6 +63,13 @@ def _native_backward(outputs, grad_loss, *arguments) -> None:
 
 
 backends.register("denoising_loss", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+backends.register(
+    "denoising_loss",
+    "triton",
+    forward=backends.lazy("bdgf_fast.triton_kernels.denoising_loss", "forward"),
+    backward=backends.lazy("bdgf_fast.triton_kernels.denoising_loss", "backward"),
+    supports=supports_native,
+)
 
 
 def denoising_loss(

@@ -66,6 +66,13 @@ def _native_backward(outputs, grad_out, *arguments) -> None:
 
 
 backends.register("diffusion_step", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+backends.register(
+    "diffusion_step",
+    "triton",
+    forward=backends.lazy("bdgf_fast.triton_kernels.diffusion_step", "forward"),
+    backward=backends.lazy("bdgf_fast.triton_kernels.diffusion_step", "backward"),
+    supports=supports_native,
+)
 
 
 def _step(

@@ -62,6 +62,13 @@ def _native_backward(outputs, grad_out, x0, *arguments) -> None:
 
 
 backends.register("q_sample", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+backends.register(
+    "q_sample",
+    "triton",
+    forward=backends.lazy("bdgf_fast.triton_kernels.q_sample", "forward"),
+    backward=backends.lazy("bdgf_fast.triton_kernels.q_sample", "backward"),
+    supports=supports_native,
+)
 
 
 def q_sample(
