@@ -30,10 +30,11 @@ def purpose_constant(purpose: int) -> tuple[int, int]:
 
 def halves(seed: int) -> tuple[int, int]:
     """Low and high word of a seed as int32 arguments: a wider or a special value would compile a kernel of its own."""
-    return _signed(seed), _signed(seed >> 32)
+    return signed(seed), signed(seed >> 32)
 
 
-def _signed(word: int) -> int:
+def signed(word: int) -> int:
+    """The int32 of the same low 32 bits."""
     return (word + 2**31) % 2**32 - 2**31
 
 

@@ -72,6 +72,21 @@ backends.register(
 )
 
 
+def _triton_obstacle(facts):
+    if facts["dtype"] is torch.float64:
+        return "it computes in float32; float64 is for the CPU"
+    return _native_obstacle(facts)
+
+
+backends.register(
+    "cross_attention",
+    "triton",
+    forward=backends.lazy("bdgf_fast.triton_kernels.cross_attention", "forward"),
+    backward=backends.lazy("bdgf_fast.triton_kernels.cross_attention_bwd", "backward"),
+    supports=_triton_obstacle,
+)
+
+
 def _library_attention(query, key, value, *, key_mask, attn_bias, scale, dropout_p, seed):
     mask = attn_bias if key_mask is None else key_mask[:, None, None, :]
     if attn_bias is not None:
