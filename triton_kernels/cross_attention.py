@@ -19,7 +19,7 @@ INF = tl.constexpr(float("inf"))
 @triton.jit
 def kept(k0, k1, b, h, i, j, rows, columns, drop_below):
     """Which weights of rows i and columns j, index tensors that broadcast, dropout leaves."""
-    element = (h.to(tl.int64) * rows + i) * columns + j
+    element = (h * rows + i) * columns + j
     zero = tl.zeros([1, 1], tl.uint32)
     block = (element >> 2).to(tl.uint32), (element >> 34).to(tl.uint32)
     w0, w1, w2, w3 = philox_words(block[0], block[1], zero + b.to(tl.uint32), zero, k0, k1)
@@ -29,15 +29,20 @@ def kept(k0, k1, b, h, i, j, rows, columns, drop_below):
 
 
 @triton.jit
-def scores(products, scale, bias, bias_at, key_mask, mask_at, inside, columns_inside):
-    """log2(e) (scale products + bias), -inf where a key is masked or does not exist."""
-    s = products * (scale * LOG2E)
+def added(scale, bias, bias_at, key_mask, mask_at, inside, columns_inside):
+    """(bias, -inf where a key is masked) / scale, what a tile's product of queries and keys starts from.
+
+    Added after the product, the layout of these loads would spread over the whole softmax and double it.
+    """
+    term = tl.where(inside, 0.0, 0.0)
+    inverse = 1.0 / scale
     if bias is not None:
-        s += tl.load(bias + bias_at, mask=inside, other=0).to(tl.float32) * LOG2E
-    attend = columns_inside
+        term = tl.load(bias + bias_at, mask=inside, other=0).to(tl.float32)
+        term = tl.where(term == -INF, term, tl.maximum(term, -1e30))  # the smallest float32 is no -inf, times log2(e) either
     if key_mask is not None:
-        attend = attend & tl.load(key_mask + mask_at, mask=columns_inside, other=0).to(tl.int1)
-    return tl.where(attend, s, -INF)
+        attend = tl.load(key_mask + mask_at, mask=columns_inside, other=0).to(tl.int1)
+        term = tl.where(attend, term, -INF)
+    return term * inverse
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "drop_below"])
@@ -49,8 +54,9 @@ def cross_attention_fwd_kernel(
     D: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(rows, BM)
-    i = tl.program_id(0) % tiles * BM + tl.arange(0, BM)
-    c = tl.arange(0, D)
+    # Widened before they are added: addresses of one thread then differ by constants.
+    i = (tl.program_id(0) % tiles * BM).to(tl.int64) + tl.arange(0, BM).to(tl.int64)
+    c = tl.arange(0, D).to(tl.int64)
     i_inside, c_inside = i < rows, c < depth
     if DROP:
         k0, k1 = key_word(seed_at, seed_low, 0, LOW), key_word(seed_at, seed_high, 32, HIGH)
@@ -58,22 +64,23 @@ def cross_attention_fwd_kernel(
     for n in range(0, tl.minimum(PAIRS, pairs - first)):
         pair = first + n
         b, h = (pair // heads).to(tl.int64), (pair % heads).to(tl.int64)
-        i_, c_ = i.to(tl.int64)[:, None], c.to(tl.int64)[None, :]
+        i_, c_ = i[:, None], c[None, :]
         i_and_c = i_inside[:, None] & c_inside[None, :]
         q = tl.load(query + b * query_b + h * query_h + i_ * query_l + c_ * query_d, mask=i_and_c, other=0)
         top = tl.full([BM], -INF, tl.float32)
         total = tl.zeros([BM], tl.float32)
         acc = tl.zeros([BM, D], tl.float32)
         for start in range(0, columns, BN):
-            j = start + tl.arange(0, BN)
-            j_inside, j_ = j < columns, j.to(tl.int64)
-            at = key + b * key_b + h * key_h + j_[None, :] * key_l + c.to(tl.int64)[:, None] * key_d
+            j = tl.arange(0, BN).to(tl.int64) + start
+            j_inside = j < columns
+            at = key + b * key_b + h * key_h + j[None, :] * key_l + c[:, None] * key_d
             k = tl.load(at, mask=c_inside[:, None] & j_inside[None, :], other=0)
-            bias_at = b * bias_b + h * bias_h + i_ * bias_i + j_[None, :] * bias_j
-            mask_at = b * mask_b + j_[None, :] * mask_j
+            bias_at = b * bias_b + h * bias_h + i_ * bias_i + j[None, :] * bias_j
+            mask_at = b * mask_b + j[None, :] * mask_j
             inside = i_inside[:, None] & j_inside[None, :]
-            products = tl.dot(q, k, input_precision="ieee")
-            s = scores(products, scale, bias, bias_at, key_mask, mask_at, inside, j_inside[None, :])
+            s = added(scale, bias, bias_at, key_mask, mask_at, inside, j_inside[None, :])
+            s = tl.dot(q, k, s, input_precision="ieee") * (scale * LOG2E)
+            s = tl.where(j_inside[None, :], s, -INF)
             above = tl.maximum(top, tl.max(s, axis=1))
             level = tl.where(above == -INF, 0.0, above)  # a row without a key so far
             p = tl.exp2(s - level[:, None])
@@ -81,7 +88,7 @@ def cross_attention_fwd_kernel(
             total = total * shrink + tl.sum(p, axis=1)
             if DROP:
                 p = tl.where(kept(k0, k1, b, h, i[:, None], j[None, :], rows, columns, drop_below), p * keep_factor, 0.0)
-            at = value + b * value_b + h * value_h + j_[:, None] * value_l + c_ * value_d
+            at = value + b * value_b + h * value_h + j[:, None] * value_l + c_ * value_d
             v = tl.load(at, mask=j_inside[:, None] & c_inside[None, :], other=0)
             acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
             top = above
@@ -100,11 +107,12 @@ def padded(n: int) -> int:
 
 def forward_tile(rows: int, columns: int, depth: int, bits: int) -> dict[str, int]:
     """BM, BN, D, PAIRS and num_warps, by table. float32 has no tensor cores at full precision: smaller tiles."""
-    side = 64 if bits == 16 else 32
-    BM, BN = min(side, padded(rows)), min(side, padded(columns))
+    D = padded(depth)
+    most, most_keys = ((64, 64) if D <= 64 else (64, 32)) if bits == 16 else ((32, 32) if D <= 64 else (16, 16))
+    BM, BN = min(most, padded(rows)), min(most_keys, padded(columns))
     pairs = 1 if rows > BM else {16: 4, 32: 2}.get(max(BM, BN), 1)
-    warps = BM // 16 if bits == 16 else BM // 8
-    return {"BM": BM, "BN": BN, "D": padded(depth), "PAIRS": pairs, "num_warps": warps, "num_stages": 2}
+    warps = BM // 16 if bits == 16 else 4
+    return {"BM": BM, "BN": BN, "D": D, "PAIRS": pairs, "num_warps": warps}
 
 
 def common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed):
@@ -113,7 +121,7 @@ def common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed):
     low, high = noise.purpose_constant(noise.DROPOUT)
     drop_below = min(int(dropout_p * 2.0**32), 2**32 - 1)
     scalars = (
-        scale, 1.0 / (1.0 - dropout_p), noise.signed(drop_below), *noise.halves(seed), batch * heads, heads, rows,
+        scale or 1e-20, 1.0 / (1.0 - dropout_p), noise.signed(drop_below), *noise.halves(seed), batch * heads, heads, rows,
         key.shape[2], depth,
     )  # fmt: skip
     mask_strides = (0, 0) if key_mask is None else key_mask.stride()

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from . import noise
-from .cross_attention import INF, LOG2E, common, kept, padded, scores
+from .cross_attention import INF, LOG2E, added, common, kept, padded
 from .noise import key_word
 
 
@@ -40,10 +40,10 @@ def cross_attention_bwd_kernel(
     tiles = tl.cdiv(columns, BN)
     pair = tl.program_id(0) // tiles
     b, h = (pair // heads).to(tl.int64), (pair % heads).to(tl.int64)
-    j = tl.program_id(0) % tiles * BN + tl.arange(0, BN)
-    c = tl.arange(0, D)
+    j = (tl.program_id(0) % tiles * BN).to(tl.int64) + tl.arange(0, BN).to(tl.int64)
+    c = tl.arange(0, D).to(tl.int64)
     j_inside, c_inside = j < columns, c < depth
-    j_, c_ = j.to(tl.int64)[:, None], c.to(tl.int64)
+    j_, c_ = j[:, None], c
     j_and_c = j_inside[:, None] & c_inside[None, :]
     k = tl.load(key + b * key_b + h * key_h + j_ * key_l + c_[None, :] * key_d, mask=j_and_c, other=0)
     v = tl.load(value + b * value_b + h * value_h + j_ * value_l + c_[None, :] * value_d, mask=j_and_c, other=0)
@@ -52,15 +52,16 @@ def cross_attention_bwd_kernel(
     if DROP:
         k0, k1 = key_word(seed_at, seed_low, 0, LOW), key_word(seed_at, seed_high, 32, HIGH)
     for m in range(0, rows, BM):
-        i = m + tl.arange(0, BM)
-        i_inside, i_ = i < rows, i.to(tl.int64)[None, :]
+        i = tl.arange(0, BM).to(tl.int64) + m
+        i_inside, i_ = i < rows, i[None, :]
         c_and_i = c_inside[:, None] & i_inside[None, :]
         q = tl.load(query + b * query_b + h * query_h + i_ * query_l + c_[:, None] * query_d, mask=c_and_i, other=0)
         g = tl.load(grad_out + b * grad_b + h * grad_h + i_ * grad_l + c_[:, None] * grad_d, mask=c_and_i, other=0)
         bias_at = b * bias_b + h * bias_h + i_ * bias_i + j_ * bias_j
         inside = j_inside[:, None] & i_inside[None, :]
-        products = tl.dot(k, q, input_precision="ieee")
-        s = scores(products, scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[:, None])
+        s = added(scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[:, None])
+        s = tl.dot(k, q, s, input_precision="ieee") * (scale * LOG2E)
+        s = tl.where(j_inside[:, None], s, -INF)
         row = pair.to(tl.int64) * rows + i
         p = tl.exp2(s - row_level(logsumexp, row, i_inside)[None, :])
         a = tl.dot(v, g, input_precision="ieee")
@@ -104,10 +105,10 @@ def cross_attention_bwd_query_kernel(
     tiles = tl.cdiv(rows, BM)
     pair = tl.program_id(0) // tiles
     b, h = (pair // heads).to(tl.int64), (pair % heads).to(tl.int64)
-    i = tl.program_id(0) % tiles * BM + tl.arange(0, BM)
-    c = tl.arange(0, D)
+    i = (tl.program_id(0) % tiles * BM).to(tl.int64) + tl.arange(0, BM).to(tl.int64)
+    c = tl.arange(0, D).to(tl.int64)
     i_inside, c_inside = i < rows, c < depth
-    i_, c_ = i.to(tl.int64)[:, None], c.to(tl.int64)
+    i_, c_ = i[:, None], c
     i_and_c = i_inside[:, None] & c_inside[None, :]
     q = tl.load(query + b * query_b + h * query_h + i_ * query_l + c_[None, :] * query_d, mask=i_and_c, other=0)
     g = tl.load(grad_out + b * grad_b + h * grad_h + i_ * grad_l + c_[None, :] * grad_d, mask=i_and_c, other=0)
@@ -119,15 +120,16 @@ def cross_attention_bwd_query_kernel(
         k0, k1 = key_word(seed_at, seed_low, 0, LOW), key_word(seed_at, seed_high, 32, HIGH)
     steps = tl.cdiv(columns, BN)
     for step in range(0, 2 * steps):
-        j = step % steps * BN + tl.arange(0, BN)
-        j_inside, j_ = j < columns, j.to(tl.int64)[None, :]
+        j = tl.arange(0, BN).to(tl.int64) + step % steps * BN
+        j_inside, j_ = j < columns, j[None, :]
         c_and_j = c_inside[:, None] & j_inside[None, :]
         k = tl.load(key + b * key_b + h * key_h + j_ * key_l + c_[:, None] * key_d, mask=c_and_j, other=0)
         v = tl.load(value + b * value_b + h * value_h + j_ * value_l + c_[:, None] * value_d, mask=c_and_j, other=0)
         bias_at = b * bias_b + h * bias_h + i_ * bias_i + j_ * bias_j
         inside = i_inside[:, None] & j_inside[None, :]
-        products = tl.dot(q, k, input_precision="ieee")
-        s = scores(products, scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[None, :])
+        s = added(scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[None, :])
+        s = tl.dot(q, k, s, input_precision="ieee") * (scale * LOG2E)
+        s = tl.where(j_inside[None, :], s, -INF)
         p = tl.exp2(s - level[:, None])
         a = tl.dot(g, v, input_precision="ieee")
         if DROP:
@@ -158,7 +160,7 @@ def cross_attention_bwd_bias_kernel(
     i_tiles = tl.cdiv(bias_rows, BM)
     pid = tl.program_id(0)
     split = pid % splits
-    j = pid // splits % j_tiles * BN + tl.arange(0, BN)
+    j = (pid // splits % j_tiles * BN).to(tl.int64) + tl.arange(0, BN).to(tl.int64)
     rest = pid // splits // j_tiles
     i_first = rest % i_tiles * BM
     own_h = rest // i_tiles % bias_heads
@@ -166,9 +168,9 @@ def cross_attention_bwd_bias_kernel(
     i_last = i_first + BM
     if bias_rows == 1:
         i_last = rows
-    c = tl.arange(0, D)
+    c = tl.arange(0, D).to(tl.int64)
     c_inside, j_inside = c < depth, j < columns
-    c_, j_ = c.to(tl.int64), j.to(tl.int64)[None, :]
+    c_, j_ = c, j[None, :]
     acc = tl.zeros([BM, BN], tl.float32)
     if DROP:
         k0, k1 = key_word(seed_at, seed_low, 0, LOW), key_word(seed_at, seed_high, 32, HIGH)
@@ -179,16 +181,17 @@ def cross_attention_bwd_bias_kernel(
         k = tl.load(key + b * key_b + h * key_h + j_ * key_l + c_[:, None] * key_d, mask=c_and_j, other=0)
         v = tl.load(value + b * value_b + h * value_h + j_ * value_l + c_[:, None] * value_d, mask=c_and_j, other=0)
         for m in range(i_first, i_last, BM):
-            i = m + tl.arange(0, BM)
-            i_inside, i_ = i < rows, i.to(tl.int64)[:, None]
+            i = tl.arange(0, BM).to(tl.int64) + m
+            i_inside, i_ = i < rows, i[:, None]
             i_and_c = i_inside[:, None] & c_inside[None, :]
             q = tl.load(query + b * query_b + h * query_h + i_ * query_l + c_[None, :] * query_d, mask=i_and_c, other=0)
             g = tl.load(grad_out + b * grad_b + h * grad_h + i_ * grad_l + c_[None, :] * grad_d, mask=i_and_c, other=0)
             row = (b * heads + h) * rows + i
             bias_at = b * bias_b + h * bias_h + i_ * bias_i + j_ * bias_j
             inside = i_inside[:, None] & j_inside[None, :]
-            products = tl.dot(q, k, input_precision="ieee")
-            s = scores(products, scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[None, :])
+            s = added(scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[None, :])
+            s = tl.dot(q, k, s, input_precision="ieee") * (scale * LOG2E)
+            s = tl.where(j_inside[None, :], s, -INF)
             p = tl.exp2(s - row_level(logsumexp, row, i_inside)[:, None])
             a = tl.dot(g, v, input_precision="ieee")
             if DROP:
@@ -199,9 +202,8 @@ def cross_attention_bwd_bias_kernel(
     if bias_rows == 1:
         tl.store(at + j * part_j, tl.sum(acc, axis=0).to(grad_bias.dtype.element_ty), mask=j_inside)
     else:
-        i = i_first + tl.arange(0, BM)
-        at = at + i.to(tl.int64)[:, None] * part_i + j_ * part_j
-        tl.store(at, acc.to(grad_bias.dtype.element_ty), mask=(i < bias_rows)[:, None] & j_inside[None, :])
+        i = i_first.to(tl.int64) + tl.arange(0, BM).to(tl.int64)
+        tl.store(at + i[:, None] * part_i + j_ * part_j, acc.to(grad_bias.dtype.element_ty), mask=(i < bias_rows)[:, None] & j_inside[None, :])
 
 
 def backward_tile(rows: int, columns: int, depth: int, bits: int) -> dict[str, int]:
@@ -209,12 +211,12 @@ def backward_tile(rows: int, columns: int, depth: int, bits: int) -> dict[str, i
     D, all_keys = padded(depth), padded(columns)
     if bits == 16:
         whole = all_keys <= 256 and D <= 32 or all_keys <= 64 and D <= 64
-        BN = all_keys if whole else min(64, all_keys)
-        return {"BM": 16 if BN > 64 else min(32, padded(rows)), "BN": BN, "D": D, "WHOLE": whole,
-                "num_warps": max(1, min(8, BN // 16)), "num_stages": 2}  # fmt: skip
-    whole = all_keys <= 32 and D <= 32
-    BN = min(32, all_keys)
-    return {"BM": 16, "BN": BN, "D": D, "WHOLE": whole, "num_warps": 4, "num_stages": 2}
+        BN = all_keys if whole else min(64 if D <= 64 else 32, all_keys)
+        BM, warps = min(32, padded(rows)) if BN in (32, 64) else 16, max(1, min(8, BN // 16))
+    else:
+        whole = all_keys <= 32 and D <= 32
+        BM, BN, warps = 16, min(32 if D <= 32 else 16, all_keys), 4
+    return {"BM": BM, "BN": BN, "D": D, "WHOLE": whole, "num_warps": warps}
 
 
 def backward(

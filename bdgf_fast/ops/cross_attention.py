@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import number
 
 _TENSORS = "Tensor query, Tensor key, Tensor value, Tensor? key_mask, Tensor? attn_bias, Tensor? seed_at"
@@ -70,21 +70,7 @@ def _native_obstacle(facts):
 backends.register(
     "cross_attention", "cpu", forward=_native_forward, backward=_native_backward, supports=_native_obstacle
 )
-
-
-def _triton_obstacle(facts):
-    if facts["dtype"] is torch.float64:
-        return "it computes in float32; float64 is for the CPU"
-    return _native_obstacle(facts)
-
-
-backends.register(
-    "cross_attention",
-    "triton",
-    forward=backends.lazy("bdgf_fast.triton_kernels.cross_attention", "forward"),
-    backward=backends.lazy("bdgf_fast.triton_kernels.cross_attention_bwd", "backward"),
-    supports=_triton_obstacle,
-)
+register_triton("cross_attention", _native_obstacle, "cross_attention_bwd")
 
 
 def _library_attention(query, key, value, *, key_mask, attn_bias, scale, dropout_p, seed):

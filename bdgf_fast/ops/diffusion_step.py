@@ -11,7 +11,7 @@ from .. import _native, backends
 from ..reference import diffusion_step as plain_step
 from ..reference.philox import philox_normal
 from . import _check as check
-from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import (
     ADDRESS_SCALARS,
     ADDRESS_TENSORS,
@@ -66,13 +66,7 @@ def _native_backward(outputs, grad_out, *arguments) -> None:
 
 
 backends.register("diffusion_step", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
-backends.register(
-    "diffusion_step",
-    "triton",
-    forward=backends.lazy("bdgf_fast.triton_kernels.diffusion_step", "forward"),
-    backward=backends.lazy("bdgf_fast.triton_kernels.diffusion_step", "backward"),
-    supports=supports_native,
-)
+register_triton("diffusion_step")
 
 
 def _step(

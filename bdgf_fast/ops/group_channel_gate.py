@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad, register_triton
 
 backends.register_plain("group_channel_gate", "reference", reference.group_channel_gate)
 
@@ -60,6 +60,7 @@ def _native_backward(outputs, grad_out, x, guide, weight1, bias1, weight2, bias2
 
 
 backends.register("group_channel_gate", "cpu", forward=_native_forward, backward=_native_backward)
+register_triton("group_channel_gate", backward_module="group_channel_gate_bwd")
 
 
 def group_channel_gate(
