@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from . import noise
+from ._launch import cdiv, launch, next_power_of_2
 from .noise import key_word, philox_words
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -46,7 +47,7 @@ def added(scale, bias, bias_at, key_mask, mask_at, inside, columns_inside):
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "drop_below"])
-def cross_attention_fwd_kernel(
+def cross_attention_fwd(
     query, key, value, key_mask, bias, seed_at, out, logsumexp, scale, keep_factor, drop_below, seed_low, seed_high,
     pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l, key_d, value_b,
     value_h, value_l, value_d, out_b, out_h, out_l, out_d, mask_b, mask_j, bias_b, bias_h, bias_i, bias_j,
@@ -102,17 +103,19 @@ def cross_attention_fwd_kernel(
 
 def padded(n: int) -> int:
     """The side of a tile that holds n: a power of two that tl.dot takes."""
-    return max(16, triton.next_power_of_2(n))
+    return max(16, next_power_of_2(n))
 
 
-def forward_tile(rows: int, columns: int, depth: int, bits: int) -> dict[str, int]:
+def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> dict[str, int]:
     """BM, BN, D, PAIRS and num_warps, by table. float32 has no tensor cores at full precision: smaller tiles."""
     D = padded(depth)
-    most, most_keys = ((64, 64) if D <= 64 else (64, 32)) if bits == 16 else ((32, 32) if D <= 64 else (16, 16))
+    if bits == 16:
+        most, most_keys = 64, 16 if D > 64 else 32 if drop else 64
+    else:
+        most = most_keys = 32 if D <= 64 else 16
     BM, BN = min(most, padded(rows)), min(most_keys, padded(columns))
     pairs = 1 if rows > BM else {16: 4, 32: 2}.get(max(BM, BN), 1)
-    warps = BM // 16 if bits == 16 else 4
-    return {"BM": BM, "BN": BN, "D": D, "PAIRS": pairs, "num_warps": warps}
+    return {"BM": BM, "BN": BN, "D": D, "PAIRS": pairs, "num_warps": BM // 16 if bits == 16 else 4}
 
 
 def common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed):
@@ -143,10 +146,9 @@ def forward(outputs, query, key, value, key_mask, attn_bias, seed_at, scale, dro
         return
     scalars, mask_strides, of_bias, constants = common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed)
     batch, heads, rows, depth = query.shape
-    tile = forward_tile(rows, key.shape[2], depth, 16 if query.element_size() == 2 else 32)
-    programs = triton.cdiv(batch * heads, tile["PAIRS"]) * triton.cdiv(rows, tile["BM"])
-    with noise.guard(query):
-        cross_attention_fwd_kernel[(programs,)](
-            query, key, value, key_mask, attn_bias, seed_at, out, logsumexp, *scalars, *query.stride(), *key.stride(),
-            *value.stride(), *out.stride(), *mask_strides, *of_bias, **constants, **tile, enable_fp_fusion=True,
-        )  # fmt: skip
+    tile = forward_tile(rows, key.shape[2], depth, 8 * query.element_size(), dropout_p > 0.0)
+    launch(
+        cross_attention_fwd, cdiv(batch * heads, tile["PAIRS"]) * cdiv(rows, tile["BM"]),
+        query, key, value, key_mask, attn_bias, seed_at, out, logsumexp, *scalars, *query.stride(), *key.stride(),
+        *value.stride(), *out.stride(), *mask_strides, *of_bias, **constants, **tile,
+    )  # fmt: skip

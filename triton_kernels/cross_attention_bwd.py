@@ -3,10 +3,10 @@
 With P = softmax(S), A = dO V' (both after dropout) and delta_i = sum_j P_ij A_ij:
 dS = P (A - delta), dQ = scale dS K, dK = scale dS' Q, dV = P' dO, and the bias gets dS.
 
-cross_attention_bwd_kernel owns a tile of keys and walks over the queries, tiles transposed (keys by queries), so that
+cross_attention_bwd owns a tile of keys and walks over the queries, tiles transposed (keys by queries), so that
 the gradients of its keys stay in registers. Where one tile is all keys (`WHOLE`), delta and dQ are made on the way: five
-products, nothing read twice, no accumulator in memory. Else cross_attention_bwd_query_kernel makes delta and dQ before.
-cross_attention_bwd_bias_kernel owns a tile of the bias and walks over the pairs that share it, in fixed order.
+products, nothing read twice, no accumulator in memory. Else cross_attention_bwd_query makes delta and dQ before.
+cross_attention_bwd_bias owns a tile of the bias and walks over the pairs that share it, in fixed order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import noise
+from ._launch import cdiv, launch, workspace
 from .cross_attention import INF, LOG2E, added, common, kept, padded
 from .noise import key_word
 
@@ -28,7 +28,7 @@ def row_level(logsumexp, at, inside):
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "drop_below"])
-def cross_attention_bwd_kernel(
+def cross_attention_bwd(
     grad_out, query, key, value, key_mask, bias, seed_at, logsumexp, delta, grad_query, grad_key, grad_value, scale,
     keep_factor, drop_below, seed_low, seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l,
     query_d, key_b, key_h, key_l, key_d, value_b, value_h, value_l, value_d, grad_b, grad_h, grad_l, grad_d,
@@ -94,7 +94,7 @@ def cross_attention_bwd_kernel(
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "drop_below"])
-def cross_attention_bwd_query_kernel(
+def cross_attention_bwd_query(
     grad_out, query, key, value, key_mask, bias, seed_at, logsumexp, delta, grad_query, scale, keep_factor, drop_below,
     seed_low, seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l,
     key_d, value_b, value_h, value_l, value_d, grad_b, grad_h, grad_l, grad_d, grad_query_b, grad_query_h,
@@ -146,7 +146,7 @@ def cross_attention_bwd_query_kernel(
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "drop_below"])
-def cross_attention_bwd_bias_kernel(
+def cross_attention_bwd_bias(
     grad_out, query, key, value, key_mask, bias, seed_at, logsumexp, delta, grad_bias, scale, keep_factor, drop_below,
     seed_low, seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l,
     key_d, value_b, value_h, value_l, value_d, grad_b, grad_h, grad_l, grad_d, mask_b, mask_j, bias_b, bias_h, bias_i,
@@ -203,20 +203,20 @@ def cross_attention_bwd_bias_kernel(
         tl.store(at + j * part_j, tl.sum(acc, axis=0).to(grad_bias.dtype.element_ty), mask=j_inside)
     else:
         i = i_first.to(tl.int64) + tl.arange(0, BM).to(tl.int64)
-        tl.store(at + i[:, None] * part_i + j_ * part_j, acc.to(grad_bias.dtype.element_ty), mask=(i < bias_rows)[:, None] & j_inside[None, :])
+        inside = (i < bias_rows)[:, None] & j_inside[None, :]
+        tl.store(at + i[:, None] * part_i + j_ * part_j, acc.to(grad_bias.dtype.element_ty), mask=inside)
 
 
-def backward_tile(rows: int, columns: int, depth: int, bits: int) -> dict[str, int]:
+def backward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> dict[str, int]:
     """BM, BN, D, WHOLE and num_warps, by table."""
     D, all_keys = padded(depth), padded(columns)
     if bits == 16:
-        whole = all_keys <= 256 and D <= 32 or all_keys <= 64 and D <= 64
-        BN = all_keys if whole else min(64 if D <= 64 else 32, all_keys)
-        BM, warps = min(32, padded(rows)) if BN in (32, 64) else 16, max(1, min(8, BN // 16))
-    else:
-        whole = all_keys <= 32 and D <= 32
-        BM, BN, warps = 16, min(32 if D <= 32 else 16, all_keys), 4
-    return {"BM": BM, "BN": BN, "D": D, "WHOLE": whole, "num_warps": warps}
+        whole = all_keys <= (128 if drop else 256) and D <= 32 or all_keys <= 64 and D <= 64
+        BN = all_keys if whole else min(64 if D <= 64 else 16, all_keys)
+        BM = min(32, padded(rows)) if D <= 32 and BN in (32, 64) else 16
+        return {"BM": BM, "BN": BN, "D": D, "WHOLE": whole, "num_warps": 4 if D > 64 else max(1, min(8, BN // 16))}
+    side = 32 if D <= 32 else 16
+    return {"BM": side, "BN": min(side, all_keys), "D": D, "WHOLE": all_keys <= side, "num_warps": 4}
 
 
 def backward(
@@ -232,7 +232,7 @@ def backward(
     scalars, mask_strides, of_bias, constants = common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed)
     batch, heads, rows, depth = query.shape
     columns, pairs = key.shape[2], batch * heads
-    tile = backward_tile(rows, columns, depth, 16 if query.element_size() == 2 else 32)
+    tile = backward_tile(rows, columns, depth, 8 * query.element_size(), dropout_p > 0.0)
     whole = tile.pop("WHOLE")
     delta = None if whole and grad_bias is None else torch.empty_like(logsumexp)
     inputs = (grad_out, query, key, value, key_mask, attn_bias, seed_at, logsumexp, delta)
@@ -242,40 +242,43 @@ def backward(
     def of(x):
         return (0, 0, 0, 0) if x is None else x.stride()
 
-    with noise.guard(query):
-        if not whole:
-            cross_attention_bwd_query_kernel[(pairs * triton.cdiv(rows, tile["BM"]),)](
-                *inputs, grad_query, *scalars, *strides, *of(grad_query), *tail, **constants, **tile, enable_fp_fusion=True
-            )
-        if whole or grad_key is not None or grad_value is not None:
-            cross_attention_bwd_kernel[(pairs * triton.cdiv(columns, tile["BN"]),)](
-                *inputs, grad_query if whole else None, grad_key, grad_value, *scalars, *strides, *of(grad_query),
-                *of(grad_key), *of(grad_value), *tail, **constants, **tile, WHOLE=whole, enable_fp_fusion=True,
-            )  # fmt: skip
-        if grad_bias is not None:
-            _bias_gradient(grad_bias, inputs, scalars, strides, tail, constants, tile, batch, heads, rows, columns)
+    if not whole:
+        launch(
+            cross_attention_bwd_query, pairs * cdiv(rows, tile["BM"]),
+            *inputs, grad_query, *scalars, *strides, *of(grad_query), *tail, **constants, **tile,
+        )  # fmt: skip
+    if whole or grad_key is not None or grad_value is not None:
+        launch(
+            cross_attention_bwd, pairs * cdiv(columns, tile["BN"]),
+            *inputs, grad_query if whole else None, grad_key, grad_value, *scalars, *strides, *of(grad_query),
+            *of(grad_key), *of(grad_value), *tail, **constants, **tile, WHOLE=whole,
+        )  # fmt: skip
+    if grad_bias is not None:
+        _bias_gradient(grad_bias, inputs, scalars, strides, tail, constants, tile["D"], batch, heads, rows, columns)
 
 
 PARTIAL_BYTES = 16 * 2**20  # of the bias gradient's workspace
 
 
-def _bias_gradient(grad_bias, inputs, scalars, strides, tail, constants, tile, batch, heads, rows, columns) -> None:
+def _bias_gradient(grad_bias, inputs, scalars, strides, tail, constants, D, batch, heads, rows, columns) -> None:
     bias_batch, bias_heads, bias_rows, _ = grad_bias.shape
+    query = inputs[1]
     shared_batch, shared_heads = batch // bias_batch, heads // bias_heads
-    BM, BN = min(32, tile["BM"]), min(32, tile["BN"])
-    owned = bias_batch * bias_heads * triton.cdiv(bias_rows, BM) * triton.cdiv(columns, BN)
+    BM, BN = 16, min(32 if D <= 32 or query.element_size() == 2 else 16, padded(columns))
+    owned = bias_batch * bias_heads * cdiv(bias_rows, BM) * cdiv(columns, BN)
     shared = shared_batch * shared_heads
-    splits = max(1, min(shared, triton.cdiv(512, owned), PARTIAL_BYTES // (4 * grad_bias.numel())))
-    per_split = triton.cdiv(shared, splits)
-    splits = triton.cdiv(shared, per_split)
+    splits = max(1, min(shared, cdiv(512, owned), PARTIAL_BYTES // (4 * grad_bias.numel())))
+    per_split = cdiv(shared, splits)
+    splits = cdiv(shared, per_split)
     if splits == 1:
         part, part_strides = grad_bias, (0, *grad_bias.stride())
     else:
-        part = grad_bias.new_empty((splits, *grad_bias.shape), dtype=torch.float32)
+        part = workspace(grad_bias, splits, *grad_bias.shape)
         part_strides = part.stride()
-    cross_attention_bwd_bias_kernel[(owned * splits,)](
+    launch(
+        cross_attention_bwd_bias, owned * splits,
         *inputs, part, *scalars, *strides, *tail, *part_strides, splits, per_split, shared_batch, shared_heads,
-        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=tile["D"], num_warps=4, num_stages=2, enable_fp_fusion=True,
+        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=D, num_warps=4,
     )  # fmt: skip
     if splits > 1:
         grad_bias.copy_(part.sum(dim=0))

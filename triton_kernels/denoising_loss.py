@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from . import noise
+from ._launch import cdiv, launch, next_power_of_2, workspace
 from .noise import at_step, key_word, normals, row_start, sample_word, stream_word, tile_columns
 
 _EPSILON, _SAMPLE, _VELOCITY = (tl.constexpr(i) for i in range(3))  # order of ops._noise.PREDICTION_TYPES
@@ -120,30 +121,30 @@ def _run(
     if walk.flat:  # one channel after another: a group is one row
         length, rows, extent, R = walk.length // channels, 1, (1, walk.length // channels), 1
         strides = [(s[0], length, 0, 1) for s in walk.strides]
-        P = min(256, triton.next_power_of_2((max(groups) * length + 6) // 4))
-        columns, row_tiles = triton.cdiv(max(groups) * length + 3, 4 * P), 1
+        P = min(256, next_power_of_2((max(groups) * length + 6) // 4))
+        columns, row_tiles = cdiv(max(groups) * length + 3, 4 * P), 1
     else:
         length, rows, extent, R, P = walk.length, walk.height, (walk.extent_h, walk.extent_w), walk.R, walk.P
         strides = walk.strides
-        columns, row_tiles = triton.cdiv(length + 3, 4 * P), triton.cdiv(max(groups) * rows, R)
-    segments = triton.cdiv(columns * row_tiles, TILES)
+        columns, row_tiles = cdiv(length + 3, 4 * P), cdiv(max(groups) * rows, R)
+    segments = cdiv(columns * row_tiles, TILES)
     forward = loss is not None
     if not forward:
         result = grad_loss
     elif segments == 1:
         result = loss
     else:
-        result = loss.new_empty(batch, len(groups), segments)
+        result = workspace(loss, batch, len(groups), segments)
     hidden_strides = (0, 0) if hidden is None else hidden.stride()
-    with noise.guard(pred):
-        denoising_loss_kernel[(batch * len(groups) * segments,)](
-            given[0], given[1], result, given[2], given[3], t, sqrt_abar.contiguous(), sqrt_rest.contiguous(), hidden,
-            seed_at, stream_at, sample_ids, None if scene is None else origin, *noise.halves(seed),
-            noise.halves(stream)[0], segments, TILES, rows, length, *extent, t.stride(0), sqrt_abar.shape[0],
-            *hidden_strides, result.stride(0), result.stride(1), *(s for four in strides for s in four), GROUPS=groups,
-            KIND=prediction, FORWARD=forward, FLAT=walk.flat, R=R, P=P, num_warps=max(1, min(4, R * P // 64)),
-            enable_fp_fusion=False,
-        )  # fmt: skip
+    launch(
+        denoising_loss_kernel, batch * len(groups) * segments,
+        given[0], given[1], result, given[2], given[3], t, sqrt_abar.contiguous(), sqrt_rest.contiguous(), hidden,
+        seed_at, stream_at, sample_ids, None if scene is None else origin, *noise.halves(seed),
+        noise.halves(stream)[0], segments, TILES, rows, length, *extent, t.stride(0), sqrt_abar.shape[0],
+        *hidden_strides, result.stride(0), result.stride(1), *(s for four in strides for s in four), GROUPS=groups,
+        KIND=prediction, FORWARD=forward, FLAT=walk.flat, R=R, P=P, num_warps=max(1, min(4, R * P // 64)),
+        fp_fusion=False,
+    )  # fmt: skip
     if forward and result is not loss:
         torch.sum(result, dim=2, out=loss)
     noise.copy_back(grad_pred, given[2])

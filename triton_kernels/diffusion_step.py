@@ -6,11 +6,12 @@ import triton
 import triton.language as tl
 
 from . import noise
+from ._launch import launch
 from .noise import key_word, normals, row_start, sample_word, stream_word, tile_columns, tile_rows
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "stream"])
-def diffusion_step_kernel(
+def diffusion_step_fwd(
     pred, sample, given, out, coefficients, seed_at, stream_at, sample_ids, seed_low, seed_high, stream, batch, rows,
     height, length, extent_h, extent_w, pred_b, pred_c, pred_y, pred_x, sample_b, sample_c, sample_y, sample_x,
     given_b, given_c, given_y, given_x, out_b, out_c, out_y, out_x, LOW: tl.constexpr, HIGH: tl.constexpr,
@@ -42,7 +43,7 @@ def diffusion_step_kernel(
 
 
 @triton.jit
-def diffusion_step_bwd_kernel(
+def diffusion_step_bwd(
     pred, sample, grad, grad_pred, grad_sample, coefficients, batch, rows, height, length, extent_h, extent_w, pred_b,
     pred_c, pred_y, pred_x, sample_b, sample_c, sample_y, sample_x, grad_b, grad_c, grad_y, grad_x, grad_pred_b,
     grad_pred_c, grad_pred_y, grad_pred_x, grad_sample_b, grad_sample_c, grad_sample_y, grad_sample_x,
@@ -85,13 +86,13 @@ def forward(
         return
     walk, tensors = noise.walk([pred, sample, None if draw else given, out])
     low, high = noise.purpose_constant(noise.SAMPLER)
-    with noise.guard(out):
-        diffusion_step_kernel[(walk.programs,)](
-            *tensors, coefficients.contiguous(), seed_at, stream_at, sample_ids, *noise.halves(seed),
-            noise.halves(stream)[0], walk.batch, walk.rows, walk.height, walk.length, walk.extent_h, walk.extent_w,
-            *_strides(walk), LOW=low, HIGH=high, CLIP=clip, DRAW=draw, FLAT=walk.flat, R=walk.R, P=walk.P,
-            num_warps=walk.num_warps, enable_fp_fusion=False,
-        )  # fmt: skip
+    launch(
+        diffusion_step_fwd, walk.programs,
+        *tensors, coefficients.contiguous(), seed_at, stream_at, sample_ids, *noise.halves(seed),
+        noise.halves(stream)[0], walk.batch, walk.rows, walk.height, walk.length, walk.extent_h, walk.extent_w,
+        *_strides(walk), LOW=low, HIGH=high, CLIP=clip, DRAW=draw, FLAT=walk.flat, R=walk.R, P=walk.P,
+        num_warps=walk.num_warps, fp_fusion=False,
+    )  # fmt: skip
     noise.copy_back(out, tensors[3])
 
 
@@ -102,11 +103,11 @@ def backward(outputs, grad_out, pred, sample, coefficients, *rest) -> None:
         return
     clip = rest[5]
     walk, tensors = noise.walk([pred, sample, grad_out, grad_pred, grad_sample])
-    with noise.guard(grad_out):
-        diffusion_step_bwd_kernel[(walk.programs,)](
-            *tensors, coefficients.contiguous(), walk.batch, walk.rows, walk.height, walk.length, walk.extent_h,
-            walk.extent_w, *_strides(walk), CLIP=clip, FLAT=walk.flat, R=walk.R, P=walk.P, num_warps=walk.num_warps,
-            enable_fp_fusion=False,
-        )  # fmt: skip
+    launch(
+        diffusion_step_bwd, walk.programs,
+        *tensors, coefficients.contiguous(), walk.batch, walk.rows, walk.height, walk.length, walk.extent_h,
+        walk.extent_w, *_strides(walk), CLIP=clip, FLAT=walk.flat, R=walk.R, P=walk.P, num_warps=walk.num_warps,
+        fp_fusion=False,
+    )  # fmt: skip
     noise.copy_back(grad_pred, tensors[3])
     noise.copy_back(grad_sample, tensors[4])

@@ -20,9 +20,10 @@ TILE = 2048  # elements of a tile of everything that is not held
 def at_pixel(p, width, stride_y, stride_x, MERGED: tl.constexpr):
     """Offset of pixels p of an image; one stride walks it all where MERGED."""
     if MERGED:
-        return p.to(tl.int64) * stride_x
+        offset = p.to(tl.int64) * stride_x
     else:
-        return (p // width).to(tl.int64) * stride_y + (p % width).to(tl.int64) * stride_x
+        offset = (p // width).to(tl.int64) * stride_y + (p % width).to(tl.int64) * stride_x
+    return offset
 
 
 @triton.jit

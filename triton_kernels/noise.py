@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ._launch import cdiv, next_power_of_2
 
 # The purposes and their constants are those of csrc/include/bdgf/philox.h.
 TARGET_NOISE, MASK_FILL, SAMPLER, DROPOUT = 0, 1, 5, 6
@@ -55,8 +56,8 @@ class Walk:
 
     @property
     def programs(self) -> int:
-        columns = triton.cdiv(self.row_blocks, self.P)
-        return columns * (triton.cdiv(self.batch, self.R) if self.flat else self.batch * triton.cdiv(self.rows, self.R))
+        columns = cdiv(self.row_blocks, self.P)
+        return columns * (cdiv(self.batch, self.R) if self.flat else self.batch * cdiv(self.rows, self.R))
 
     @property
     def row_blocks(self) -> int:
@@ -84,8 +85,8 @@ def walk(
     if scene is None and not by_channel and all(x is None or x.is_contiguous() for x in tensors):
         length = first.numel() // batch
         blocks = (length + 3) // 4
-        P = min(256, triton.next_power_of_2(blocks))
-        R = 1 if one_sample else min(256 // P, triton.next_power_of_2(batch))
+        P = min(256, next_power_of_2(blocks))
+        R = 1 if one_sample else min(256 // P, next_power_of_2(batch))
         strides = tuple((0, 0, 0, 1) if x is None else (length, 0, 0, 1) for x in tensors)
         return Walk(True, batch, 1, 1, length, 0, 0, strides, R, P), tensors
     views = [None if x is None else _four_axes(x) for x in tensors]
@@ -96,8 +97,8 @@ def walk(
     if scene is None and all(height == 1 or v.stride(2) == width * v.stride(3) for v in given):
         height, width = 1, height * width
     rows, blocks = channels * height, (width + 6) // 4
-    P = min(256, triton.next_power_of_2(blocks))
-    R = min(256 // P, triton.next_power_of_2(rows))
+    P = min(256, next_power_of_2(blocks))
+    R = min(256 // P, next_power_of_2(rows))
     strides = tuple((0, 0, 0, 1) if v is None else v.stride() for v in views)
     extent = scene or (height, width)
     return Walk(False, batch, rows, height, width, *extent, strides, R, P), views
@@ -122,21 +123,6 @@ def copy_back(x: Tensor | None, given: Tensor | None) -> None:
     if x is not None and given.data_ptr() != x.data_ptr():
         x.copy_(given.view(x.shape))
 
-
-def guard(x: Tensor):
-    """Triton launches on the current device."""
-    return torch.cuda.device(x.device) if x.is_cuda else _NO_GUARD
-
-
-class _NoGuard:
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *_):
-        pass
-
-
-_NO_GUARD = _NoGuard()
 
 _M0, _M1 = tl.constexpr(0xD2511F53), tl.constexpr(0xCD9E8D57)
 _W0, _W1 = tl.constexpr(0x9E3779B9), tl.constexpr(0xBB67AE85)
@@ -216,18 +202,20 @@ def key_word(seed_at, seed, SHIFT: tl.constexpr, CONSTANT: tl.constexpr):
 def stream_word(stream_at, stream):
     """The stream as uint32."""
     if stream_at is not None:
-        return tl.load(stream_at).to(tl.uint32)
+        word = tl.load(stream_at).to(tl.uint32)
     else:
-        return stream.to(tl.uint32, bitcast=True)
+        word = stream.to(tl.uint32, bitcast=True)
+    return word
 
 
 @triton.jit
 def sample_word(sample_ids, b, live):
     """The sample's id [R, 1] as uint32."""
     if sample_ids is not None:
-        return tl.load(sample_ids + b, mask=live, other=0).to(tl.uint32)[:, None]
+        word = tl.load(sample_ids + b, mask=live, other=0).to(tl.uint32)
     else:
-        return b.to(tl.uint32)[:, None]
+        word = b.to(tl.uint32)
+    return word[:, None]
 
 
 @triton.jit

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from . import noise
+from ._launch import launch
 from .noise import key_word, normals, row_start, sample_word, stream_word, tile_columns, tile_rows
 
 
@@ -30,9 +31,9 @@ def forward(outputs, seed_at, sample_ids, stream_at, origin, seed, stream, exten
         return
     walk, _ = noise.walk([out], None if origin is None else (extent_h, extent_w))
     low, high = noise.purpose_constant(noise.TARGET_NOISE)
-    with noise.guard(out):
-        philox_normal_kernel[(walk.programs,)](
-            out, seed_at, stream_at, sample_ids, origin, *noise.halves(seed), noise.halves(stream)[0], walk.batch, walk.rows,
-            walk.height, walk.length, walk.extent_h, walk.extent_w, LOW=low, HIGH=high, FLAT=walk.flat, R=walk.R, P=walk.P,
-            num_warps=walk.num_warps, enable_fp_fusion=False,
-        )  # fmt: skip
+    launch(
+        philox_normal_kernel, walk.programs,
+        out, seed_at, stream_at, sample_ids, origin, *noise.halves(seed), noise.halves(stream)[0], walk.batch, walk.rows,
+        walk.height, walk.length, walk.extent_h, walk.extent_w, LOW=low, HIGH=high, FLAT=walk.flat, R=walk.R, P=walk.P,
+        num_warps=walk.num_warps, fp_fusion=False,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from . import noise
+from ._launch import launch
 from .noise import at_step, key_word, normals, row_start, sample_word, stream_word, tile_columns, tile_rows
 
 
@@ -51,14 +52,14 @@ def _run(
     walk, (x0, given) = noise.walk([x0, out], scene, by_channel=channel_mask is not None)
     low, high = noise.purpose_constant(noise.MASK_FILL)
     hidden_strides = (0, 0) if channel_mask is None else channel_mask.stride()
-    with noise.guard(out):
-        q_sample_kernel[(walk.programs,)](
-            x0, given, t, sqrt_abar.contiguous(), sqrt_rest.contiguous(), channel_mask, seed_at, stream_at, sample_ids,
-            None if scene is None else origin, *noise.halves(seed), noise.halves(stream)[0], walk.batch, walk.rows,
-            walk.height, walk.length, walk.extent_h, walk.extent_w, t.stride(0), sqrt_abar.shape[0], *hidden_strides,
-            *walk.strides[0], *walk.strides[1], LOW=low, HIGH=high, DRAW=draw, FILL=fill, FLAT=walk.flat, R=walk.R,
-            P=walk.P, num_warps=walk.num_warps, enable_fp_fusion=False,
-        )  # fmt: skip
+    launch(
+        q_sample_kernel, walk.programs,
+        x0, given, t, sqrt_abar.contiguous(), sqrt_rest.contiguous(), channel_mask, seed_at, stream_at, sample_ids,
+        None if scene is None else origin, *noise.halves(seed), noise.halves(stream)[0], walk.batch, walk.rows,
+        walk.height, walk.length, walk.extent_h, walk.extent_w, t.stride(0), sqrt_abar.shape[0], *hidden_strides,
+        *walk.strides[0], *walk.strides[1], LOW=low, HIGH=high, DRAW=draw, FILL=fill, FLAT=walk.flat, R=walk.R,
+        P=walk.P, num_warps=walk.num_warps, fp_fusion=False,
+    )  # fmt: skip
     noise.copy_back(out, given)
 
 
