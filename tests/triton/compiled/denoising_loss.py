@@ -5,7 +5,7 @@ import torch
 from bdgf_fast import ops
 from bdgf_fast.diffusion import Schedule
 
-REGISTERS = {"denoising_loss_kernel": 168}
+REGISTERS = {"denoising_loss_kernel": 128}
 SCHEDULE = Schedule.linear()
 
 

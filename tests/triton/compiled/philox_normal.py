@@ -4,7 +4,7 @@ import torch
 
 from bdgf_fast import ops
 
-REGISTERS = {"philox_normal_kernel": 64}
+REGISTERS = {"philox_normal_kernel": 96}
 
 
 def _call(shape, **options):

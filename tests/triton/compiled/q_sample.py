@@ -5,7 +5,7 @@ import torch
 from bdgf_fast import ops
 from bdgf_fast.diffusion import Schedule
 
-REGISTERS = {"q_sample_kernel": 96}
+REGISTERS = {"q_sample_kernel": 128}
 SCHEDULE = Schedule.linear()
 
 
