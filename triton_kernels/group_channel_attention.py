@@ -117,11 +117,11 @@ def group_channel_attention_bwd(
             x = tile(q, c, l, size, length, q_c, q_l).to(tl.float32) * inverse_q[:, None]
             y = tile(k, c, l, size, length, k_c, k_l).to(tl.float32) * inverse_k[:, None]
             if grad_q is not None:
-                value = tl.dot(slope, y.to(slope.dtype), input_precision="ieee") - along_q[:, None] * x
+                value = tl.dot(slope, y.to(slope.dtype), -along_q[:, None] * x, input_precision="ieee")
                 at = grad_q + b * grad_q_b + (g * size + c)[:, None] * grad_q_c + l[None, :] * grad_q_l
                 tl.store(at, (value * inverse_q[:, None]).to(grad_q.dtype.element_ty), mask=inside)
             if grad_k is not None:
-                value = tl.dot(tl.trans(slope), x.to(slope.dtype), input_precision="ieee") - along_k[:, None] * y
+                value = tl.dot(tl.trans(slope), x.to(slope.dtype), -along_k[:, None] * y, input_precision="ieee")
                 at = grad_k + b * grad_k_b + (g * size + c)[:, None] * grad_k_c + l[None, :] * grad_k_l
                 tl.store(at, (value * inverse_k[:, None]).to(grad_k.dtype.element_ty), mask=inside)
 
@@ -129,9 +129,8 @@ def group_channel_attention_bwd(
 def _blocks(x, groups: int) -> dict[str, int]:
     """D, BL and num_warps, by table: whole matrices of a group, steps as registers allow."""
     D = max(16, next_power_of_2(x.shape[1] // groups))
-    most = {16: 64, 32: 32, 64: 32} if x.element_size() == 2 else {16: 32, 32: 16, 64: 16}
-    BL = min(most[D], max(16, next_power_of_2(x.shape[2])))
-    return {"D": D, "BL": BL, "num_warps": {16: 1, 32: 4, 64: 8}[D] if x.element_size() == 2 else {16: 2, 32: 4, 64: 8}[D]}
+    steps, warps = 32 if x.element_size() == 2 else 16, {16: 4 if x.element_size() == 2 else 2, 32: 4, 64: 8}[D]
+    return {"D": D, "BL": min(steps, max(16, next_power_of_2(x.shape[2]))), "num_warps": warps}
 
 
 def forward(outputs, q, k, v, temperature, groups) -> None:

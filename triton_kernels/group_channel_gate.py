@@ -91,9 +91,9 @@ def group_channel_gate_fwd(
         total = tl.zeros([BG, BQ], tl.float32)
         for start in range(0, guide_pixels, BQ):
             q = start + tl.arange(0, BQ)
-            at = guide + b * guide_b + (g * guide_each + k)[:, None] * guide_c
-            at += at_pixel(q, guide_width, guide_y, guide_x, GUIDE_MERGED)[None, :]
-            total += tl.load(at, mask=(k < guide_each)[:, None] & (q < guide_pixels)[None, :], other=0).to(tl.float32)
+            pixel = at_pixel(q, guide_width, guide_y, guide_x, GUIDE_MERGED)[None, :]
+            source = guide + b * guide_b + (g * guide_each + k)[:, None] * guide_c + pixel
+            total += tl.load(source, mask=(k < guide_each)[:, None] & (q < guide_pixels)[None, :], other=0).to(tl.float32)
         mean_g = tl.sum(total, axis=1) / guide_pixels
         tl.store(row + (inputs - guide_each) + k, mean_g, mask=k < guide_each)
     value_of_gate = gate_values(

@@ -98,13 +98,13 @@ def group_channel_gate_bwd(
         tl.store(at, value.to(grad_x.dtype.element_ty), mask=inside)
     if grad_guide is not None:
         k = tl.arange(0, BG)
-        value = tl.zeros([BG, BQ], tl.float32) + slope_g[:, None] / guide_pixels
+        flat = tl.zeros([BG, BQ], tl.float32) + slope_g[:, None] / guide_pixels
         for start in range(0, guide_pixels, BQ):
             q = start + tl.arange(0, BQ)
-            at = grad_guide + b * guide_b + (g * guide_each + k)[:, None] * guide_c
-            at += at_pixel(q, guide_width, guide_y, guide_x, GUIDE_MERGED)[None, :]
-            inside = (k < guide_each)[:, None] & (q < guide_pixels)[None, :]
-            tl.store(at, value.to(grad_guide.dtype.element_ty), mask=inside)
+            pixel = at_pixel(q, guide_width, guide_y, guide_x, GUIDE_MERGED)[None, :]
+            target = grad_guide + b * guide_b + (g * guide_each + k)[:, None] * guide_c + pixel
+            mask = (k < guide_each)[:, None] & (q < guide_pixels)[None, :]
+            tl.store(target, flat.to(grad_guide.dtype.element_ty), mask=mask)
 
 
 @triton.jit
