@@ -57,19 +57,25 @@ def workspace(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
 
 
-def launch(kernel: Any, grid: int, *arguments: Any, num_warps: int, num_stages: int = 1, fp_fusion: bool = True, **more: Any):
+def launch(
+    kernel: Any, grid: int, *arguments: Any, num_warps: int, num_stages: int = 1, fp_fusion: bool = True,
+    registers: int | None = None, **more: Any,
+):  # fmt: skip
     """Launch `kernel` on `grid` programs (one dimension, up to 2^31 - 1) on the device of its first tensor.
 
     An empty grid launches nothing. fp_fusion=False keeps a multiplication and an addition from becoming one FMA.
+    `registers`: what ptxas may take a thread; by itself it stops at a step of the occupancy and spills a few instead.
     """
     if grid == 0:
         return
     options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": fp_fusion}
+    device = next(x.device for x in arguments if isinstance(x, Tensor))
+    if registers is not None and (device.type == "cuda" or _recorded is not None):  # the interpreter does not know it
+        options["maxnreg"] = registers
     if _recorded is not None:
         named = dict(zip(kernel.arg_names, arguments, strict=False)) | more
         _recorded.append(Launch(kernel, grid, named, options))
         return
-    device = next(x.device for x in arguments if isinstance(x, Tensor))
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
             kernel[(grid,)](*arguments, **more, **options)

@@ -107,7 +107,7 @@ def padded(n: int) -> int:
 
 
 def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> dict[str, int]:
-    """BM, BN, D, PAIRS and num_warps, by table. float32 has no tensor cores at full precision: smaller tiles."""
+    """BM, BN, D, PAIRS, num_warps and registers, by table. float32 has no tensor cores at full precision: smaller tiles."""
     D = padded(depth)
     if bits == 16:
         most, most_keys = 64, 16 if D > 64 else 32 if drop else 64
@@ -115,7 +115,13 @@ def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> 
         most = most_keys = 32 if D <= 64 else 16
     BM, BN = min(most, padded(rows)), min(most_keys, padded(columns))
     pairs = 1 if rows > BM else {16: 4, 32: 2}.get(max(BM, BN), 1)
-    return {"BM": BM, "BN": BN, "D": D, "PAIRS": pairs, "num_warps": BM // 16 if bits == 16 else 4}
+    warps, registers = (BM // 16, 255) if bits == 16 else (4, most_registers(D))
+    return {"BM": BM, "BN": BN, "D": D, "PAIRS": pairs, "num_warps": warps, "registers": registers}
+
+
+def most_registers(D: int) -> int:
+    """What a float32 kernel takes: three programs of four warps on a multiprocessor where d allows."""
+    return 168 if D <= 64 else 255
 
 
 def common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed):

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from ._launch import cdiv, launch, workspace
-from .cross_attention import INF, LOG2E, added, common, kept, padded
+from .cross_attention import INF, LOG2E, added, common, kept, most_registers, padded
 from .noise import key_word
 
 
@@ -208,15 +208,16 @@ def cross_attention_bwd_bias(
 
 
 def backward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> dict[str, int]:
-    """BM, BN, D, WHOLE and num_warps, by table."""
+    """BM, BN, D, WHOLE, num_warps and registers, by table."""
     D, all_keys = padded(depth), padded(columns)
     if bits == 16:
         whole = all_keys <= (128 if drop else 256) and D <= 32 or all_keys <= 64 and D <= 64
         BN = all_keys if whole else min(64 if D <= 64 else 16, all_keys)
         BM = min(32, padded(rows)) if D <= 32 and BN in (32, 64) else 16
-        return {"BM": BM, "BN": BN, "D": D, "WHOLE": whole, "num_warps": 4 if D > 64 else max(1, min(8, BN // 16))}
+        warps = 4 if D > 64 else max(1, min(8, BN // 16))
+        return {"BM": BM, "BN": BN, "D": D, "WHOLE": whole, "num_warps": warps, "registers": 255}
     side = 32 if D <= 32 else 16
-    return {"BM": side, "BN": min(side, all_keys), "D": D, "WHOLE": all_keys <= side, "num_warps": 4}
+    return {"BM": side, "BN": min(side, all_keys), "D": D, "WHOLE": all_keys <= side, "num_warps": 4, "registers": most_registers(D)}
 
 
 def backward(
@@ -278,7 +279,7 @@ def _bias_gradient(grad_bias, inputs, scalars, strides, tail, constants, D, batc
     launch(
         cross_attention_bwd_bias, owned * splits,
         *inputs, part, *scalars, *strides, *tail, *part_strides, splits, per_split, shared_batch, shared_heads,
-        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=D, num_warps=4,
+        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=D, num_warps=4, registers=most_registers(D),
     )  # fmt: skip
     if splits > 1:
         grad_bias.copy_(part.sum(dim=0))

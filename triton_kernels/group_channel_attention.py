@@ -42,7 +42,7 @@ def cosines_and_weights(gram, inverse_q, inverse_k, tau, size, D: tl.constexpr):
 @triton.jit
 def group_channel_attention_fwd(
     q, k, v, temperature, out, groups, size, length, temperature_g, q_b, q_c, q_l, k_b, k_c, k_l, v_b, v_c, v_l, out_b,
-    out_c, out_l, D: tl.constexpr, BL: tl.constexpr,
+    out_c, out_l, PRECISION: tl.constexpr, D: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
     b, g = (tl.program_id(0) // groups).to(tl.int64), (tl.program_id(0) % groups).to(tl.int64)
     c = tl.arange(0, D).to(tl.int64)
@@ -55,7 +55,7 @@ def group_channel_attention_fwd(
     for start in range(0, length, BL):
         l = tl.arange(0, BL).to(tl.int64) + start
         x, y = tile(q, c, l, size, length, q_c, q_l), tile(k, c, l, size, length, k_c, k_l)
-        gram = tl.dot(x, tl.trans(y), gram, input_precision="ieee")
+        gram = tl.dot(x, tl.trans(y), gram, input_precision=PRECISION)
         x, y = x.to(tl.float32), y.to(tl.float32)
         squares_q += tl.sum(x * x, axis=1)
         squares_k += tl.sum(y * y, axis=1)
@@ -64,7 +64,7 @@ def group_channel_attention_fwd(
     weights = weights.to(v.dtype.element_ty)
     for start in range(0, length, BL):
         l = tl.arange(0, BL).to(tl.int64) + start
-        value = tl.dot(weights, tile(v, c, l, size, length, v_c, v_l), input_precision="ieee")
+        value = tl.dot(weights, tile(v, c, l, size, length, v_c, v_l), input_precision=PRECISION)
         inside = (c < size)[:, None] & (l < length)[None, :]
         tl.store(out + c[:, None] * out_c + l[None, :] * out_l, value.to(out.dtype.element_ty), mask=inside)
 
@@ -73,7 +73,7 @@ def group_channel_attention_fwd(
 def group_channel_attention_bwd(
     grad_out, q, k, v, temperature, grad_q, grad_k, grad_v, tau_slope, groups, size, length, temperature_g, grad_b, grad_c,
     grad_l, q_b, q_c, q_l, k_b, k_c, k_l, v_b, v_c, v_l, grad_q_b, grad_q_c, grad_q_l, grad_k_b, grad_k_c, grad_k_l,
-    grad_v_b, grad_v_c, grad_v_l, D: tl.constexpr, BL: tl.constexpr,
+    grad_v_b, grad_v_c, grad_v_l, PRECISION: tl.constexpr, D: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
     b, g = (tl.program_id(0) // groups).to(tl.int64), (tl.program_id(0) % groups).to(tl.int64)
     c = tl.arange(0, D).to(tl.int64)
@@ -87,12 +87,12 @@ def group_channel_attention_bwd(
     for start in range(0, length, BL):
         l = tl.arange(0, BL).to(tl.int64) + start
         x, y = tile(q, c, l, size, length, q_c, q_l), tile(k, c, l, size, length, k_c, k_l)
-        gram = tl.dot(x, tl.trans(y), gram, input_precision="ieee")
+        gram = tl.dot(x, tl.trans(y), gram, input_precision=PRECISION)
         x, y = x.to(tl.float32), y.to(tl.float32)
         squares_q += tl.sum(x * x, axis=1)
         squares_k += tl.sum(y * y, axis=1)
         x, y = tile(grad_out, c, l, size, length, grad_c, grad_l), tile(v, c, l, size, length, v_c, v_l)
-        slope = tl.dot(x, tl.trans(y), slope, input_precision="ieee")
+        slope = tl.dot(x, tl.trans(y), slope, input_precision=PRECISION)
     inverse_q, inverse_k = inverse_norm(squares_q), inverse_norm(squares_k)
     tau = tl.load(temperature + g * temperature_g)
     cos, weights = cosines_and_weights(gram, inverse_q, inverse_k, tau, size, D)
@@ -110,27 +110,35 @@ def group_channel_attention_bwd(
         inside = (c < size)[:, None] & (l < length)[None, :]
         if grad_v is not None:
             x = tile(grad_out, c, l, size, length, grad_c, grad_l)
-            value = tl.dot(tl.trans(weights), x, input_precision="ieee")
+            value = tl.dot(tl.trans(weights), x, input_precision=PRECISION)
             at = grad_v + b * grad_v_b + (g * size + c)[:, None] * grad_v_c + l[None, :] * grad_v_l
             tl.store(at, value.to(grad_v.dtype.element_ty), mask=inside)
         if grad_q is not None or grad_k is not None:
             x = tile(q, c, l, size, length, q_c, q_l).to(tl.float32) * inverse_q[:, None]
             y = tile(k, c, l, size, length, k_c, k_l).to(tl.float32) * inverse_k[:, None]
             if grad_q is not None:
-                value = tl.dot(slope, y.to(slope.dtype), -along_q[:, None] * x, input_precision="ieee")
+                value = tl.dot(slope, y.to(slope.dtype), -along_q[:, None] * x, input_precision=PRECISION)
                 at = grad_q + b * grad_q_b + (g * size + c)[:, None] * grad_q_c + l[None, :] * grad_q_l
                 tl.store(at, (value * inverse_q[:, None]).to(grad_q.dtype.element_ty), mask=inside)
             if grad_k is not None:
-                value = tl.dot(tl.trans(slope), x.to(slope.dtype), -along_k[:, None] * y, input_precision="ieee")
+                value = tl.dot(tl.trans(slope), x.to(slope.dtype), -along_k[:, None] * y, input_precision=PRECISION)
                 at = grad_k + b * grad_k_b + (g * size + c)[:, None] * grad_k_c + l[None, :] * grad_k_l
                 tl.store(at, (value * inverse_k[:, None]).to(grad_k.dtype.element_ty), mask=inside)
 
 
 def _blocks(x, groups: int) -> dict[str, int]:
-    """D, BL and num_warps, by table: whole matrices of a group, steps as registers allow."""
+    """D, BL, num_warps and registers, by table: whole matrices of a group, steps as registers allow.
+
+    A product of 64 x 64 in full float32 does not fit the registers; in three tensor-core products it does.
+    """
     D = max(16, next_power_of_2(x.shape[1] // groups))
-    steps, warps = 32 if x.element_size() == 2 else 16, {16: 4 if x.element_size() == 2 else 2, 32: 4, 64: 8}[D]
-    return {"D": D, "BL": min(steps, max(16, next_power_of_2(x.shape[2]))), "num_warps": warps}
+    if x.element_size() == 2:
+        steps, warps = 32, {16: 4, 32: 4, 64: 8}[D]
+    else:
+        steps, warps = {16: (16, 2), 32: (16, 4), 64: (16, 8)}[D]
+    precision = "ieee" if D < 64 else "tf32x3"
+    BL = min(steps, max(16, next_power_of_2(x.shape[2])))
+    return {"PRECISION": precision, "D": D, "BL": BL, "num_warps": warps, "registers": 255}
 
 
 def forward(outputs, q, k, v, temperature, groups) -> None:
