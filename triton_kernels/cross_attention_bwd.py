@@ -217,7 +217,9 @@ def backward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) ->
         warps = 4 if D > 64 else max(1, min(8, BN // 16))
         return {"BM": BM, "BN": BN, "D": D, "WHOLE": whole, "num_warps": warps, "registers": 255}
     side = 32 if D <= 32 else 16
-    return {"BM": side, "BN": min(side, all_keys), "D": D, "WHOLE": all_keys <= side, "num_warps": 4, "registers": most_registers(D)}
+    return {
+        "BM": side, "BN": min(side, all_keys), "D": D, "WHOLE": all_keys <= side, "num_warps": 4, "registers": most_registers(D)
+    }  # fmt: skip
 
 
 def backward(
