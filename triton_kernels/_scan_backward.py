@@ -4,7 +4,8 @@ A program keeps a state every CHUNK steps of its row, and of the chunk at hand o
 Channel tiles that share B and C follow each other in one program (`items`), or lie in programs of their own (`parts`)
 whose sums of dB and dC are added up afterwards; so do the directions of an image.
 
-`one` is 1, which the compiler may not know: where it sees neighbours in memory it changes the layout of the whole tile.
+`one` is 1, which the compiler may not know: where it sees neighbours in memory it changes the layout of the whole tile. `unit` is
+1.0, likewise: it would keep an exp in registers instead of computing it again.
 """
 
 from __future__ import annotations
@@ -12,23 +13,28 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._scan_walk import channels, join4, load_steps, over_channels, over_states, place, positions, softplus, split4, states, sum_states, when
+from ._scan_walk import (
+    activate,
+    channels,
+    index,
+    join4,
+    load_steps,
+    over_channels,
+    over_states,
+    place,
+    positions,
+    split4,
+    spread,
+    states,
+    sum_states,
+    when,
+)
 
 
 @triton.jit
 def _sum_channels(x):
     """A tile to (NR, DW, NL): the sum over a warp's channels."""
     return tl.sum(tl.sum(x, 1), 3)
-
-
-@triton.jit
-def _raw_delta(delta, shift, offset, inside):
-    return load_steps(delta, offset, inside) + shift[:, :, :, None]
-
-
-@triton.jit
-def _activate(raw, inside, SOFTPLUS: tl.constexpr):
-    return tl.where(inside, softplus(raw) if SOFTPLUS else raw, 0.0)
 
 
 @triton.jit(do_not_specialize=["one"])
@@ -40,9 +46,9 @@ def scan_bwd(
     gu_b, gu_d, gu_h, gu_l, gd_b, gd_k, gd_d, gd_l, gB_b, gB_s, gB_n, gB_l, gC_b, gC_s, gC_n, gC_l, gz_b, gz_d, gz_l,
     gi_b, gi_d, gi_n, go_b, go_d, go_h, go_l, gl_r, gl_d, gl_n,
     u_b, u_d, u_h, u_l, delta_b, delta_k, delta_d, delta_l, z_b, z_d, z_l,
-    B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, init_r, init_d, init_n, one,
+    B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, init_r, init_d, init_n, one, unit,
     N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr, PIXELS: tl.constexpr,
-    SHARED: tl.constexpr, RESIDENT: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
+    SHARED: tl.constexpr, WIDE: tl.constexpr, RESIDENT: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
     """grad_A, grad_D, grad_bias, and grad_B, grad_C if constant: partial sums (walkers, K, dim, ...), else as they are.
@@ -69,7 +75,7 @@ def scan_bwd(
     fine = scratch + (wide + tl.cdiv(segment, chunk)) * TILE
     zero = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
     nothing = tl.zeros((DR, DW, DL, T), tl.float32)
-    group, d, there = channels(part * items, dim_of_group, DR, DW, DL)
+    group, d, there = channels(part * items, dim_of_group, WIDE, DR, DW, DL)
     both = over_states(real) & over_channels(there)
     at = over_channels(d) * N + over_states(n * one)
     shift = tl.zeros((DR, DW, DL), tl.float32)
@@ -92,10 +98,10 @@ def scan_bwd(
         for item in range(1 if RESIDENT else items):
             k = item % K
             if not RESIDENT:
-                group, d, there = channels(part * (items // K) + item // K, dim_of_group, DR, DW, DL)
+                group, d, there = channels(part * (items // K) + item // K, dim_of_group, WIDE, DR, DW, DL)
                 both = over_states(real) & over_channels(there)
-                at = over_channels(d) * N + over_states(n * one) + k * dim * N
-                decay = tl.load(A + at, both, 0.0) * LOG2E
+                at = over_channels(d) * N + over_states(n * one)
+                decay = tl.load(A + (wide + k) * dim * N + at, both, 0.0) * LOG2E
                 if bias is not None:
                     shift = tl.load(bias + k * dim + d, there, 0.0)
                 if D is not None:
@@ -107,36 +113,39 @@ def scan_bwd(
                 sum_A, sum_B, sum_C, sum_D, sum_bias = zero, zero, zero, nothing, nothing
             if IMAGE:
                 group = k
-            row_u = u + sample * u_b + d * u_d
-            row_delta = delta + sample * delta_b + (wide + k) * delta_k + d * delta_d
-            row_b = B + sample * B_b + (wide + group // share_b) * B_g + n.to(tl.int64) * B_n
-            row_c = C + sample * C_b + (wide + group // share_c) * C_g + n.to(tl.int64) * C_n
+            row_u = u + sample * u_b
+            row_delta = delta + sample * delta_b + (wide + k) * delta_k
+            row_b = B + sample * B_b + (wide + group // share_b) * B_g
+            row_c = C + sample * C_b + (wide + group // share_c) * C_g
             x = zero
             if initial is not None:
-                where = (wide + row) * init_r + over_channels(d) * init_d + over_states(n * one) * init_n
-                x += tl.load(initial + where, both, 0.0)
+                where = over_channels(d) * init_d + over_states(n * one) * init_n
+                x += tl.load(initial + (wide + row) * init_r + where, both, 0.0)
             chunks = tl.cdiv(end - begin, chunk)
             for i in range(chunks):
                 tl.store(scratch + (wide + i) * TILE + lane, x)
                 if i < chunks - 1:
                     for first in range(begin + i * chunk, begin + (i + 1) * chunk, T):
                         step, pixel = positions(first, end, length, k * TURN, height, width, REVERSE, IMAGE, T)
-                        order = (pixel if PIXELS else step).to(tl.int64)
+                        pixel = index(pixel, WIDE)
+                        order = pixel if PIXELS else index(step, WIDE)
                         inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-                        raw = _raw_delta(row_delta, shift, (pixel.to(tl.int64) if SHARED else order) * delta_l, inside)
-                        steps = _activate(raw, inside, SOFTPLUS)
-                        value = load_steps(row_u, place(pixel, width, u_h, u_l, IMAGE), inside)
+                        near = pixel if SHARED else order
+                        raw = load_steps(row_delta, d * delta_d, near * delta_l, inside) + shift[:, :, :, None]
+                        steps = activate(raw, inside, SOFTPLUS)
+                        value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, IMAGE), inside)
                         ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
                         if not CONST_B:
-                            bs = split4(load_steps(row_b, order * B_l, real[:, :, None] & (step < end)[None, None, :]), REVERSE)
+                            seen = real[:, :, None] & (step < end)[None, None, :]
+                            bs = split4(load_steps(row_b, index(n, WIDE) * B_n, order * B_l, seen), REVERSE)
                         for t in tl.static_range(T):
                             if not CONST_B:
                                 b = over_states(bs[t])
                             x = tl.exp2(over_channels(ds[t]) * decay) * x + over_channels(vs[t]) * b
             adjoint = zero
             if grad_last is not None:
-                where = (wide + row) * gl_r + over_channels(d) * gl_d + over_states(n * one) * gl_n
-                adjoint += tl.load(grad_last + where, both, 0.0)
+                where = over_channels(d) * gl_d + over_states(n * one) * gl_n
+                adjoint += tl.load(grad_last + (wide + row) * gl_r + where, both, 0.0)
             tl.debug_barrier()
             for back in range(chunks):
                 i = chunks - 1 - back
@@ -147,14 +156,17 @@ def scan_bwd(
                     tl.store(fine + (wide + j) * TILE + lane, x)
                     if j < groups - 1:
                         step, pixel = positions(start + j * T, end, length, k * TURN, height, width, REVERSE, IMAGE, T)
-                        order = (pixel if PIXELS else step).to(tl.int64)
+                        pixel = index(pixel, WIDE)
+                        order = pixel if PIXELS else index(step, WIDE)
                         inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-                        raw = _raw_delta(row_delta, shift, (pixel.to(tl.int64) if SHARED else order) * delta_l, inside)
-                        steps = _activate(raw, inside, SOFTPLUS)
-                        value = load_steps(row_u, place(pixel, width, u_h, u_l, IMAGE), inside)
+                        near = pixel if SHARED else order
+                        raw = load_steps(row_delta, d * delta_d, near * delta_l, inside) + shift[:, :, :, None]
+                        steps = activate(raw, inside, SOFTPLUS)
+                        value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, IMAGE), inside)
                         ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
                         if not CONST_B:
-                            bs = split4(load_steps(row_b, order * B_l, real[:, :, None] & (step < end)[None, None, :]), REVERSE)
+                            seen = real[:, :, None] & (step < end)[None, None, :]
+                            bs = split4(load_steps(row_b, index(n, WIDE) * B_n, order * B_l, seen), REVERSE)
                         for t in tl.static_range(T):
                             if not CONST_B:
                                 b = over_states(bs[t])
@@ -163,25 +175,26 @@ def scan_bwd(
                 for behind in range(groups):
                     j = groups - 1 - behind
                     step, pixel = positions(start + j * T, end, length, k * TURN, height, width, REVERSE, IMAGE, T)
-                    order = (pixel if PIXELS else step).to(tl.int64)
-                    near = (pixel.to(tl.int64) if SHARED else order)
+                    pixel = index(pixel, WIDE)
+                    order = pixel if PIXELS else index(step, WIDE)
+                    near = pixel if SHARED else order
                     inside = there[:, :, :, None] & (step < end)[None, None, None, :]
                     seen = real[:, :, None] & (step < end)[None, None, :]
-                    raw = _raw_delta(row_delta, shift, near * delta_l, inside)
-                    steps = _activate(raw, inside, SOFTPLUS)
-                    value = load_steps(row_u, place(pixel, width, u_h, u_l, IMAGE), inside)
-                    given = load_steps(grad_out + sample * go_b + d * go_d, place(pixel, width, go_h, go_l, IMAGE), inside)
+                    raw = load_steps(row_delta, d * delta_d, near * delta_l, inside) + shift[:, :, :, None]
+                    steps = activate(raw, inside, SOFTPLUS)
+                    value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, IMAGE), inside)
+                    given = load_steps(grad_out + sample * go_b, d * go_d, place(pixel, width, go_h, go_l, IMAGE), inside)
                     ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
                     gradient = given
                     if z is not None:
-                        gate = load_steps(z + sample * z_b + d * z_d, pixel.to(tl.int64) * z_l, inside)
+                        gate = load_steps(z + sample * z_b, d * z_d, pixel * z_l, inside)
                         open = 1.0 / (1.0 + tl.exp(-gate))
                         gradient = given * gate * open
                     gs = split4(gradient, REVERSE)
                     if not CONST_B:
-                        bs = split4(load_steps(row_b, order * B_l, seen), REVERSE)
+                        bs = split4(load_steps(row_b, index(n, WIDE) * B_n, order * B_l, seen), REVERSE)
                     if not CONST_C:
-                        cs = split4(load_steps(row_c, order * C_l, seen), REVERSE)
+                        cs = split4(load_steps(row_c, index(n, WIDE) * C_n, order * C_l, seen), REVERSE)
                     x = tl.load(fine + (wide + j) * TILE + lane)
                     decayed = ()
                     for t in tl.static_range(T):
@@ -215,17 +228,17 @@ def scan_bwd(
                         x = adjoint * decayed[T - 1 - s]
                         sum_A += x * over_channels(ds[T - 1 - s])
                         through_a = (sum_states(x * decay),) + through_a
-                        adjoint *= tl.exp2(over_channels(ds[T - 1 - s]) * decay)
+                        adjoint *= tl.exp2(over_channels(ds[T - 1 - s] * unit) * decay)
                     through = join4(through_b, REVERSE)
                     if grad_D is not None:
                         sum_D += gradient * value
                     if z is not None and grad_z is not None:
                         y = join4(ys, REVERSE) + skip[:, :, :, None] * value
-                        pointer = grad_z + (sample * gz_b + d * gz_d)[:, :, :, None] + pixel.to(tl.int64) * gz_l
+                        pointer = grad_z + sample * gz_b + spread(d * gz_d, pixel * gz_l)
                         tl.store(pointer, (given * y * open * (1.0 + gate * (1.0 - open))).to(grad_z.dtype.element_ty), inside)
-                    slot = (d % DIM)[:, :, :, None] * length + pixel  # injective within a tile: its channels follow each other
+                    slot = spread((d % DIM) * length, pixel)
                     if grad_u is not None:
-                        pointer = grad_u + (sample * gu_b + d * gu_d)[:, :, :, None] + place(pixel, width, gu_h, gu_l, IMAGE)
+                        pointer = grad_u + sample * gu_b + spread(d * gu_d, place(pixel, width, gu_h, gu_l, IMAGE))
                         found = through * steps + skip[:, :, :, None] * gradient
                         if K > 1:
                             merged = pointer
@@ -246,7 +259,7 @@ def scan_bwd(
                     if grad_bias is not None:
                         sum_bias += found
                     if grad_delta is not None:
-                        pointer = grad_delta + (sample * gd_b + (wide + k) * gd_k + d * gd_d)[:, :, :, None] + near * gd_l
+                        pointer = grad_delta + sample * gd_b + (wide + k) * gd_k + spread(d * gd_d, near * gd_l)
                         if SHARED and K > 1:
                             merged = pointer
                             if merge_delta is not None:
@@ -263,23 +276,24 @@ def scan_bwd(
                     again = when(wide + item >= K, seen)
                     if grad_B is not None and not CONST_B:
                         found = tl.sum(join4(to_b, REVERSE), 1)
-                        pointer = grad_B + sample * gB_b + own * gB_s + (n.to(tl.int64) * gB_n)[:, :, None] + order * gB_l
+                        pointer = grad_B + sample * gB_b + own * gB_s + spread(index(n, WIDE) * gB_n, order * gB_l)
                         if not RESIDENT:
                             found += tl.load(pointer, again, 0.0).to(tl.float32)
                         tl.store(pointer, found.to(grad_B.dtype.element_ty), seen)
                     if grad_C is not None and not CONST_C:
                         found = tl.sum(join4(to_c, REVERSE), 1)
-                        pointer = grad_C + sample * gC_b + own * gC_s + (n.to(tl.int64) * gC_n)[:, :, None] + order * gC_l
+                        pointer = grad_C + sample * gC_b + own * gC_s + spread(index(n, WIDE) * gC_n, order * gC_l)
                         if not RESIDENT:
                             found += tl.load(pointer, again, 0.0).to(tl.float32)
                         tl.store(pointer, found.to(grad_C.dtype.element_ty), seen)
                 tl.debug_barrier()
             if grad_initial is not None:
-                where = sample * gi_b + over_channels(d) * gi_d + over_states(n * one) * gi_n
-                tl.store(grad_initial + where, adjoint, when((wide + row) % segments == 0, both))
+                where = over_channels(d) * gi_d + over_states(n * one) * gi_n
+                tl.store(grad_initial + sample * gi_b + where, adjoint, when((wide + row) % segments == 0, both))
             if not RESIDENT:
-                _flush(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, (wide + walker) * K * dim,
-                       N, at, k * dim + d, both, there, wide + row > walker, CONST_B, CONST_C)  # fmt: skip
+                base = ((wide + walker) * K + k) * dim
+                _flush(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, base, N,
+                       at, d, both, there, wide + row > walker, CONST_B, CONST_C)  # fmt: skip
     if RESIDENT:
         _flush(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, (wide + walker) * dim,
                N, at, d, both, there, wide > 0, CONST_B, CONST_C)  # fmt: skip
@@ -311,7 +325,7 @@ def scan_adjoint(
     local, grad_out, delta, A, C, z, bias,
     rows, dim, length, tiles, dim_of_group, segments, segment, share_c,
     go_b, go_d, go_l, delta_b, delta_d, delta_l, z_b, z_d, z_l, C_b, C_g, C_n, C_l, one,
-    N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, CONST_C: tl.constexpr,
+    N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, WIDE: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
     """What a segment alone hands back to the state it started with: local (rows, dim, N). Program: (row, channel tile)."""
@@ -322,7 +336,7 @@ def scan_adjoint(
     begin = (row % segments).to(tl.int32) * segment
     end = tl.minimum(begin + segment, length)
     n, real = states(N, NR, NL)
-    group, d, there = channels(tile, dim_of_group, DR, DW, DL)
+    group, d, there = channels(tile, dim_of_group, WIDE, DR, DW, DL)
     both = over_states(real) & over_channels(there)
     at = over_channels(d) * N + over_states(n * one)
     decay = tl.load(A + at, both, 0.0) * 1.4426950408889634
@@ -331,21 +345,23 @@ def scan_adjoint(
         shift = tl.load(bias + d, there, 0.0)
     if CONST_C:
         c = tl.load(C + at, both, 0.0)
-    row_c = C + sample * C_b + (group // share_c).to(tl.int64) * C_g + n.to(tl.int64) * C_n
+    row_c = C + sample * C_b + (tl.zeros((), tl.int64) + group // share_c) * C_g
     adjoint = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
     groups = tl.cdiv(end - begin, T)
     for behind in range(groups):
         step, pixel = positions(begin + (groups - 1 - behind) * T, end, length, 0, 1, 1, REVERSE, False, T)
         inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-        raw = _raw_delta(delta + sample * delta_b + d * delta_d, shift, pixel.to(tl.int64) * delta_l, inside)
-        ds = split4(_activate(raw, inside, SOFTPLUS), REVERSE)
-        gradient = load_steps(grad_out + sample * go_b + d * go_d, pixel.to(tl.int64) * go_l, inside)
+        pixel = index(pixel, WIDE)
+        raw = load_steps(delta + sample * delta_b, d * delta_d, pixel * delta_l, inside) + shift[:, :, :, None]
+        ds = split4(activate(raw, inside, SOFTPLUS), REVERSE)
+        gradient = load_steps(grad_out + sample * go_b, d * go_d, pixel * go_l, inside)
         if z is not None:
-            gate = load_steps(z + sample * z_b + d * z_d, pixel.to(tl.int64) * z_l, inside)
+            gate = load_steps(z + sample * z_b, d * z_d, pixel * z_l, inside)
             gradient *= gate / (1.0 + tl.exp(-gate))
         gs = split4(gradient, REVERSE)
         if not CONST_C:
-            cs = split4(load_steps(row_c, pixel.to(tl.int64) * C_l, real[:, :, None] & (step < end)[None, None, :]), REVERSE)
+            seen = real[:, :, None] & (step < end)[None, None, :]
+            cs = split4(load_steps(row_c, index(n, WIDE) * C_n, pixel * C_l, seen), REVERSE)
         for s in tl.static_range(T):
             if not CONST_C:
                 c = over_states(cs[T - 1 - s])

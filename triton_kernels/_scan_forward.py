@@ -10,7 +10,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._scan_walk import channels, join4, load_delta, over_channels, over_states, place, positions, split4, states, sum_states, when
+from ._scan_walk import (
+    activate,
+    channels,
+    index,
+    join4,
+    load_steps,
+    over_channels,
+    over_states,
+    place,
+    positions,
+    split4,
+    spread,
+    states,
+    sum_states,
+    when,
+)
 
 
 @triton.jit(do_not_specialize=["one"])
@@ -20,7 +35,7 @@ def scan_fwd(
     out_b, out_d, out_h, out_l, u_b, u_d, u_h, u_l, delta_b, delta_k, delta_d, delta_l, z_b, z_d, z_l,
     B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, init_r, init_d, init_n, one,
     N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr, PIXELS: tl.constexpr,
-    SHARED: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
+    SHARED: tl.constexpr, WIDE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
     """out None: only the state that each row ends with (last) and its sum of delta (total), for segments.
@@ -35,7 +50,7 @@ def scan_fwd(
     wide = tl.zeros((), tl.int64)  # widens what is added to it
     tile = program % tiles
     n, real = states(N, NR, NL)
-    group, d, there = channels(tile, dim_of_group, DR, DW, DL)
+    group, d, there = channels(tile, dim_of_group, WIDE, DR, DW, DL)
     both = over_states(real) & over_channels(there)
     at = over_channels(d) * N + over_states(n * one)
     decay = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
@@ -65,29 +80,27 @@ def scan_fwd(
                 group = k
             x = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
             if initial is not None:
-                where = (wide + row) * init_r + over_channels(d) * init_d + over_states(n * one) * init_n
-                x += tl.load(initial + where, both, 0.0)
+                where = over_channels(d) * init_d + over_states(n * one) * init_n
+                x += tl.load(initial + (wide + row) * init_r + where, both, 0.0)
             passed = tl.zeros((DR, DW, DL), tl.float32)
+            row_delta = delta + sample * delta_b + (wide + k) * delta_k
             row_b = B + sample * B_b + (wide + group // share_b) * B_g
             row_c = C + sample * C_b + (wide + group // share_c) * C_g
             for first in range(begin, end, T):
                 step, pixel = positions(first, end, length, k * TURN, height, width, REVERSE, IMAGE, T)
-                order = pixel if PIXELS else step
+                pixel = index(pixel, WIDE)
+                order = pixel if PIXELS else index(step, WIDE)
                 inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-                shared = (pixel if SHARED else order).to(tl.int64)
-                pointer = delta + (sample * delta_b + k * delta_k + d * delta_d)[:, :, :, None] + shared * delta_l
-                steps, _ = load_delta(pointer, inside, shift[:, :, :, None], SOFTPLUS)
-                pointer = u + (sample * u_b + d * u_d)[:, :, :, None] + place(pixel, width, u_h, u_l, IMAGE)
-                value = tl.load(pointer, inside, 0.0).to(tl.float32)
+                seen = real[:, :, None] & (step < end)[None, None, :]
+                raw = load_steps(row_delta, d * delta_d, (pixel if SHARED else order) * delta_l, inside)
+                steps = activate(raw + shift[:, :, :, None], inside, SOFTPLUS)
+                value = load_steps(u + sample * u_b, d * u_d, place(pixel, width, u_h, u_l, IMAGE), inside)
                 ds = split4(steps, REVERSE)
                 vs = split4(steps * value, REVERSE)
-                seen = real[:, :, None] & (step < end)[None, None, :]
                 if not CONST_B:
-                    pointer = row_b + (n.to(tl.int64) * B_n)[:, :, None] + order.to(tl.int64) * B_l
-                    bs = split4(tl.load(pointer, seen, 0.0).to(tl.float32), REVERSE)
+                    bs = split4(load_steps(row_b, index(n, WIDE) * B_n, order * B_l, seen), REVERSE)
                 if out is not None and not CONST_C:
-                    pointer = row_c + (n.to(tl.int64) * C_n)[:, :, None] + order.to(tl.int64) * C_l
-                    cs = split4(tl.load(pointer, seen, 0.0).to(tl.float32), REVERSE)
+                    cs = split4(load_steps(row_c, index(n, WIDE) * C_n, order * C_l, seen), REVERSE)
                 ys = ()
                 for i in tl.static_range(T):
                     if not CONST_B:
@@ -102,12 +115,11 @@ def scan_fwd(
                 if out is not None:
                     y = join4(ys, REVERSE) + skip[:, :, :, None] * value
                     if z is not None:
-                        pointer = z + (sample * z_b + d * z_d)[:, :, :, None] + pixel.to(tl.int64) * z_l
-                        gate = tl.load(pointer, inside, 0.0).to(tl.float32)
+                        gate = load_steps(z + sample * z_b, d * z_d, pixel * z_l, inside)
                         y *= gate / (1.0 + tl.exp(-gate))
-                    pointer = out + (sample * out_b + d * out_d)[:, :, :, None] + place(pixel, width, out_h, out_l, IMAGE)
+                    pointer = out + sample * out_b + spread(d * out_d, place(pixel, width, out_h, out_l, IMAGE))
                     if DIRECTIONS > 1:
-                        slot = (d % (DR * DW * DL))[:, :, :, None] * length + pixel
+                        slot = spread((d % (DR * DW * DL)) * length, pixel)
                         if merge is None:
                             merged = pointer
                         else:

@@ -21,6 +21,7 @@ FORWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (4, 1, 1, 32), 8: (4, 2, 2, 16
            64: (8, 1, 8, 4), 128: (8, 1, 16, 2), 256: (8, 1, 32, 1)}  # fmt: skip
 BACKWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (2, 2, 2, 16), 8: (2, 2, 4, 8), 16: (4, 2, 4, 8), 32: (4, 2, 8, 4),
             64: (8, 1, 8, 4), 128: (8, 1, 16, 2), 256: (8, 1, 32, 1)}  # fmt: skip
+GATED = {16: (4, 1, 4, 8)}  # instead of BACKWARD's, where z and its gradient are held as well
 MANY = 64  # states from which on a forward program has as many warps as a backward one: they share B and C
 STEPS = 4  # T of the kernels
 WARPS = 4  # most warps of a backward program: what shares a sum of dB and dC
@@ -65,10 +66,13 @@ class Scan:
         self.dim_of_group = self.dim // self.groups
         self.share = [1 if self.directions or x.dim() == 2 else self.groups // x.shape[1] for x in (self.B, self.C)]
         self.segments, self.segment = 1, self.length
+        tensors = (self.u, self.delta, self.B, self.C, self.z)
+        self.wide = max(_extent(x) for x in tensors if x is not None) >= 2**31
 
     def constants(self, tile: dict[str, int]) -> dict:
         return {"N": self.states, "SOFTPLUS": self.softplus, "REVERSE": self.reverse, "DIRECTIONS": self.directions,
-                "PIXELS": self.pixels, "SHARED": self.delta.shape[1] == 1, "CONST_B": self.B.dim() == 2, "CONST_C": self.C.dim() == 2, **tile}  # fmt: skip
+                "PIXELS": self.pixels, "SHARED": self.delta.shape[1] == 1, "WIDE": self.wide,
+                "CONST_B": self.B.dim() == 2, "CONST_C": self.C.dim() == 2, **tile}  # fmt: skip
 
     def cut(self, programs: int, wanted: int) -> None:
         """Into segments, when a long sequence alone does not give `wanted` programs."""
@@ -79,6 +83,11 @@ class Scan:
         segments = max(1, min(segments, (8 << 20) // bytes_of_one))
         self.segment = 16 * cdiv(cdiv(self.length, segments), 16)
         self.segments = cdiv(self.length, self.segment)
+
+
+def _extent(x: Tensor) -> int:
+    """The largest offset within a sample; outputs are as dense or denser than what they are like."""
+    return max(sum((n - 1) * abs(stride) for n, stride in zip(x.shape[1:], x.stride()[1:], strict=True)), x.numel() // len(x))
 
 
 def pixel_strides(x: Tensor | None) -> tuple[int, int, int, int]:
@@ -153,7 +162,7 @@ def _carry(scan: Scan, local: Tensor, total: Tensor, initial: Tensor | None, bac
 
 def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad_last: Tensor | None) -> None:
     """Fill the gradients named u, delta, A, B, C, D, z, bias, initial, those that are not None."""
-    block = tile(BACKWARD, scan.states, scan.dim_of_group, WARPS)
+    block = tile(BACKWARD if scan.z is None else BACKWARD | GATED, scan.states, scan.dim_of_group, WARPS)
     channels = block["DR"] * block["DW"] * block["DL"]
     of_group = cdiv(scan.dim_of_group, channels)
     device = scan.u.device
@@ -213,7 +222,7 @@ def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad
         *pixel_strides(grads["u"]), *_delta_strides(grads["delta"]), *_strides(to["B"], 4), *_strides(to["C"], 4),
         *_strides(grads["z"], 3), *_strides(grads["initial"], 3), *pixel_strides(grad_out), *_state_strides(entering),
         *pixel_strides(scan.u), *_delta_strides(scan.delta), *_strides(scan.z, 3), *_strides(scan.B, 4), *_strides(scan.C, 4),
-        *_state_strides(initial), 1,
+        *_state_strides(initial), 1, 1.0,
         RESIDENT=items == 1, **scan.constants(block), num_warps=block["DW"],
     )  # fmt: skip
     for name, x in sums.items():
@@ -240,6 +249,7 @@ def _enter_both_ways(scan: Scan, grad_out: Tensor, grad_last: Tensor | None) -> 
         local, grad_out, scan.delta, scan.A, scan.C, scan.z, scan.bias,
         scan.batch * scan.segments, scan.dim, scan.length, tiles, scan.dim_of_group, scan.segments, scan.segment, scan.share[1],
         *grad_out.stride(), b, d, l, *_strides(scan.z, 3), *_strides(scan.C, 4), 1,
-        N=scan.states, SOFTPLUS=scan.softplus, REVERSE=scan.reverse, CONST_C=scan.C.dim() == 2, **block, num_warps=block["DW"],
+        N=scan.states, SOFTPLUS=scan.softplus, REVERSE=scan.reverse, WIDE=scan.wide, CONST_C=scan.C.dim() == 2, **block,
+        num_warps=block["DW"],
     )  # fmt: skip
     return initial, _carry(scan, local, scan.total, grad_last, back=True)

@@ -66,13 +66,13 @@ def states(N, NR: tl.constexpr, NL: tl.constexpr):
 
 
 @triton.jit
-def channels(tile, dim_of_group, DR: tl.constexpr, DW: tl.constexpr, DL: tl.constexpr):
+def channels(tile, dim_of_group, WIDE: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, DL: tl.constexpr):
     """(group, channels (DR, DW, DL), which are there) of a channel tile; a tile lies within one group."""
     tiles = tl.cdiv(dim_of_group, DR * DW * DL)
     d = tl.arange(0, DR)[:, None, None] * DW + tl.arange(0, DW)[None, :, None]
     d = d * DL + tl.arange(0, DL)[None, None, :] + (tile % tiles) * (DR * DW * DL)
     group = tile // tiles
-    return group, (d + group * dim_of_group).to(tl.int64), d < dim_of_group
+    return group, index(d + group * dim_of_group, WIDE), d < dim_of_group
 
 
 @triton.jit
@@ -94,9 +94,14 @@ def positions(first, end, length, direction, height, width, REVERSE: tl.constexp
 
 
 @triton.jit
+def index(x, WIDE: tl.constexpr):
+    """What is multiplied with a stride: 64 bits if offsets within a sample need them (to a sample they always have)."""
+    return x.to(tl.int64) if WIDE else x
+
+
+@triton.jit
 def place(pixel, width, along, across, IMAGE: tl.constexpr):
     """Offset of pixels in a tensor with strides (along rows, across a row), or of steps with stride `across`."""
-    pixel = pixel.to(tl.int64)
     return (pixel // width) * along + (pixel % width) * across if IMAGE else pixel * across
 
 
@@ -109,15 +114,18 @@ def softplus(x):
 
 
 @triton.jit
-def load_delta(pointer, mask, bias, SOFTPLUS: tl.constexpr):
-    """(delta as it enters the recurrence, 0 where nothing is there; its derivative by the raw delta)."""
-    raw = tl.load(pointer, mask, 0.0).to(tl.float32) + bias
-    delta = softplus(raw) if SOFTPLUS else raw
-    return tl.where(mask, delta, 0.0), raw
+def spread(rows, steps):
+    """Offsets of rows (...) and of T steps as (..., T)."""
+    return tl.expand_dims(rows, len(rows.shape)) + tl.reshape(steps, (1,) * len(rows.shape) + (steps.shape[0],))
 
 
 @triton.jit
-def load_steps(pointers, offset, mask):
-    """Rows of `pointers` (..., 1 more axis comes from offset (T,)), in float32."""
-    offset = tl.reshape(offset, (1,) * len(pointers.shape) + (offset.shape[0],))
-    return tl.load(tl.expand_dims(pointers, len(pointers.shape)) + offset, mask, 0.0).to(tl.float32)
+def load_steps(base, rows, steps, mask):
+    """base[rows + steps] in float32."""
+    return tl.load(base + spread(rows, steps), mask, 0.0).to(tl.float32)
+
+
+@triton.jit
+def activate(raw, inside, SOFTPLUS: tl.constexpr):
+    """Delta as it enters the recurrence: 0 where nothing is there."""
+    return tl.where(inside, softplus(raw) if SOFTPLUS else raw, 0.0)

@@ -27,12 +27,16 @@ def tensors(height, width, *, directions=4, batch=2, dim=5, state=3, shared=Fals
 
 
 def compare(check_gradients, given, **options):
-    check_gradients(lambda **t: ops.selective_scan_2d(**t, **options), lambda **t: reference.selective_scan_2d(**t, **options), given)
+    check_gradients(
+        lambda **t: ops.selective_scan_2d(**t, **options),
+        lambda **t: reference.selective_scan_2d(**t, **options),
+        given,
+    )
 
 
 @pytest.mark.parametrize("order", ["pixel", "scan"])
 @pytest.mark.parametrize("directions", [1, 2, 4])
-@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (2, 3), (5, 4)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (5, 1), (2, 3)], ids=str)
 def test_sizes(check_gradients, size, directions, order):
     shared = size[0] == 5
     compare(check_gradients, tensors(*size, directions=directions, shared=shared), directions=directions, order=order)
@@ -63,7 +67,7 @@ def test_a_delta_expanded_over_the_directions(check_gradients):
 def test_tiles(check_gradients, monkeypatch, room):
     monkeypatch.setattr(_scan_launch, "workspace_limit", lambda *_: room)
     monkeypatch.setattr(_scan_launch, "WARPS", 1)
-    compare(check_gradients, tensors(2, 3, dim=35, state=16, batch=3))
+    compare(check_gradients, tensors(2, 3, dim=20, state=16, batch=3))
 
 
 def test_layouts(check_gradients):
