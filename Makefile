@@ -14,7 +14,7 @@ BIN  := $(VENV)/bin
 PIP  := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: demo test bench lint build two-torch clean dev
+.PHONY: demo test bench lint build two-torch clean dev gpu gpu-build gpu-test gpu-bench
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -65,3 +65,24 @@ two-torch: build
 dev: $(VENV)/.test
 	$(PIP) pybind11 scikit-build-core ninja
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+
+# On a machine with a GPU, torch and a CUDA compiler: nothing is downloaded, what is missing there is left out.
+#   make gpu        build, test, benchmark; ends in bench/results/<gpu name>.json
+# GPU_PYTHON holds torch; the build goes to out/gpu beside it. Logs and results are written as they come.
+GPU_PYTHON ?= python3
+GPU_JOBS   ?= 8
+GPU_RUN    := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/out/gpu $(GPU_PYTHON)
+
+gpu: gpu-build
+	tests=0; $(MAKE) gpu-test || tests=$$?; $(MAKE) gpu-bench && exit $$tests
+
+gpu-build:
+	rm -rf out/gpu
+	$(GPU_PYTHON) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps --no-index --target out/gpu .
+
+gpu-test:
+	mkdir -p out
+	bash -o pipefail -c '$(GPU_RUN) -m pytest -v -m gpu -n $(GPU_JOBS) -p no:cacheprovider tests/ops tests/gpu $(TEST_ARGS) 2>&1 | tee out/gpu-test.log | tail -n 60'
+
+gpu-bench:
+	bash -o pipefail -c '$(GPU_RUN) bench/gpu/run.py 2>&1 | tee out/gpu-bench.log'
