@@ -188,6 +188,50 @@ def gate(results: Results, small: bool) -> None:
                     | {"torch.compile": backwards(peer["torch.compile"], *grad)}, 2.0, copy_bytes=7 * bytes_)  # fmt: skip
 
 
+def channel_attention(results: Results, small: bool) -> None:
+    for batch, channels, length, groups in [(2, 8, 9, 2)] if small else [(1024, 64, 49, 8), (512, 128, 256, 4), (64, 256, 1024, 4)]:
+        for dtype in (torch.float32, torch.bfloat16):
+            inputs = [randn(batch, channels, length, dtype=dtype).requires_grad_() for _ in range(3)]
+            temperature = torch.ones(groups, device=DEVICE, requires_grad=True)
+            expected = reference.group_channel_attention(*(x.detach()[:2].double() for x in inputs), temperature, groups=groups)
+
+            def call(inputs=inputs, temperature=temperature, groups=groups):
+                return ops.group_channel_attention(*inputs, temperature, groups=groups)
+
+            def plain(*inputs, temperature=temperature, groups=groups):
+                return reference.group_channel_attention(*inputs, temperature, groups=groups)
+
+            compiled = plain if small else torch.compile(plain)
+            peer = {"torch.compile": lambda c=compiled, i=inputs: c(*i)}
+            name, bytes_ = f"{(batch, channels, length, groups)} {str(dtype)[6:]}", inputs[0].nbytes
+            grad = ((*inputs, temperature), torch.randn_like(inputs[0]))
+            with torch.no_grad():
+                calls = checked(ours("group_channel_attention", call), expected) | peer
+                results.add(f"group_channel_attention fwd {name}", calls, copy_bytes=4 * bytes_)
+            calls = ours("group_channel_attention", call, grad=grad) | {"torch.compile": backwards(peer["torch.compile"], *grad)}
+            results.add(f"group_channel_attention fwd+bwd {name}", calls, copy_bytes=11 * bytes_)
+
+
+def loss(results: Results, small: bool) -> None:
+    """The peer draws its target with torch.randn; both end at the gradient in pred."""
+    schedule = Schedule.linear(1000).to(DEVICE)
+    for shape in [(2, 3, 4, 4)] if small else [(1024, 65, 32, 32), (4096, 65, 7, 7)]:
+        for dtype in (torch.float32, torch.bfloat16):
+            pred, t = randn(*shape, dtype=dtype).requires_grad_(), torch.randint(0, 1000, shape[:1], device=DEVICE)
+            groups = (shape[1] - 1, 1)
+            weight = torch.ones(shape[0], 2, device=DEVICE)
+
+            def call(pred=pred, t=t, groups=groups):
+                return ops.denoising_loss(pred, t, schedule, 3, channel_groups=groups)
+
+            def library(pred=pred, groups=groups):
+                parts = (pred.float() - torch.randn_like(pred, dtype=torch.float32)).square().split(groups, 1)
+                return torch.stack([part.flatten(1).mean(1) for part in parts], 1)
+
+            calls = ours("denoising_loss", call, grad=([pred], weight)) | {"torch.randn": backwards(library, [pred], weight)}
+            results.add(f"denoising_loss fwd+bwd {shape} {str(dtype)[6:]}", calls, 2.0, copy_bytes=3 * pred.nbytes)
+
+
 def noise(results: Results, small: bool) -> None:
     schedule = Schedule.linear(1000).to(DEVICE)
     for shape in [(2, 3, 4, 4)] if small else [(1024, 64, 32, 32), (4096, 64, 7, 7)]:
@@ -208,7 +252,8 @@ def noise(results: Results, small: bool) -> None:
             results.add(f"q_sample {name}", noised | {"torch.randn": library}, 2.0, copy_bytes=2 * x0.nbytes)
 
 
-CASES = {"scan": scan, "scan_2d": scan_2d, "conv": conv, "attention": attention, "gate": gate, "noise": noise}
+CASES = {"scan": scan, "scan_2d": scan_2d, "conv": conv, "attention": attention, "gate": gate,
+         "channel_attention": channel_attention, "noise": noise, "loss": loss}  # fmt: skip
 
 
 def main() -> int:
