@@ -81,7 +81,7 @@ def launch_address(seed_at, sample_ids, stream_at, origin, seed, stream, extent_
 
 
 def supports_native(facts: Mapping[str, Any]) -> str | None:
-    """The CPU kernels compute in float32."""
+    """The kernels compute in float32."""
     return "it computes in float32; float64 takes the reference" if facts["dtype"] is torch.float64 else None
 
 

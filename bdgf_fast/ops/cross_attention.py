@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _native, backends, reference
 from . import _check as check
 from . import _cross_attention_table as table
-from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import number
 
 _TENSORS = "Tensor query, Tensor key, Tensor value, Tensor? key_mask, Tensor? attn_bias, Tensor? seed_at"
@@ -66,6 +66,9 @@ def _native_backward(
 def _native_obstacle(facts):
     depth = facts.get("depth", 1)
     return f"depth is {depth}; the kernel takes up to 128" if depth > 128 else None
+
+
+register_triton("cross_attention", _native_obstacle, "cross_attention_bwd")
 
 
 def _library_attention(query, key, value, *, key_mask, attn_bias, scale, dropout_p, seed):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad, register_triton
 
 backends.register_plain("selective_scan", "reference", reference.selective_scan)
 
@@ -67,6 +70,15 @@ def _native_backward(outputs, *arguments):
 
 backends.register("selective_scan", "cpu", forward=_native_forward, backward=_native_backward)
 backends.register("selective_scan", "cuda", forward=_native_forward, backward=_native_backward, supports=no_float64)
+
+
+def triton_states(facts: Mapping[str, Any]) -> str | None:
+    """Why the Triton kernels cannot take N states."""
+    state = facts.get("state", 1)
+    return f"N is {state}; the Triton kernels keep up to 256 states in registers" if state > 256 else None
+
+
+register_triton("selective_scan", triton_states)
 
 
 def selective_scan(
