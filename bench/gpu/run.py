@@ -137,7 +137,8 @@ def conv(results: Results, small: bool) -> None:
         expected = reference.causal_conv1d(x.detach()[:2].double(), weight.double(), bias.double(), "silu")
         peers = {"torch": plain, "torch.compile": torch.compile(plain)} if not small else {"torch": plain}
         with torch.no_grad():
-            results.add(f"causal_conv1d fwd {shape}", checked(ours("causal_conv1d", call), expected) | peers, copy_bytes=2 * x.nbytes)
+            calls = checked(ours("causal_conv1d", call), expected) | peers
+            results.add(f"causal_conv1d fwd {shape}", calls, copy_bytes=2 * x.nbytes)
         grad = ([x, weight, bias], torch.randn_like(x))
         results.add(f"causal_conv1d fwd+bwd {shape}", ours("causal_conv1d", call, grad=grad)
                     | {k: backwards(p, *grad) for k, p in peers.items()}, copy_bytes=5 * x.nbytes)  # fmt: skip
