@@ -89,7 +89,7 @@ gpu-sanitize: $(VENV)/.test
 #   make gpu        build, test, benchmark; ends in bench/results/<gpu name>.json
 # GPU_PYTHON holds torch; the build goes to out/gpu beside it. Logs and results are written as they come.
 GPU_PYTHON ?= python3
-GPU_JOBS   ?= 8
+GPU_JOBS   ?= 12
 GPU_RUN    := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/out/gpu $(GPU_PYTHON)
 
 gpu: gpu-build

@@ -37,7 +37,7 @@ def _sum_channels(x):
     return tl.sum(tl.sum(x, 1), 3)
 
 
-@triton.jit(do_not_specialize=["one"])
+@triton.jit(do_not_specialize=["rows", "walkers", "chunk", "slots", "one"])
 def scan_bwd(
     grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias, grad_initial,
     grad_out, grad_last, u, delta, A, B, C, D, z, bias, initial, scratch, merge_u, merge_delta,
@@ -320,7 +320,7 @@ def _add(pointer, value, mask, again):
     tl.store(pointer, value + tl.load(pointer, when(again, mask), 0.0), mask)
 
 
-@triton.jit(do_not_specialize=["one"])
+@triton.jit(do_not_specialize=["rows", "one"])
 def scan_adjoint(
     local, grad_out, delta, A, C, z, bias,
     rows, dim, length, tiles, dim_of_group, segments, segment, share_c,

@@ -28,7 +28,7 @@ from ._scan_walk import (
 )
 
 
-@triton.jit(do_not_specialize=["one"])
+@triton.jit(do_not_specialize=["rows", "walkers", "one"])
 def scan_fwd(
     out, last, total, merge, u, delta, A, B, C, D, z, bias, initial,
     rows, dim, length, tiles, dim_of_group, segments, segment, walkers, share_b, share_c, height, width,

@@ -4,7 +4,9 @@ import torch
 
 from bdgf_fast import ops
 
-REGISTERS = {"scan_fwd": 255, "scan_bwd": 255, "carry": 64, "scan_adjoint": 255, "sum_parts": 64}
+REGISTERS = {"scan_fwd": 255, "scan_bwd": 255, "carry": 40, "scan_adjoint": 168, "sum_parts": 128}
+
+EXCEPTIONS = {("scan_bwd", "N=256"): "a warp holds all 256 states of a channel, eight a thread, with T steps of B and C each"}
 
 
 def _call(batch, dim, length, states, *, groups=1, constant="", z=False, plain=False, reverse=False, transposed=False, last=False):
@@ -38,4 +40,5 @@ CALLS = [
     _call(64, 128, 64, 16, z=True, transposed=True),
     _call(1, 128, 4096, 16, reverse=True, last=True),
     _call(2, 192, 33, 8, groups=2, constant="BC", plain=True),
+    _call(2, 16, 9, 256),
 ]
