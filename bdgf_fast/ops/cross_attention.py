@@ -68,9 +68,6 @@ def _native_obstacle(facts):
     return f"depth is {depth}; the kernel takes up to 128" if depth > 128 else None
 
 
-register_triton("cross_attention", _native_obstacle, "cross_attention_bwd")
-
-
 def _library_attention(query, key, value, *, key_mask, attn_bias, scale, dropout_p, seed):
     mask = attn_bias if key_mask is None else key_mask[:, None, None, :]
     if attn_bias is not None:
@@ -104,6 +101,7 @@ backends.register(
     "cross_attention", "cpu", forward=_native_forward, backward=_native_backward, supports=_native_obstacle,
     prefers=_native_preference,
 )  # fmt: skip
+register_triton("cross_attention", _native_obstacle, "cross_attention_bwd")
 backends.register_plain("cross_attention", "reference", reference.cross_attention)
 backends.register_plain("cross_attention", "torch", _library_attention, _library_obstacle)
 
