@@ -66,12 +66,17 @@ class Scan:
         self.share = [1 if self.directions or x.dim() == 2 else self.groups // x.shape[1] for x in (self.B, self.C)]
         self.segments, self.segment = 1, self.length
         tensors = (self.u, self.delta, self.B, self.C, self.z)
+        self.flat = True
         self.wide = max(_extent(x) for x in tensors if x is not None) >= 2**31
 
     def constants(self, tile: dict[str, int]) -> dict:
         return {"N": self.states, "SOFTPLUS": self.softplus, "REVERSE": self.reverse, "DIRECTIONS": self.directions,
-                "PIXELS": self.pixels, "SHARED": self.delta.shape[1] == 1, "WIDE": self.wide,
+                "PIXELS": self.pixels, "SHARED": self.delta.shape[1] == 1, "WIDE": self.wide, "FLAT": self.flat,
                 "CONST_B": self.B.dim() == 2, "CONST_C": self.C.dim() == 2, **tile}  # fmt: skip
+
+    def lie_flat(self, *images: Tensor | None) -> None:
+        """Whether the rows of all images follow each other, so that a pixel needs no division to be found."""
+        self.flat = not self.directions or all(x is None or x.stride(2) == self.width * x.stride(3) for x in images)
 
     def cut(self, programs: int, wanted: int) -> None:
         """Into segments, when a long sequence alone does not give `wanted` programs."""
@@ -106,6 +111,7 @@ def _state_strides(x: Tensor | None) -> tuple[int, ...]:
 
 def forward(scan: Scan, out: Tensor, last: Tensor | None) -> None:
     """Fill out, and last (batch, dim, N), contiguous."""
+    scan.lie_flat(scan.u, out)
     block = tile(FORWARD, scan.states, scan.dim_of_group, WARPS if scan.states > MANY else 1)
     channels = block["DR"] * block["DW"] * block["DL"]
     tiles = scan.groups * cdiv(scan.dim_of_group, channels)
@@ -161,6 +167,7 @@ def _carry(scan: Scan, local: Tensor, total: Tensor, initial: Tensor | None, bac
 
 def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad_last: Tensor | None) -> None:
     """Fill the gradients named u, delta, A, B, C, D, z, bias, initial, those that are not None."""
+    scan.lie_flat(scan.u, grad_out, grads["u"])
     block = tile(BACKWARD, scan.states, scan.dim_of_group, WARPS)
     channels = block["DR"] * block["DW"] * block["DL"]
     of_group = cdiv(scan.dim_of_group, channels)

@@ -6,6 +6,10 @@ from bdgf_fast import ops
 
 REGISTERS = {"scan_fwd": 255, "scan_bwd": 255}
 
+EXCEPTIONS = {
+    ("scan_bwd", "PIXELS=False"): "VMamba's order needs two addresses a step; 88 bytes of spill at capability 80, none at 90 and 120"
+}
+
 
 def _call(side, *, directions=4, order="pixel", shared=False):
     def call(dtype):
