@@ -48,7 +48,8 @@ def scan_bwd(
     u_b, u_d, u_h, u_l, delta_b, delta_k, delta_d, delta_l, z_b, z_d, z_l,
     B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, init_r, init_d, init_n, one, unit,
     N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr, PIXELS: tl.constexpr,
-    SHARED: tl.constexpr, WIDE: tl.constexpr, FLAT: tl.constexpr, RESIDENT: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
+    SHARED: tl.constexpr, WIDE: tl.constexpr, FLAT: tl.constexpr, RESIDENT: tl.constexpr,
+    CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
     """grad_A, grad_D, grad_bias, and grad_B, grad_C if constant: partial sums (walkers, K, dim, ...), else as they are.
