@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._launch import cdiv, launch, next_power_of_2, processors, workspace, workspace_limit
+from ._launch import capability, cdiv, launch, next_power_of_2, processors, workspace, workspace_limit
 from ._scan_backward import scan_adjoint, scan_bwd, sum_parts
 from ._scan_forward import carry, scan_fwd
 
@@ -21,6 +21,7 @@ FORWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (4, 1, 1, 32), 8: (4, 2, 2, 16
            64: (8, 1, 8, 4), 128: (8, 1, 16, 2), 256: (8, 1, 32, 1)}  # fmt: skip
 BACKWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (2, 2, 2, 16), 8: (2, 2, 4, 8), 16: (4, 1, 4, 8), 32: (4, 1, 8, 4),
             64: (4, 1, 16, 2), 128: (4, 1, 32, 1), 256: (8, 1, 32, 1)}  # fmt: skip
+BACKWARD_80 = BACKWARD | {16: (2, 1, 8, 4)}  # below capability 90 the same code needs more registers
 MANY = 64  # states from which on a forward program has as many warps as a backward one: they share B and C
 STEPS = 4  # T of the kernels
 WARPS = 4  # most warps of a backward program: what shares a sum of dB and dC
@@ -168,7 +169,8 @@ def _carry(scan: Scan, local: Tensor, total: Tensor, initial: Tensor | None, bac
 def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad_last: Tensor | None) -> None:
     """Fill the gradients named u, delta, A, B, C, D, z, bias, initial, those that are not None."""
     scan.lie_flat(scan.u, grad_out, grads["u"])
-    block = tile(BACKWARD, scan.states, scan.dim_of_group, WARPS)
+    table = BACKWARD if capability(scan.u.device) >= 90 else BACKWARD_80
+    block = tile(table, scan.states, scan.dim_of_group, WARPS)
     channels = block["DR"] * block["DW"] * block["DL"]
     of_group = cdiv(scan.dim_of_group, channels)
     device = scan.u.device

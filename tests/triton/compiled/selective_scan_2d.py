@@ -7,7 +7,7 @@ from bdgf_fast import ops
 REGISTERS = {"scan_fwd": 255, "scan_bwd": 255}
 
 EXCEPTIONS = {
-    ("scan_bwd", "DIRECTIONS=4"): "addresses of pixels beside those of steps: up to 96 bytes spill at capability 80, none at 90, 120"
+    ("scan_bwd", "DIRECTIONS=4"): "addresses of pixels beside those of steps: up to 96 bytes spill at capability 80, not at 90, 120"
 }
 
 
