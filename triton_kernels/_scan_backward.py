@@ -48,7 +48,8 @@ def scan_bwd(
     u_b, u_d, u_h, u_l, delta_b, delta_k, delta_d, delta_l, z_b, z_d, z_l,
     B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, init_r, init_d, init_n, one, unit,
     N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr, PIXELS: tl.constexpr,
-    SHARED: tl.constexpr, WIDE: tl.constexpr, RESIDENT: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
+    SHARED: tl.constexpr, WIDE: tl.constexpr, FLAT: tl.constexpr, RESIDENT: tl.constexpr,
+    CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
     """grad_A, grad_D, grad_bias, and grad_B, grad_C if constant: partial sums (walkers, K, dim, ...), else as they are.
@@ -63,6 +64,7 @@ def scan_bwd(
     IMAGE: tl.constexpr = DIRECTIONS > 0
     TURN: tl.constexpr = 2 if DIRECTIONS == 2 else 1  # rows and rows reversed are the first and third of four
     K: tl.constexpr = DIRECTIONS if IMAGE else 1
+    DIVIDE: tl.constexpr = IMAGE and not FLAT  # pixels into rows and columns
     program = tl.program_id(0)
     wide = tl.zeros((), tl.int64)  # widens what is added to it
     part = program % parts
@@ -133,7 +135,7 @@ def scan_bwd(
                         near = pixel if SHARED else order
                         raw = load_steps(row_delta, d * delta_d, near * delta_l, inside) + shift[:, :, :, None]
                         steps = activate(raw, inside, SOFTPLUS)
-                        value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, IMAGE), inside)
+                        value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, DIVIDE), inside)
                         ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
                         if not CONST_B:
                             seen = real[:, :, None] & (step < end)[None, None, :]
@@ -162,7 +164,7 @@ def scan_bwd(
                         near = pixel if SHARED else order
                         raw = load_steps(row_delta, d * delta_d, near * delta_l, inside) + shift[:, :, :, None]
                         steps = activate(raw, inside, SOFTPLUS)
-                        value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, IMAGE), inside)
+                        value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, DIVIDE), inside)
                         ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
                         if not CONST_B:
                             seen = real[:, :, None] & (step < end)[None, None, :]
@@ -182,8 +184,8 @@ def scan_bwd(
                     seen = real[:, :, None] & (step < end)[None, None, :]
                     raw = load_steps(row_delta, d * delta_d, near * delta_l, inside) + shift[:, :, :, None]
                     steps = activate(raw, inside, SOFTPLUS)
-                    value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, IMAGE), inside)
-                    given = load_steps(grad_out + sample * go_b, d * go_d, place(pixel, width, go_h, go_l, IMAGE), inside)
+                    value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, DIVIDE), inside)
+                    given = load_steps(grad_out + sample * go_b, d * go_d, place(pixel, width, go_h, go_l, DIVIDE), inside)
                     ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
                     gradient = given
                     if z is not None:
@@ -238,7 +240,7 @@ def scan_bwd(
                         tl.store(pointer, (given * y * open * (1.0 + gate * (1.0 - open))).to(grad_z.dtype.element_ty), inside)
                     slot = spread((d % DIM) * length, pixel)
                     if grad_u is not None:
-                        pointer = grad_u + sample * gu_b + spread(d * gu_d, place(pixel, width, gu_h, gu_l, IMAGE))
+                        pointer = grad_u + sample * gu_b + spread(d * gu_d, place(pixel, width, gu_h, gu_l, DIVIDE))
                         found = through * steps + skip[:, :, :, None] * gradient
                         if K > 1:
                             merged = pointer

@@ -35,7 +35,7 @@ def scan_fwd(
     out_b, out_d, out_h, out_l, u_b, u_d, u_h, u_l, delta_b, delta_k, delta_d, delta_l, z_b, z_d, z_l,
     B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, init_r, init_d, init_n, one,
     N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr, PIXELS: tl.constexpr,
-    SHARED: tl.constexpr, WIDE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
+    SHARED: tl.constexpr, WIDE: tl.constexpr, FLAT: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
     """out None: only the state that each row ends with (last) and its sum of delta (total), for segments.
@@ -94,7 +94,7 @@ def scan_fwd(
                 seen = real[:, :, None] & (step < end)[None, None, :]
                 raw = load_steps(row_delta, d * delta_d, (pixel if SHARED else order) * delta_l, inside)
                 steps = activate(raw + shift[:, :, :, None], inside, SOFTPLUS)
-                value = load_steps(u + sample * u_b, d * u_d, place(pixel, width, u_h, u_l, IMAGE), inside)
+                value = load_steps(u + sample * u_b, d * u_d, place(pixel, width, u_h, u_l, IMAGE and not FLAT), inside)
                 ds = split4(steps, REVERSE)
                 vs = split4(steps * value, REVERSE)
                 if not CONST_B:
@@ -117,7 +117,7 @@ def scan_fwd(
                     if z is not None:
                         gate = load_steps(z + sample * z_b, d * z_d, pixel * z_l, inside)
                         y *= gate / (1.0 + tl.exp(-gate))
-                    pointer = out + sample * out_b + spread(d * out_d, place(pixel, width, out_h, out_l, IMAGE))
+                    pointer = out + sample * out_b + spread(d * out_d, place(pixel, width, out_h, out_l, IMAGE and not FLAT))
                     if DIRECTIONS > 1:
                         slot = spread((d % (DR * DW * DL)) * length, pixel)
                         if merge is None:

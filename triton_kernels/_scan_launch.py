@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._launch import cdiv, launch, next_power_of_2, processors, workspace, workspace_limit
+from ._launch import capability, cdiv, launch, next_power_of_2, processors, workspace, workspace_limit
 from ._scan_backward import scan_adjoint, scan_bwd, sum_parts
 from ._scan_forward import carry, scan_fwd
 
@@ -21,6 +21,7 @@ FORWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (4, 1, 1, 32), 8: (4, 2, 2, 16
            64: (8, 1, 8, 4), 128: (8, 1, 16, 2), 256: (8, 1, 32, 1)}  # fmt: skip
 BACKWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (2, 2, 2, 16), 8: (2, 2, 4, 8), 16: (4, 1, 4, 8), 32: (4, 1, 8, 4),
             64: (4, 1, 16, 2), 128: (4, 1, 32, 1), 256: (8, 1, 32, 1)}  # fmt: skip
+BACKWARD_80 = BACKWARD | {16: (2, 1, 8, 4)}  # below capability 90 the same code needs more registers
 MANY = 64  # states from which on a forward program has as many warps as a backward one: they share B and C
 STEPS = 4  # T of the kernels
 WARPS = 4  # most warps of a backward program: what shares a sum of dB and dC
@@ -66,12 +67,17 @@ class Scan:
         self.share = [1 if self.directions or x.dim() == 2 else self.groups // x.shape[1] for x in (self.B, self.C)]
         self.segments, self.segment = 1, self.length
         tensors = (self.u, self.delta, self.B, self.C, self.z)
+        self.flat = True
         self.wide = max(_extent(x) for x in tensors if x is not None) >= 2**31
 
     def constants(self, tile: dict[str, int]) -> dict:
         return {"N": self.states, "SOFTPLUS": self.softplus, "REVERSE": self.reverse, "DIRECTIONS": self.directions,
-                "PIXELS": self.pixels, "SHARED": self.delta.shape[1] == 1, "WIDE": self.wide,
+                "PIXELS": self.pixels, "SHARED": self.delta.shape[1] == 1, "WIDE": self.wide, "FLAT": self.flat,
                 "CONST_B": self.B.dim() == 2, "CONST_C": self.C.dim() == 2, **tile}  # fmt: skip
+
+    def lie_flat(self, *images: Tensor | None) -> None:
+        """Whether the rows of all images follow each other, so that a pixel needs no division to be found."""
+        self.flat = not self.directions or all(x is None or x.stride(2) == self.width * x.stride(3) for x in images)
 
     def cut(self, programs: int, wanted: int) -> None:
         """Into segments, when a long sequence alone does not give `wanted` programs."""
@@ -106,6 +112,7 @@ def _state_strides(x: Tensor | None) -> tuple[int, ...]:
 
 def forward(scan: Scan, out: Tensor, last: Tensor | None) -> None:
     """Fill out, and last (batch, dim, N), contiguous."""
+    scan.lie_flat(scan.u, out)
     block = tile(FORWARD, scan.states, scan.dim_of_group, WARPS if scan.states > MANY else 1)
     channels = block["DR"] * block["DW"] * block["DL"]
     tiles = scan.groups * cdiv(scan.dim_of_group, channels)
@@ -161,7 +168,9 @@ def _carry(scan: Scan, local: Tensor, total: Tensor, initial: Tensor | None, bac
 
 def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad_last: Tensor | None) -> None:
     """Fill the gradients named u, delta, A, B, C, D, z, bias, initial, those that are not None."""
-    block = tile(BACKWARD, scan.states, scan.dim_of_group, WARPS)
+    scan.lie_flat(scan.u, grad_out, grads["u"])
+    table = BACKWARD if capability(scan.u.device) >= 90 else BACKWARD_80
+    block = tile(table, scan.states, scan.dim_of_group, WARPS)
     channels = block["DR"] * block["DW"] * block["DL"]
     of_group = cdiv(scan.dim_of_group, channels)
     device = scan.u.device

@@ -6,9 +6,17 @@ from bdgf_fast import ops
 
 REGISTERS = {"scan_fwd": 255, "scan_bwd": 255}
 
+EXCEPTIONS = {
+    ("scan_bwd", "DIRECTIONS=4"): "addresses of pixels beside those of steps: up to 96 bytes spill at capability 80, not at 90, 120"
+}
 
-def _call(side, *, directions=4, order="pixel", shared=False):
+
+def _call(side, *, directions=4, order="pixel", shared=False, always=False):
+    """`always`: in every dtype, not in float32 alone, where most registers go."""
+
     def call(dtype):
+        if not always and dtype is not torch.float32:
+            return
         batch, dim, states = 64, 64, 16
         x = torch.empty(batch, dim, side, side, dtype=dtype, requires_grad=True)
         delta = torch.empty(batch, 1 if shared else directions, dim, side * side, dtype=dtype, requires_grad=True)
@@ -21,4 +29,4 @@ def _call(side, *, directions=4, order="pixel", shared=False):
     return call
 
 
-CALLS = [_call(7), _call(8, order="scan", shared=True)]
+CALLS = [_call(7, always=True), _call(8, order="scan", shared=True)]
