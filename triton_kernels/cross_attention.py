@@ -115,13 +115,8 @@ def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> 
         most = most_keys = 32 if D <= 64 else 16
     BM, BN = min(most, padded(rows)), min(most_keys, padded(columns))
     pairs = 1 if rows > BM else {16: 4, 32: 2}.get(max(BM, BN), 1)
-    warps, registers = (BM // 16, 255) if bits == 16 else (4, most_registers(D))
-    return {"BM": BM, "BN": BN, "D": D, "PAIRS": pairs, "num_warps": warps, "registers": registers}
-
-
-def most_registers(D: int) -> int:
-    """What a float32 kernel takes: three programs of four warps on a multiprocessor where d allows."""
-    return 168 if D <= 64 else 255
+    warps = BM // 16 if bits == 16 else 8 if D > 64 else 4
+    return {"BM": BM, "BN": BN, "D": D, "PAIRS": pairs, "num_warps": warps, "registers": 255}
 
 
 def common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed):

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from ._launch import cdiv, launch, workspace
-from .cross_attention import INF, LOG2E, added, common, kept, most_registers, padded
+from .cross_attention import INF, LOG2E, added, common, kept, padded
 from .noise import key_word
 
 
@@ -218,7 +218,8 @@ def backward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) ->
         return {"BM": BM, "BN": BN, "D": D, "WHOLE": whole, "num_warps": warps, "registers": 255}
     side = 32 if D <= 32 else 16
     return {
-        "BM": side, "BN": min(side, all_keys), "D": D, "WHOLE": all_keys <= side, "num_warps": 4, "registers": most_registers(D)
+        "BM": side, "BN": min(side, all_keys), "D": D, "WHOLE": all_keys <= side, "num_warps": 8 if D > 64 else 4,
+        "registers": 255,
     }  # fmt: skip
 
 
@@ -281,7 +282,8 @@ def _bias_gradient(grad_bias, inputs, scalars, strides, tail, constants, D, batc
     launch(
         cross_attention_bwd_bias, owned * splits,
         *inputs, part, *scalars, *strides, *tail, *part_strides, splits, per_split, shared_batch, shared_heads,
-        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=D, num_warps=4, registers=most_registers(D),
+        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=D, num_warps=8 if D > 64 and query.element_size() == 4 else 4,
+        registers=255,
     )  # fmt: skip
     if splits > 1:
         grad_bias.copy_(part.sum(dim=0))
