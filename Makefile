@@ -17,7 +17,7 @@ SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' 
 # Source packages that `make gpu` measures against.
 PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
 
-.PHONY: demo test bench lint build two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-bench gpu-sanitize
+.PHONY: demo test bench lint build docs two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -28,6 +28,12 @@ test: $(VENV)/.test
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The site, strictly: a warning is an error. Figures come from bench/results/cpu.json as it stands.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+	@echo build/site/index.html
 
 build:
 	$(PYTHON) -m pip wheel --disable-pip-version-check -q $(PIP_ARGS) --no-deps -w dist .
@@ -51,7 +57,12 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.torch
-	$(PIP) ruff
+	$(PIP) ruff mypy numpy einops types-PyYAML
+	touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) 'mkdocs<2' mkdocs-material 'mkdocstrings[python]' mkdocs-jupyter latex2mathml ruff
 	touch $@
 
 # One run holds ours, the baselines and the limits. Keep the machine quiet: a disturbed run says so and fails.

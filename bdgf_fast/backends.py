@@ -75,7 +75,7 @@ def _architecture() -> str:
     return f"sm_{major}{minor}"
 
 
-_architecture._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, which would import the whole compiler
+_architecture._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result, which would import the whole compiler
 
 
 class _Forced(threading.local):
@@ -206,8 +206,9 @@ def choose(op: str, device_type: str, dtype: torch.dtype, **facts: Any) -> tuple
         if name not in kernels:
             continue
         obstacle = _obstacle(kernels[name], name, facts)
-        if obstacle is None and kernels[name].prefers is not None:
-            obstacle = kernels[name].prefers(facts)
+        prefers = kernels[name].prefers
+        if obstacle is None and prefers is not None:
+            obstacle = prefers(facts)
         if obstacle is None:
             return name, skipped + reason
         skipped += f"not {name}: {obstacle}; "

@@ -13,7 +13,7 @@ LEAST = 0.95  # below it the call goes to torch
 
 def ratio(level: str | None, bits: str, needs_grad: bool, length: int, depth: int) -> float | None:
     """The entry measured nearest to (length, depth), where torch is the faster one; else None."""
-    entries = TABLE.get((level, bits, needs_grad), {})
+    entries = {} if level is None else TABLE.get((level, bits, needs_grad), {})
     if not any(value < LEAST for value in entries.values()):
         return None  # the sizes are not looked at: compiled code stays free of guards on them
     lengths, depths = (sorted({at[i] for at in entries}) for i in (0, 1))

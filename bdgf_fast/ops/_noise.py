@@ -74,8 +74,9 @@ def address(
     return (seed_at, sample_ids, stream_at, origin), (seed, stream, extent[0], extent[1])
 
 
-def launch_address(seed_at, sample_ids, stream_at, origin, seed, stream, extent_h, extent_w) -> tuple[Any, ...]:
+def launch_address(*address: Any) -> tuple[Any, ...]:
     """A noise address as the extension takes it: seed, stream, sample_ids, origin, extent_h, extent_w."""
+    seed_at, sample_ids, stream_at, origin, seed, stream, extent_h, extent_w = address
     seed = seed if seed_at is None else seed_at
     return seed, stream if stream_at is None else stream_at, sample_ids, origin, extent_h, extent_w
 

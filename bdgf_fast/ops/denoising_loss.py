@@ -167,8 +167,8 @@ def denoising_loss(
         )  # fmt: skip
     sqrt_abar, sqrt_rest = tables.schedule_tables(schedule, pred.device)
     tensors = (pred, x0, t, sqrt_abar, sqrt_rest, hidden, *tensors)
-    scalars = (PREDICTION_TYPES.index(prediction_type), channel_groups, *scalars)
-    loss = call_kernel("denoising_loss", backend, tensors, scalars)
+    numbers = (PREDICTION_TYPES.index(prediction_type), channel_groups, *scalars)
+    loss = call_kernel("denoising_loss", backend, tensors, numbers)
     # Weights stay outside of the kernel: on (batch, M) they cost nothing, and autograd differentiates them.
     scale = loss_scale(t, schedule, pred, prediction_type, weights, min_snr_gamma, hidden)
     return loss if scale is None else loss * scale

@@ -130,6 +130,7 @@ def group_channel_gate(
     inputs = channels // groups if use_x else 0
     if use_guide:
         check.a_tensor("guide", guide, 4, "(batch, C_guide, H', W')")
+        assert guide is not None
         check.at_least_one("guide", guide.shape[2] * guide.shape[3], "pixels")
         check.groups(groups, guide.shape[1], "guide")
         if guide.shape[0] != batch:
@@ -160,5 +161,5 @@ def group_channel_gate(
     if plain is not None:
         return call_plain(plain, x.device.type, *tensors, groups=groups, gate_source=gate_source)
     real = torch.float64 if x.dtype is torch.float64 else torch.float32
-    tensors = (x, guide, *(cast(p, real) for p in tensors[2:]))
-    return call_kernel("group_channel_gate", backend, tensors, (groups, use_x, use_guide))
+    parameters = (cast(p, real) for p in (weight1, bias1, weight2, bias2))
+    return call_kernel("group_channel_gate", backend, (x, guide, *parameters), (groups, use_x, use_guide))

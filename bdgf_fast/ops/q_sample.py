@@ -57,8 +57,8 @@ def _native_forward(outputs, x0, *arguments) -> None:
 
 
 def _native_backward(outputs, grad_out, x0, *arguments) -> None:
-    *arguments, _, seed, stream, extent_h, extent_w, _ = arguments
-    _native_run(outputs, grad_out, False, *arguments, False, seed, stream, extent_h, extent_w)
+    *tensors, _, seed, stream, extent_h, extent_w, _ = arguments
+    _native_run(outputs, grad_out, False, *tensors, False, seed, stream, extent_h, extent_w)
 
 
 for _backend in ("cpu", "cuda"):
@@ -116,7 +116,7 @@ def q_sample(
         check_range(t, count)
         seed = scalars[0] if tensors[0] is None else tensors[0]
         stream = scalars[1] if tensors[2] is None else tensors[2]
-        options = {"sample_ids": sample_ids, "stream": stream, "origin": origin, "extent": extent}
+        options: dict[str, Any] = {"sample_ids": sample_ids, "stream": stream, "origin": origin, "extent": extent}
         options |= {"channel_mask": channel_mask, "mask_mode": mask_mode}
         return call_plain(plain, x0.device.type, x0, t, schedule, seed, **options)
     sqrt_abar, sqrt_rest = tables.schedule_tables(schedule, x0.device)

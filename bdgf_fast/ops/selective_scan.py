@@ -39,7 +39,7 @@ define(
 )
 
 
-def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Tensor | None, ...], *scalars: bool | int) -> None:
+def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Any, ...], *scalars: bool | int) -> None:
     """`_C.selective_scan_fwd` or `_bwd`, for the scan over a sequence and over an image."""
     written = [x for x in outputs if x is not None]
     if tensors[-9].numel() == 0:  # u: nothing to scan, and every gradient is 0
