@@ -6,10 +6,6 @@ from bdgf_fast import ops
 
 REGISTERS = {"scan_fwd": 255, "scan_bwd": 255}
 
-EXCEPTIONS = {
-    ("scan_bwd", "DIRECTIONS=4"): "addresses of pixels beside those of steps: up to 96 bytes spill at capability 80, not at 90, 120"
-}
-
 
 def _call(side, *, directions=4, order="pixel", shared=False, always=False):
     """`always`: in every dtype, not in float32 alone, where most registers go."""
