@@ -17,7 +17,7 @@ SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' 
 # Source packages that `make gpu` measures against.
 PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
 
-.PHONY: demo test bench lint build docs two-torch sanitize clean dev peers gpu-sanitize
+.PHONY: demo test bench lint build docs two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -95,3 +95,24 @@ peers: $(VENV)/.test
 gpu-sanitize: $(VENV)/.test
 	compute-sanitizer --tool memcheck --error-exitcode 1 $(BIN)/python bench/gpu/small_shapes.py
 	compute-sanitizer --tool racecheck --error-exitcode 1 $(BIN)/python bench/gpu/small_shapes.py
+
+# On a machine with a GPU, torch and a CUDA compiler: nothing is downloaded, what is missing there is left out.
+#   make gpu        build, test, benchmark; ends in bench/results/<gpu name>.json
+# GPU_PYTHON holds torch; the build goes to out/gpu beside it. Logs and results are written as they come.
+GPU_PYTHON ?= python3
+GPU_JOBS   ?= 12
+GPU_RUN    := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/out/gpu $(GPU_PYTHON)
+
+gpu: gpu-build
+	tests=0; $(MAKE) gpu-test || tests=$$?; $(MAKE) gpu-bench && exit $$tests
+
+gpu-build:
+	rm -rf out/gpu
+	$(GPU_PYTHON) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps --no-index --target out/gpu .
+
+gpu-test:
+	mkdir -p out
+	bash -o pipefail -c '$(GPU_RUN) -m pytest -v -m gpu -n $(GPU_JOBS) -p no:cacheprovider tests/ops tests/gpu $(TEST_ARGS) 2>&1 | tee out/gpu-test.log | tail -n 60'
+
+gpu-bench:
+	bash -o pipefail -c '$(GPU_RUN) bench/gpu/run.py 2>&1 | tee out/gpu-bench.log'

@@ -8,7 +8,7 @@ autograd of their own: a ctx-style autograd.Function stands around them, and is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -43,6 +43,23 @@ def define(op: str, direction: str, arguments: str, allocate: Callable[..., Sequ
     LIBRARY.impl(name, run, "CPU")
     LIBRARY.impl(name, run, "CUDA")
     torch.library.register_fake(f"bdgf::{name}", fake, lib=LIBRARY)
+
+
+def register_triton(op: str, supports: backends.Supports | None = None, backward_module: str | None = None) -> None:
+    """Register `forward` and `backward` of bdgf_fast.triton_kernels.<op>, imported at the first call.
+
+    `backward_module`: where `backward` is, when that is another module.
+    """
+
+    def obstacle(facts: Mapping[str, Any]) -> str | None:
+        if facts["dtype"] is torch.float64:
+            return "the Triton kernels take float32, float16 and bfloat16; float64 runs on the CPU"
+        return None if supports is None else supports(facts)
+
+    modules = "bdgf_fast.triton_kernels."
+    forward = backends.lazy(modules + op, "forward")
+    backward = backends.lazy(modules + (backward_module or op), "backward")
+    backends.register(op, "triton", forward=forward, backward=backward, supports=obstacle)
 
 
 def gradients(inputs: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:

@@ -82,7 +82,7 @@ def launch_address(*address: Any) -> tuple[Any, ...]:
 
 
 def supports_native(facts: Mapping[str, Any]) -> str | None:
-    """The CPU kernels compute in float32."""
+    """The kernels compute in float32."""
     return "it computes in float32; float64 takes the reference" if facts["dtype"] is torch.float64 else None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _native, backends, reference
 from . import _check as check
 from . import _cross_attention_table as table
-from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import number
 
 _TENSORS = "Tensor query, Tensor key, Tensor value, Tensor? key_mask, Tensor? attn_bias, Tensor? seed_at"
@@ -101,6 +101,7 @@ backends.register(
     "cross_attention", "cpu", forward=_native_forward, backward=_native_backward, supports=_native_obstacle,
     prefers=_native_preference,
 )  # fmt: skip
+register_triton("cross_attention", _native_obstacle, "cross_attention_bwd")
 backends.register_plain("cross_attention", "reference", reference.cross_attention)
 backends.register_plain("cross_attention", "torch", _library_attention, _library_obstacle)
 

@@ -12,7 +12,7 @@ from .. import _native, backends, reference
 from ..reference import tables
 from ..reference.denoising_loss import loss_scale
 from . import _check as check
-from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import (
     ADDRESS_SCALARS,
     ADDRESS_TENSORS,
@@ -72,6 +72,7 @@ def _cuda_forward(outputs, pred, *arguments) -> None:
 
 backends.register("denoising_loss", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
 backends.register("denoising_loss", "cuda", forward=_cuda_forward, backward=_native_backward, supports=supports_native)
+register_triton("denoising_loss")
 
 
 def denoising_loss(

@@ -11,7 +11,7 @@ from .. import _native, backends
 from ..reference import diffusion_step as plain_step
 from ..reference.philox import philox_normal
 from . import _check as check
-from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import (
     ADDRESS_SCALARS,
     ADDRESS_TENSORS,
@@ -67,6 +67,7 @@ def _native_backward(outputs, grad_out, *arguments) -> None:
 
 for _backend in ("cpu", "cuda"):
     backends.register("diffusion_step", _backend, forward=_native_forward, backward=_native_backward, supports=supports_native)
+register_triton("diffusion_step")
 
 
 def _step(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad, register_triton
 
 backends.register_plain("group_channel_gate", "reference", reference.group_channel_gate)
 
@@ -85,6 +85,7 @@ backends.register(
     backward=functools.partial(_native_backward, workspace=_cuda_workspace),
     supports=_supports_cuda,
 )
+register_triton("group_channel_gate", backward_module="group_channel_gate_bwd")
 
 
 def group_channel_gate(

@@ -34,6 +34,9 @@ def _native_forward(outputs, seed_at, sample_ids, stream_at, origin, seed, strea
 
 backends.register("philox_normal", "cpu", forward=_native_forward)
 backends.register("philox_normal", "cuda", forward=_native_forward)
+backends.register(
+    "philox_normal", "triton", forward=backends.lazy("bdgf_fast.triton_kernels.philox_normal", "forward")
+)
 
 LIBRARY.define(f"philox_normal_fwd(Tensor(a!) out, {ADDRESS_TENSORS}, {ADDRESS_SCALARS}, str backend) -> ()")
 LIBRARY.impl("philox_normal_fwd", _run, "CPU")

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import _native, backends, reference
 from ..reference import tables
 from . import _check as check
-from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import (
     ADDRESS_SCALARS,
     ADDRESS_TENSORS,
@@ -63,6 +63,7 @@ def _native_backward(outputs, grad_out, x0, *arguments) -> None:
 
 for _backend in ("cpu", "cuda"):
     backends.register("q_sample", _backend, forward=_native_forward, backward=_native_backward, supports=supports_native)
+register_triton("q_sample")
 
 
 def q_sample(

@@ -13,6 +13,7 @@
 #include "bdgf/group_channel_gate.h"
 #include "bdgf/philox_normal.h"
 #include "bdgf/q_sample.h"
+#include "bdgf/selective_scan.h"
 
 // One line per kernel: X(name, argument struct).
 #define BDGF_CUDA_KERNELS(X) \
@@ -23,7 +24,9 @@
   X(diffusion_step, DiffusionStepArgs) \
   X(diffusion_step_backward, DiffusionStepArgs) \
   X(group_channel_gate_fwd, GroupChannelGateArgs) \
-  X(group_channel_gate_bwd, GroupChannelGateBwdArgs)
+  X(group_channel_gate_bwd, GroupChannelGateBwdArgs) \
+  X(selective_scan_fwd, SelectiveScanArgs) \
+  X(selective_scan_bwd, SelectiveScanArgs)
 
 namespace bdgf {
 namespace cuda {

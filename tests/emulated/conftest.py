@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import build  # noqa: E402
+import emulated_build as build  # noqa: E402
 
 
 @pytest.fixture(scope="session")
