@@ -144,7 +144,7 @@ def oflex_fwd(u, delta, A, B, C, D, delta_bias, delta_softplus, nrows, out_float
     inputs, edge, out, state = _recorded(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus)
     x = torch.stack([torch.zeros_like(state), state], dim=-1).flatten(2).unsqueeze(2)
     if dtype is u.dtype:  # else it would keep casts of the inputs alive
-        x.recorded = inputs, edge, dtype
+        x.recorded = inputs, edge, dtype  # type: ignore[attr-defined]  # travels with the tensor
     return [out, x]
 
 
@@ -159,10 +159,11 @@ def cross_scan_bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, nr
 
     x may be any tensor: it is only asked for the graph that `oflex_fwd` recorded, which saves computing the forward again.
     """
-    inputs, edge, dtype = getattr(x, "recorded", (None, None, None))
-    if dtype is not dout.dtype:
+    recorded: Any = getattr(x, "recorded", None)
+    if recorded is None or recorded[2] is not dout.dtype:
         dtype = torch.promote_types(u.dtype, dout.dtype)
-        inputs, edge, *_ = _recorded(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus)
+        recorded = (*_recorded(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus)[:2], dtype)
+    inputs, edge, dtype = recorded
     wanted = [v for v in inputs if v is not None]
     found = iter(torch.autograd.grad(edge, wanted, dout.to(dtype), retain_graph=True))
     return [None if v is None else next(found) for v in inputs]
@@ -175,11 +176,11 @@ def _recorded(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus):
     """
     inputs = [None if v is None else v.detach().requires_grad_() for v in (u, delta, A, B, C, D, delta_bias)]
     with torch.enable_grad():
-        out, state = _cross_scan(dtype, *inputs, delta_softplus)
+        out, state = _cross_scan(dtype, delta_softplus, *inputs)
     return inputs, get_gradient_edge(out), out.detach(), state.detach()
 
 
-def _cross_scan(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus):
+def _cross_scan(dtype, delta_softplus, u, delta, A, B, C, D, delta_bias):
     repeats = u.shape[1] // max(delta.shape[1], 1)
     if repeats > 1:  # one step size for several channels
         delta = delta.repeat_interleave(repeats, dim=1)

@@ -39,7 +39,7 @@ def _native_backward(outputs, grad_out, x, delta, A, B, C, D, delta_bias, softpl
     found = [pixels, grad_delta, grad_A, grad_B, grad_C, grad_D, None, grad_delta_bias, None]
     tensors = (grad_out.flatten(2), None, x.flatten(2), delta, A, B, C, D, None, delta_bias, None)
     run_native("selective_scan_bwd", found, tensors, softplus, False, directions, *x.shape[2:], not pixel_order)
-    if grad_x is not None:
+    if pixels is not None:
         _write_back(grad_x, pixels)
 
 
