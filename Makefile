@@ -53,7 +53,7 @@ $(VENV)/.app: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
-	$(PIP) '.[app,test]'
+	$(PIP) '.[app,test,docs]'
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.torch
