@@ -115,7 +115,7 @@ def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> 
         most = most_keys = 32 if D <= 64 else 16
     BM, BN = min(most, padded(rows)), min(most_keys, padded(columns))
     pairs = 1 if rows > BM else {16: 4, 32: 2}.get(max(BM, BN), 1)
-    warps = BM // 16 if bits == 16 else 8 if D > 64 else 4
+    warps = BM // 16 if bits == 16 else 8 if D > 16 else 4
     return {"BM": BM, "BN": BN, "D": D, "PAIRS": pairs, "num_warps": warps, "registers": 255}
 
 

@@ -216,10 +216,9 @@ def backward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) ->
         BM = min(32, padded(rows)) if D <= 32 and BN in (32, 64) else 16
         warps = 4 if D > 64 else max(1, min(8, BN // 16))
         return {"BM": BM, "BN": BN, "D": D, "WHOLE": whole, "num_warps": warps, "registers": 255}
-    side = 32 if D <= 32 else 16
+    side = min(32 if D <= 32 else 16, all_keys)
     return {
-        "BM": side, "BN": min(side, all_keys), "D": D, "WHOLE": all_keys <= side, "num_warps": 8 if D > 64 else 4,
-        "registers": 255,
+        "BM": side, "BN": side, "D": D, "WHOLE": all_keys <= side, "num_warps": 8 if D > 16 else 4, "registers": 255
     }  # fmt: skip
 
 
@@ -282,7 +281,7 @@ def _bias_gradient(grad_bias, inputs, scalars, strides, tail, constants, D, batc
     launch(
         cross_attention_bwd_bias, owned * splits,
         *inputs, part, *scalars, *strides, *tail, *part_strides, splits, per_split, shared_batch, shared_heads,
-        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=D, num_warps=8 if D > 64 and query.element_size() == 4 else 4,
+        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=D, num_warps=8 if D > 16 and query.element_size() == 4 else 4,
         registers=255,
     )  # fmt: skip
     if splits > 1:
