@@ -64,7 +64,7 @@ def confusion(report: dict[str, Any], path: Path) -> None:
     totals = matrix.sum(1, keepdims=True)
     share = matrix / np.maximum(totals, 1)
     names = [entry["name"] for entry in report["classes"]]
-    side = 2.5 + 0.55 * len(names)
+    side = 1.9 + 0.4 * len(names)
     figure, axis = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = axis.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
     axis.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
@@ -99,6 +99,7 @@ def tsne(stored: Path, classes: list[dict[str, Any]], path: Path) -> bool:
             axis.scatter(*mine.T, s=14, color=colour, edgecolor="0.35", linewidth=0.25, label=classes[k]["name"])
         axis.set(title="fusion (the branches side by side)" if name == FUSION else f"{name} branch", xticks=[], yticks=[])
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3 * across), frameon=False, fontsize=9)
+    rows = -(-len(labels) // (3 * across))
+    figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // rows), frameon=False, fontsize=9)
     _save(figure, path)
     return True

@@ -12,9 +12,11 @@ STYLE = """
  h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid #ddd }
  table { border-collapse: collapse; margin: .5rem 0 } th, td { padding: .15rem .8rem; text-align: right; white-space: nowrap }
  th:first-child, td:first-child { text-align: left } thead th { border-bottom: 1px solid #888 }
+ .words td:nth-child(3) { text-align: left }
  tr.best td { font-weight: 600 } tr.group td { padding-top: .6rem; color: #666; font-style: italic }
  .scroll { overflow-x: auto } img { max-width: 100%; height: auto } .swatch { display: inline-block; width: .8em; height: .8em;
  margin-right: .5em; border: 1px solid #999 } .note { color: #666 } pre { overflow-x: auto; background: #f6f6f6; padding: 1rem }
+ img.small { max-width: 36rem; width: 100% }
  .pair { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start } .pair > * { flex: 1 1 24rem; min-width: 0 }
 """
 
@@ -58,17 +60,16 @@ Split: {{ r.split.kind }}, gap {{ r.split.gap }} px. {{ r.split.notes|join(' ') 
 <img src="{{ picture.losses }}" alt="loss curves">
 {% if r.modalities %}
 <h2>Modalities in the diffusion model</h2>
-<div class="pair"><div>
-<table><thead><tr><th>modality</th>
+<div class="scroll"><table><thead><tr><th>modality</th>
 {% for key in modality_keys %}<th>{{ key|replace("_", " ")|replace("r2", "R²") }}</th>{% endfor %}</tr></thead><tbody>
 {% for name, facts in r.modalities.items() %}<tr><td>{{ name }}</td>
 {% for key in modality_keys %}<td>{{ "%.3f"|format(facts[key]) if facts[key] is not none else "-" }}</td>{% endfor %}</tr>
 {% endfor %}
-</tbody></table>
+</tbody></table></div>
 <p class="note">Balance (smallest over largest influence):
 {{ "%.2f"|format(r.balance) if r.balance is not none else "one modality" }}. Influence: how much the features change when this
-modality alone comes from elsewhere. R² on held-out squares, with the modality visible and hidden.</p></div>
-{% if picture.mask_rates %}<img src="{{ picture.mask_rates }}" alt="mask rates over time">{% endif %}</div>
+modality alone comes from elsewhere. R² on held-out squares, with the modality visible and hidden.</p>
+{% if picture.mask_rates %}<img class="small" src="{{ picture.mask_rates }}" alt="mask rates over time">{% endif %}
 {% else %}<p>Feature maps of another model guided the network: {{ r.features|join(", ") }}.</p>{% endif %}
 {% if study %}<h2>Study</h2>{{ study|safe }}{% endif %}
 <h2>Time and memory</h2>
@@ -92,7 +93,8 @@ STUDY = _ENVIRONMENT.from_string("""
 </tbody></table></div>
 <p class="note">{{ s.legend }}</p>
 {% if s.balance %}<h3>Modality balance by masking policy</h3>
-<div class="scroll"><table><thead><tr>{% for head in s.balance_heads %}<th>{{ head }}</th>{% endfor %}</tr></thead><tbody>
+<div class="scroll"><table class="words"><thead><tr>
+{% for head in s.balance_heads %}<th>{{ head }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in s.balance %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}
 </tbody></table></div><p class="note">{{ s.balance_legend }}</p>{% endif %}
 """)

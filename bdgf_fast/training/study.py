@@ -88,7 +88,7 @@ class Study:
                 raise UserError(f"{self.out} holds a study with another {' and '.join(changed)}; choose another --out")
             return state
         return {
-            **facts, "name": self.scene.name, "test_pixels": self.preset.test_pixels, "preset_settings": list(self.preset.settings),
+            **facts, "name": self.scene.name, "test_pixels": self.preset.test_pixels,
             "modalities": [m.name for m in self.scene.modalities], "versions": versions(), "cells": [], "pretraining": {},
         }  # fmt: skip
 

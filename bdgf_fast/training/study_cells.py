@@ -40,7 +40,7 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset(("pretrain.steps=500", "pretrain.evaluate_every=500", "train.epochs=15"), 2000, None),
+    "quick": Preset(("pretrain.steps=400", "pretrain.evaluate_every=400", "train.epochs=10"), 2000, None),
     "full": Preset((), None, (DEFAULT, "masking", "guidance-off", "baselines")),
 }
 

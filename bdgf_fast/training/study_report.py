@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import Config
 from .report_page import STUDY, STUDY_PAGE, STYLE
 from .study_cells import DEFAULT
 
@@ -128,19 +129,18 @@ def _row(study: dict[str, Any], cell: dict[str, Any]) -> list[str]:
     ]
 
 
-def _balance(study: dict[str, Any], cells: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def _balance(study: dict[str, Any], cells: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
     """Balance, and influence and R² of every modality, for each masking policy that was run."""
-    names = study["modalities"]
-    heads = ["policy", "balance", *(f"{n}: {f}" for n in names for f in ("hidden in %", "influence", "visible R²", "hidden R²"))]
     rows = []
     for policy, found in _policies(study, cells).items():
-        row = [policy, _spread([f["balance"] for f in found], digits=2)]
-        for name in names:
+        for i, name in enumerate(study["modalities"]):
+            row = [policy, _spread([f["balance"] for f in found], digits=2)] if i == 0 else ["", ""]
+            row.append(name)
             for figure, factor, digits in (("mask_rate", 100, 0), ("influence", 1, 2), ("visible_r2", 1, 2), ("hidden_r2", 1, 2)):
                 values = [f["modalities"][name][figure] for f in found]
                 row.append("-" if None in values else _spread(values, factor, digits))
-        rows.append(row)
-    return heads, rows
+            rows.append(row)
+    return ("policy", "balance", "modality", "hidden in %", "influence", "visible R²", "hidden R²"), rows
 
 
 def _policies(study: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -163,9 +163,23 @@ def _intro(study: dict[str, Any], default: dict[str, Any]) -> str:
     pixels = study["test_pixels"]
     drawn = f"{pixels} random test pixels a seed (all where there are fewer), drawn before any training, the same for every cell"
     scored = drawn if pixels else "all test pixels"
-    preset = study["preset"] + (f" ({', '.join(study['preset_settings'])})" if study["preset_settings"] else "")
-    return (f"Scene {study['name']}, preset {preset}; seeds of the default: {seeds}, each with its own split, weights and noise. "
+    quick = "meant for at most about 100 s a cell on two cores, the table has the seconds it took"
+    preset = f"{study['preset']} ({quick})" if study["preset"] == "quick" else study["preset"]
+    changed = ", ".join(_changed(study["config"], Config().to_dict())) or "none"
+    return (f"Scene {study['name']}, preset {preset}; settings other than the built-in ones: {changed}. "
+            f"Seeds of the default: {seeds}, each with its own split, weights and noise. "
             f"Scored on {scored}; nothing is selected by them.")  # fmt: skip
+
+
+def _changed(here: dict[str, Any], there: dict[str, Any], path: str = "") -> list[str]:
+    """The values in which a configuration differs from another, as ``section.key=value``."""
+    out = []
+    for key, value in here.items():
+        if isinstance(value, dict):
+            out += _changed(value, there.get(key, {}), f"{path}{key}.")
+        elif value != there.get(key):
+            out.append(f"{path}{key}={value}")
+    return out
 
 
 def _told(cell: dict[str, Any]) -> str:

@@ -143,7 +143,7 @@ def _state(**cells):
                    for s, v in enumerate(values)}  # fmt: skip
         entries.append({"name": name.replace("_", "-"), "title": name.replace("_", " "), "group": group, "same_as": None,
                         "results": results})  # fmt: skip
-    return {"name": "made up", "preset": "quick", "preset_settings": [], "test_pixels": 10, "modalities": ["a", "b"],
+    return {"name": "made up", "preset": "quick", "test_pixels": 10, "modalities": ["a", "b"],
             "cells": entries, "pretraining": {}, "versions": {}, "config": {}}  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def test_informative_maps_help_where_the_bands_say_nothing(config):
     spec = SplitSpec(kind="blocks", block=8, train_fraction=0.4, per_class=40)
     scene = scene_from_arrays("told", bands, labels, classes={1: "a", 2: "b", 3: "c"}, split=spec)
     prepared = prepare(scene, make_split(scene, 7, 0))
-    config = config.override("model.branches=[cnn]", "train.epochs=12", "train.learning_rate=1e-2", "train.ema=0.8")
+    config = config.override("model.branches=[cnn]", "train.epochs=8", "train.learning_rate=1e-2", "train.ema=0.8")
     features = ArrayFeatures.fit(prepared, config, 0, [told.astype(np.float32)])
     accuracy = {}
     for name, source in (("guided", features), ("alone", None)):
