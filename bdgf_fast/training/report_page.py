@@ -14,7 +14,8 @@ STYLE = """
  th:first-child, td:first-child { text-align: left } thead th { border-bottom: 1px solid #888 }
  .words td:nth-child(3) { text-align: left }
  tr.best td { font-weight: 600 } tr.group td { padding-top: .6rem; color: #666; font-style: italic }
- .scroll { overflow-x: auto } img { max-width: 100%; height: auto } .swatch { display: inline-block; width: .8em; height: .8em;
+ .scroll { overflow-x: auto; font-size: 14px } .scroll th, .scroll td { padding: .12rem .45rem }
+ img { max-width: 100%; height: auto } .swatch { display: inline-block; width: .8em; height: .8em;
  margin-right: .5em; border: 1px solid #999 } .note { color: #666 } pre { overflow-x: auto; background: #f6f6f6; padding: 1rem }
  img.small { max-width: 36rem; width: 100% }
  .pair { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start } .pair > * { flex: 1 1 24rem; min-width: 0 }

@@ -192,8 +192,9 @@ def _sentences(study: dict[str, Any], cells: list[dict[str, Any]], default: dict
     compared = [c for c in cells if c["difference"] is not None and not c["same_as"]]
     if not compared:
         return ["No cell can be compared with the default yet."]
-    counts = sorted({c["difference"]["n"] for c in compared})
-    if counts[-1] < 2:
+    single = [c for c in compared if c["difference"]["n"] < 2]
+    compared = [c for c in compared if c["difference"]["n"] > 1]
+    if not compared:
         return ["One seed: the differences in the table are not judged. More seeds (--seeds 0 1 2 ...) go into the same study."]
     out = []
     listed = {v: [c for c in compared if c["difference"]["verdict"] == v] for v in ("worse", "better", "open")}
@@ -205,9 +206,12 @@ def _sentences(study: dict[str, Any], cells: list[dict[str, Any]], default: dict
         if listed[verdict]:
             chosen = sorted(listed[verdict], key=lambda c: c["difference"]["mean"])
             out.append(text.format(level=f"{100 * LEVEL:.0f}", cells="; ".join(map(_told, chosen))))
+    if single:
+        out.append(f"Not judged, with one seed: {'; '.join(c['title'] for c in single)}.")
     out += [s for s in (_baselines(compared, default), _controls(compared), _masking(study, cells)) if s]
     brief = " The quick preset trains briefly, which can change the order: confirm with --preset full."
     quick = brief if study["preset"] == "quick" else ""
+    counts = sorted({c["difference"]["n"] for c in compared})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[-1]}"
     out.append(f"Caution: {seeds} seeds are few, and of {len(compared)} comparisons at {100 * LEVEL:.0f} % about "
                f"{len(compared) * (1 - LEVEL):.1f} would stand out by chance alone.{quick}")  # fmt: skip
@@ -218,24 +222,24 @@ def _baselines(compared: list[dict[str, Any]], default: dict[str, Any]) -> str |
     rivals = [c for c in compared if c["group"] == "baselines"]
     if not rivals:
         return None
-    best = max(rivals, key=lambda c: np.mean(list(c["oa"].values())))
-    ahead = -best["difference"]["mean"]
+    best = max(rivals, key=lambda c: c["difference"]["mean"])
+    ahead, n = -best["difference"]["mean"], best["difference"]["n"]
     told = {"worse": "and that is told apart from 0", "better": "and that is told apart from 0",
             "open": "which is not told apart from 0"}[best["difference"]["verdict"]]  # fmt: skip
-    return (f"The best baseline by mean is {best['title']} ({_spread(list(best['oa'].values()), 100)} %); the default "
+    return (f"The best baseline is {best['title']} ({_spread(list(best['oa'].values()), 100)} %); the default "
             f"({_spread(list(default['oa'].values()), 100)} %) is {abs(ahead):.1f} points "
-            f"{'ahead' if ahead >= 0 else 'behind'}, {told}.")  # fmt: skip
+            f"{'ahead' if ahead >= 0 else 'behind'} over the {n} seeds both have, {told}.")  # fmt: skip
 
 
 def _controls(compared: list[dict[str, Any]]) -> str | None:
     """What the controls say about pre-training and guidance."""
     texts = {
         "untrained-denoiser": ("pre-training the denoiser pays", "an untrained denoiser guides even better",
-                               "an untrained denoiser guides as well as the trained one, as far as these seeds tell"),
+                               "no gain of pre-training over an untrained denoiser is shown"),
         "raw-statistics": ("diffusion features guide better than raw statistics of the same reach",
                            "raw statistics of the same reach guide better than diffusion features",
-                           "raw statistics of the same reach guide as well as diffusion features, as far as these seeds tell"),
-        "guidance-off": ("guidance pays", "guidance costs accuracy", "guidance as a whole shows no effect on these seeds"),
+                           "no gain of diffusion features over raw statistics of the same reach is shown"),
+        "guidance-off": ("guidance pays", "guidance costs accuracy", "no effect of guidance as a whole is shown"),
     }  # fmt: skip
     shown = [c for c in compared if c["name"] in texts]
     found = [texts[c["name"]][("worse", "better", "open").index(c["difference"]["verdict"])] for c in shown]
@@ -251,6 +255,8 @@ def _masking(study: dict[str, Any], cells: list[dict[str, Any]]) -> str | None:
     most, best = max(balance, key=balance.get), max(oa, key=oa.get)
     listed = ", ".join(f"{p} {b:.2f}" for p, b in balance.items())
     same = "the same policy" if most == best else f"another one, {best}"
+    judged = [c["difference"] for c in cells if c["group"] == "masking" and c["difference"]]
+    told = "" if any(d["verdict"] != "open" for d in judged) else ", which these seeds do not tell apart"
     spread = 100 * (max(oa.values()) - min(oa.values()))
     return (f"Masking: balance by policy {listed}; the most balanced is {most}, the highest mean accuracy has {same} "
-            f"({100 * oa[best]:.1f} %; the policies lie {spread:.1f} points apart).")  # fmt: skip
+            f"({100 * oa[best]:.1f} %; the policies lie {spread:.1f} points apart{told}).")  # fmt: skip

@@ -157,8 +157,8 @@ def test_sentences_follow_the_figures():
     assert "Worse than the default, in points with the 95 % interval: guidance off (-4.8" in text
     assert "Better than the default: forest (+2.0" in text
     assert "Not told apart from the default: cnn alone" in text
-    assert "The best baseline by mean is forest" in text and "2.0 points behind, and that is told apart" in text
-    assert "guidance pays" in text and "an untrained denoiser guides as well" in text
+    assert "The best baseline is forest" in text and "2.0 points behind over the 3 seeds both have, and that is told apart" in text
+    assert "guidance pays" in text and "no gain of pre-training over an untrained denoiser" in text
     assert "Caution: 3 seeds" in text and "quick preset" in text
     table = markdown(state)
     assert "| guidance off | 66.2 ± 1.0 |" in table and "-4.8 ± 0.3" in table
