@@ -98,7 +98,8 @@ def write_png(
     panels.append(("classification", paint(predicted[::step, ::step], classes)))
     judged = scored is not None and bool((scored & (scene.labels >= 0)).any())
     if judged:
-        panels.append(("errors on the test pixels", _errors(scene.labels, predicted, scored)[::step, ::step]))
+        thin = (map_[::step, ::step] for map_ in (scene.labels, predicted, scored))
+        panels.append(("errors on the test pixels", _errors(*thin)))
     # Wide scenes are stacked, so that the panels stay large.
     height, width = panels[0][1].shape[:2]
     stacked = width > 1.8 * height
