@@ -201,7 +201,8 @@ class Run:
         truth = self.prepared.labels[rc[:, 0], rc[:, 1]].numpy()
         stored = self.directory.checkpoints / LABELS
         network, features = self._network(self.prepared)
-        embed(network, features, self.prepared, self.config, rc, self.seed, self.directory.checkpoints / EMBEDDING)
+        if self.modalities is None:  # runs on single modalities are rows of another report
+            embed(network, features, self.prepared, self.config, rc, self.seed, self.directory.checkpoints / EMBEDDING)
         if self.directory.done("predict") and stored.exists():
             with np.load(stored) as maps:
                 labels = {name: maps[name] for name in maps.files}
