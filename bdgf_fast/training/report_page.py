@@ -15,6 +15,7 @@ STYLE = """
  .words td:nth-child(3) { text-align: left }
  tr.best td { font-weight: 600 } tr.group td { padding-top: .6rem; color: #666; font-style: italic }
  .scroll { overflow-x: auto; font-size: 14px } .scroll th, .scroll td { padding: .12rem .45rem }
+ .scroll th { white-space: normal; vertical-align: bottom }
  img { max-width: 100%; height: auto } .swatch { display: inline-block; width: .8em; height: .8em;
  margin-right: .5em; border: 1px solid #999 } .note { color: #666 } pre { overflow-x: auto; background: #f6f6f6; padding: 1rem }
  img.small { max-width: 36rem; width: 100% }
