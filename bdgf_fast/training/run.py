@@ -149,7 +149,8 @@ class Run:
             self._checkpoint("network").unlink(missing_ok=True)
         barrier()
 
-    def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1) -> None:
+    def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
+                maps: Sequence[Path] | None = None) -> None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
         Args:
@@ -157,7 +158,10 @@ class Run:
             out: where the files go (default: the run's directory).
             memory: resident bytes to stay within; decides the size of a block.
             stride: classify every stride-th pixel and interpolate the probabilities.
+            maps: the other scene's feature maps, where another model's guide (default: the run's own).
         """
+        if maps and not self.config.features.path:
+            raise UserError("--features: this run's network is guided by its own denoiser, not by maps of another model")
         self.directory.require("train", "train")
         prepared, target = self.prepared, Path(out or self.directory.path)
         if reference is not None:
@@ -166,9 +170,10 @@ class Run:
         own = reference is None and out is None
         stage = self._stage("predict", "prediction") if own else bar("prediction", self.quiet)
         with stage as progress:
-            network, features = self._network(prepared)
+            network, features = self._network(prepared, maps)
             config = self.config if memory is None else fit_to_memory(memory, prepared, self.config, features.channels)
             facts = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
+                     "maps": [str(m) for m in maps or ()],
                      "shape": [prepared.height, prepared.width], "predict": config.to_dict()["predict"]}
             blocks = Blocks(target / "blocks", facts)
             predict_blocks(network, features, prepared, config, blocks, stride, progress)
@@ -212,10 +217,10 @@ class Run:
         fused = labels.pop("fused")
         return {**scores(truth, fused, len(self.prepared.classes)), **diversity(truth, labels)}
 
-    def _network(self, prepared: PreparedScene) -> tuple[Any, DiffusionFeatures]:
+    def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, DiffusionFeatures]:
         network, state, tensors = load_network(self._checkpoint("network"), self.config)
         if self.config.features.path:
-            features = ArrayFeatures.restore(prepared, self.config, self.config.features.path, state, tensors)
+            features = ArrayFeatures.restore(prepared, self.config, maps or self.config.features.path, state, tensors)
         else:
             features = DiffusionFeatures.restore(self._denoiser(), prepared, self.config, state, tensors)
         return network.to(self.device), features

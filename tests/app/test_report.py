@@ -81,10 +81,10 @@ def test_tensorboard_reads_the_logs(finished):
 def test_without_tensorboard_one_sentence(scene_file, tiny, tmp_path, capsys, monkeypatch):
     original = builtins.__import__
 
-    def missing(name, *args):
-        if name.startswith(("tensorboard", "torch.utils.tensorboard")):
+    def missing(name, globals=None, locals=None, fromlist=(), level=0):
+        if level == 0 and name.startswith(("tensorboard", "torch.utils.tensorboard")):
             raise ImportError(name)
-        return original(name, *args)
+        return original(name, globals, locals, fromlist, level)
 
     for name in [n for n in sys.modules if n.startswith(("tensorboard", "torch.utils.tensorboard"))]:
         monkeypatch.delitem(sys.modules, name)
@@ -106,6 +106,9 @@ def test_maps_of_another_model_guide_a_whole_run(scene_file, tiny, tmp_path, cap
     first = report["confusion_matrix"]
     assert main(["evaluate", str(out), "--quiet", "--threads", "1"]) == 0
     assert json.loads((out / "report.json").read_text())["confusion_matrix"] == first
+    again = ["predict", str(out), "--scene", str(scene_file), "--quiet", "--threads", "1", "--out", str(tmp_path / "map")]
+    assert main([*again, "--features", str(tmp_path / "maps.npy")]) == 0
+    np.testing.assert_array_equal(plt.imread(tmp_path / "map" / "map.tif"), plt.imread(out / "map.tif"))
     np.save(tmp_path / "small.npy", np.zeros((5, 60, 64), np.float32))
     assert main([*arguments[:3], str(tmp_path / "other"), *arguments[4:], "--features", str(tmp_path / "small.npy")]) == 2
     assert "small.npy" in capsys.readouterr().err
