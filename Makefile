@@ -14,7 +14,10 @@ BIN  := $(VENV)/bin
 PIP  := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: demo test bench lint build two-torch clean dev
+# Source packages that `make gpu` measures against.
+PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
+
+.PHONY: demo test bench lint build docs two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -25,6 +28,12 @@ test: $(VENV)/.test
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The site, strictly: a warning is an error. Figures come from bench/results/cpu.json as it stands.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+	@echo build/site/index.html
 
 build:
 	$(PYTHON) -m pip wheel --disable-pip-version-check -q $(PIP_ARGS) --no-deps -w dist .
@@ -48,7 +57,12 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.torch
-	$(PIP) ruff
+	$(PIP) ruff mypy numpy einops types-PyYAML
+	touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) 'mkdocs<2' mkdocs-material 'mkdocstrings[python]' mkdocs-jupyter latex2mathml ruff
 	touch $@
 
 # One run holds ours, the baselines and the limits. Keep the machine quiet: a disturbed run says so and fails.
@@ -61,7 +75,44 @@ bench: $(VENV)/.test
 two-torch: build
 	$(PYTHON) tests/two_torch.py dist/bdgf_fast-*.whl 2.13.0 2.6.0
 
+# The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitize, and the native tests on it.
+sanitize: $(VENV)/.test
+	$(PIP) pybind11 scikit-build-core ninja
+	OMP_WAIT_POLICY=passive $(BIN)/python tests/sanitize.py $(TEST_ARGS)
+
 # The package in place: edits to Python files count at once, C++ is rebuilt by calling it again.
 dev: $(VENV)/.test
 	$(PIP) pybind11 scikit-build-core ninja
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+
+# Fetches the peers' source packages; no registry is needed where they are built (bench/gpu/peers.py).
+peers: $(VENV)/.test
+	$(PIP) wheel packaging setuptools
+	MAMBA_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE $(BIN)/python -m pip download --disable-pip-version-check -q \
+	  $(PIP_ARGS) --no-deps --no-build-isolation --no-binary :all: -d .peers $(PEER_PACKAGES)
+
+# The CUDA kernels on small shapes under compute-sanitizer (it comes with the CUDA toolkit); needs a GPU.
+gpu-sanitize: $(VENV)/.test
+	compute-sanitizer --tool memcheck --error-exitcode 1 $(BIN)/python bench/gpu/small_shapes.py
+	compute-sanitizer --tool racecheck --error-exitcode 1 $(BIN)/python bench/gpu/small_shapes.py
+
+# On a machine with a GPU, torch and a CUDA compiler: nothing is downloaded, what is missing there is left out.
+#   make gpu        build, test, benchmark; ends in bench/results/<gpu name>.json
+# GPU_PYTHON holds torch; the build goes to out/gpu beside it. Logs and results are written as they come.
+GPU_PYTHON ?= python3
+GPU_JOBS   ?= 12
+GPU_RUN    := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/out/gpu $(GPU_PYTHON)
+
+gpu: gpu-build
+	tests=0; $(MAKE) gpu-test || tests=$$?; $(MAKE) gpu-bench && exit $$tests
+
+gpu-build:
+	rm -rf out/gpu
+	$(GPU_PYTHON) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps --no-index --target out/gpu .
+
+gpu-test:
+	mkdir -p out
+	bash -o pipefail -c '$(GPU_RUN) -m pytest -v -m gpu -n $(GPU_JOBS) -p no:cacheprovider tests/ops tests/gpu $(TEST_ARGS) 2>&1 | tee out/gpu-test.log | tail -n 60'
+
+gpu-bench:
+	bash -o pipefail -c '$(GPU_RUN) bench/gpu/run.py 2>&1 | tee out/gpu-bench.log'

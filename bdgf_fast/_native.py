@@ -30,6 +30,15 @@ def load() -> ModuleType:
         ) from error
 
 
+def stream_of(x: Any) -> int | None:
+    """What a kernel of the extension takes as `cuda_stream`: None where it finds the current stream itself (torch >= 2.10)."""
+    import torch
+
+    if x.device.type != "cuda" or hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+        return None
+    return torch.cuda.current_stream(x.device).cuda_stream
+
+
 def available() -> bool:
     """Whether :func:`load` succeeds."""
     try:

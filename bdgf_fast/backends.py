@@ -10,10 +10,12 @@ import importlib
 import importlib.util
 import os
 import threading
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +35,47 @@ class Implementation:
     backward: Callable[..., None] | None
     supports: Supports | None
     prefers: Supports | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row of dispatch.toml: which kernel comes first on a GPU."""
+
+    operation: str
+    architecture: str
+    shapes: dict[str, list[float]]
+    first: str
+    evidence: str
+
+    def fits(self, architecture: str, facts: Mapping[str, Any]) -> bool:
+        """Whether the row speaks of this call; a fact that is not given fits no bounds."""
+        if self.architecture not in ("any", architecture):
+            return False
+        return all(name in facts and low <= facts[name] <= high for name, (low, high) in self.shapes.items())
+
+    def text(self) -> str:
+        """One line for `explain`."""
+        bounds = ", ".join(f"{low} <= {name} <= {high}" for name, (low, high) in self.shapes.items()) or "all shapes"
+        return f"{self.operation}: {self.first} first on {self.architecture}, {bounds} ({self.evidence})"
+
+
+def _read_choices() -> tuple[Choice, ...]:
+    rows = tomllib.loads((Path(__file__).parent / "dispatch.toml").read_text())["choice"]
+    return tuple(Choice(**row) for row in rows)
+
+
+choices = _read_choices()
+
+
+def _architecture() -> str:
+    """Of the current GPU, as "sm_90"."""
+    if not torch.cuda.is_available():  # tensors of a device that is only imagined
+        return "none"
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor}"
+
+
+_architecture._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result, which would import the whole compiler
 
 
 class _Forced(threading.local):
@@ -151,15 +194,23 @@ def choose(op: str, device_type: str, dtype: torch.dtype, **facts: Any) -> tuple
         if obstacle is not None:
             raise ValueError(f"{op} cannot run on the forced backend {name}: {obstacle}")
         return name, "forced"
-    skipped = ""
-    for name in _ORDER.get(device_type, ("torch",)):
+    skipped, reason = "", "the first kernel that takes the call"
+    order = _ORDER.get(device_type, ("torch",))
+    if device_type == "cuda" and "cuda" in kernels and "triton" in kernels:
+        for row in choices:
+            if row.operation == op and row.fits(_architecture(), facts):
+                order = (row.first, *(name for name in order if name != row.first))
+                reason = f"first for {row.architecture} in dispatch.toml, {row.evidence}"
+                break
+    for name in order:
         if name not in kernels:
             continue
         obstacle = _obstacle(kernels[name], name, facts)
-        if obstacle is None and kernels[name].prefers is not None:
-            obstacle = kernels[name].prefers(facts)
+        prefers = kernels[name].prefers
+        if obstacle is None and prefers is not None:
+            obstacle = prefers(facts)
         if obstacle is None:
-            return name, skipped + "the first kernel that takes the call"
+            return name, skipped + reason
         skipped += f"not {name}: {obstacle}; "
     return "reference", skipped + "no kernel is left" if skipped else f"{op} has no kernel for {device_type} tensors"
 
@@ -226,7 +277,7 @@ def table(op: str | None = None, *, dtype: torch.dtype = torch.float32, **facts:
 
 
 def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32, **facts: Any) -> str:
-    """A table, one line an operation and device: the backend that runs and why. `print` it.
+    """A table, one line an operation and device: the backend that runs and why; then what decides on a GPU. `print` it.
 
     Args:
         op: one operation, all of them when None.
@@ -237,4 +288,6 @@ def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32, **fact
     found = table(op, dtype=dtype, **facts)
     rows = [tuple(found[0]), *(tuple(row.values()) for row in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows)
+    lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
+    gpu = [f"  {row.text()}" for row in choices if op in (None, row.operation)]
+    return "\n".join([*lines, *(["CUDA or Triton on a GPU (bdgf_fast/dispatch.toml):", *gpu] if gpu else [])])

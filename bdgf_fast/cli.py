@@ -61,8 +61,8 @@ def _several(command: argparse.ArgumentParser) -> None:
 
 
 def _directory(command: argparse.ArgumentParser, default: str | None = None) -> None:
-    default = None if default is None else Path(default)
-    command.add_argument("--out", type=Path, required=default is None, default=default, help="the run's directory")
+    path = None if default is None else Path(default)
+    command.add_argument("--out", type=Path, required=path is None, default=path, help="the run's directory")
     group = command.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="go on where a stopped run in --out ended")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")

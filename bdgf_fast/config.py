@@ -324,7 +324,7 @@ class Config:
         """Check every value's range; returns self. Raises ValueError naming the key."""
         for section in dataclasses.fields(self):
             value = getattr(self, section.name)
-            if dataclasses.is_dataclass(value):
+            if hasattr(value, "check"):
                 value.check()
         bottom = 2 ** (len(self.pretrain.widths) - 1)
         if self.features.levels > len(self.pretrain.widths):

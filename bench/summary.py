@@ -52,9 +52,12 @@ def _raced(group: str, info: dict) -> dict:
     times = {name[:-3]: value for name, value in info.items() if name.endswith("_ms")}
     ours = times.pop("ours")
     fastest = min(times, key=times.get)
-    share = info.get("share")
+    share = info.get("share", info.get("exp_share"))
+    if "ours_extra_mib" in info:
+        group += f"; extra memory {info['ours_extra_mib']:.1f} of {info['theirs_extra_mib']:.1f} MiB"
+    bound = ("exp" if "exp_share" in info else "sgemm and exp") if share else None
     return {"group": group, "ours_ms": ours, "baseline": fastest, "baseline_ms": times[fastest], "ratio": times[fastest] / ours,
-            "bound": "sgemm and exp" if share else None, "share": share, "others": times, "wanted": info.get("wanted")}
+            "bound": bound, "share": share, "others": times, "wanted": info.get("wanted")}
 
 
 def markdown(table: list[dict]) -> str:

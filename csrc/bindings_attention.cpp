@@ -4,6 +4,7 @@
 #include "bdgf/group_channel_attention.h"
 #include "bdgf/group_channel_gate.h"
 #include "cpu/kernel_table.h"
+#include "cuda/kernels.h"
 #include "tensor_arg.h"
 
 namespace bdgf {
@@ -141,7 +142,7 @@ TensorView parameter_arg(const char* op, const char* name, py::handle value, std
   check_dtype(op, name, t, {arithmetic(like)});
   check_shape(op, name, t, shape);
   check_contiguous(op, name, t);
-  check_cpu(op, name, t);
+  check_same_device(op, name, t, "the first tensor", like);
   return t;
 }
 
@@ -153,7 +154,6 @@ GroupChannelGateArgs gate_args(py::handle x, py::handle guide, py::handle weight
   a.x = tensor_arg(op, "x", x);
   check_dtype(op, "x", a.x, {DType::f32, DType::f16, DType::bf16, DType::f64});
   check_ndim(op, "x", a.x, 4, 4);
-  check_cpu(op, "x", a.x);
   const int64_t batch = a.x.shape[0], channels = a.x.shape[1];
   if (groups < 1 || channels % groups) bad_value(op, "groups", "is " + std::to_string(groups) + "; it takes a divisor of C");
   if (!use_x && !use_guide) bad_value(op, "use_x and use_guide", "are both false");
@@ -162,7 +162,7 @@ GroupChannelGateArgs gate_args(py::handle x, py::handle guide, py::handle weight
     a.guide = tensor_arg(op, "guide", guide);
     check_dtype(op, "guide", a.guide, {a.x.dtype});
     check_ndim(op, "guide", a.guide, 4, 4);
-    check_cpu(op, "guide", a.guide);
+    check_same_device(op, "guide", a.guide, "x", a.x);
     if (a.guide.shape[0] != batch || a.guide.shape[1] % groups) {
       bad_value(op, "guide", "has shape " + shape_text(a.guide) + ", which does not fit x and groups");
     }
@@ -191,23 +191,39 @@ int64_t gate_workspace(int64_t batch, int64_t channels, int64_t groups, int64_t 
   return backward ? (scratch + vectors > double_path ? scratch + vectors : double_path) : scratch;
 }
 
+int64_t gate_workspace_on_gpu(int64_t batch, int64_t channels, int64_t pixels, int64_t guide_channels, int64_t guide_pixels, int64_t groups,
+                              int64_t hidden, int64_t in, bool backward) {
+  if (batch < 0 || groups < 1) return 0;
+  return gate_cuda_workspace({batch, channels, pixels, guide_channels, guide_pixels, groups, hidden, in}, backward);
+}
+
 void check_gate_workspace(GroupChannelGateArgs& a, py::handle workspace, bool backward, int num_threads) {
   const char* op = "group_channel_gate";
   a.workspace = tensor_arg(op, "workspace", workspace);
   check_dtype(op, "workspace", a.workspace, {arithmetic(a.x)});
   check_contiguous(op, "workspace", a.workspace);
-  check_cpu(op, "workspace", a.workspace);
-  const int64_t least = gate_workspace(a.x.shape[0], a.x.shape[1], a.groups, a.weight1.shape[1], a.weight1.shape[2], backward, num_threads);
+  check_same_device(op, "workspace", a.workspace, "x", a.x);
+  const int64_t least =
+      a.x.device == Device::cuda
+          ? gate_cuda_workspace({a.x.shape[0], a.x.shape[1], a.x.shape[2] * a.x.shape[3], a.use_guide ? a.guide.shape[1] : 0,
+                                 a.use_guide ? a.guide.shape[2] * a.guide.shape[3] : 0, a.groups, a.weight1.shape[1], a.weight1.shape[2]}, backward)
+          : gate_workspace(a.x.shape[0], a.x.shape[1], a.groups, a.weight1.shape[1], a.weight1.shape[2], backward, num_threads);
   if (a.workspace.numel < least) bad_value(op, "workspace", "holds too few elements; it takes " + std::to_string(least));
 }
 
 void group_channel_gate_fwd(py::handle out, py::handle squeezed, py::handle gate, py::handle x, py::handle guide,
                             py::handle weight1, py::handle bias1, py::handle weight2, py::handle bias2, int64_t groups,
-                            bool use_x, bool use_guide, py::handle workspace, int num_threads) {
+                            bool use_x, bool use_guide, py::handle workspace, int num_threads, py::handle cuda_stream) {
   GroupChannelGateArgs a = gate_args(x, guide, weight1, bias1, weight2, bias2, squeezed, gate, groups, use_x, use_guide);
   a.out = like_arg("group_channel_gate", "out", out, a.x);
   check_gate_workspace(a, workspace, false, num_threads);
   if (a.out.numel == 0) return;
+  if (a.x.device == Device::cuda) {
+    const CudaLaunch launch = cuda_launch("group_channel_gate", a.x, cuda_stream);
+    py::gil_scoped_release release;
+    cuda::group_channel_gate_fwd(a, launch);
+    return;
+  }
   py::gil_scoped_release release;
   kernels().group_channel_gate_fwd(a, num_threads);
 }
@@ -216,7 +232,7 @@ void group_channel_gate_bwd(py::handle grad_x, py::handle grad_guide, py::handle
                             py::handle grad_weight2, py::handle grad_bias2, py::handle grad_out, py::handle x,
                             py::handle guide, py::handle weight1, py::handle bias1, py::handle weight2, py::handle bias2,
                             py::handle squeezed, py::handle gate, int64_t groups, bool use_x, bool use_guide,
-                            py::handle workspace, int num_threads) {
+                            py::handle workspace, int num_threads, py::handle cuda_stream) {
   const char* op = "group_channel_gate";
   GroupChannelGateBwdArgs args{};
   args.forward = gate_args(x, guide, weight1, bias1, weight2, bias2, squeezed, gate, groups, use_x, use_guide);
@@ -230,6 +246,12 @@ void group_channel_gate_bwd(py::handle grad_x, py::handle grad_guide, py::handle
   args.grad_weight2 = parameter_arg(op, "grad_weight2", grad_weight2, {groups, each, hidden}, a.x, true);
   args.grad_bias2 = parameter_arg(op, "grad_bias2", grad_bias2, {groups, each}, a.x, true);
   check_gate_workspace(args.forward, workspace, true, num_threads);
+  if (a.x.device == Device::cuda) {
+    const CudaLaunch launch = cuda_launch(op, a.x, cuda_stream);
+    py::gil_scoped_release release;
+    cuda::group_channel_gate_bwd(args, launch);
+    return;
+  }
   py::gil_scoped_release release;
   kernels().group_channel_gate_bwd(args, num_threads);
 }
@@ -344,8 +366,18 @@ void bind_attention(py::module_& m) {
   m.def("causal_conv1d_bwd", &causal_conv1d_bwd, "Fill the gradients that are not None.");
   m.def("group_channel_gate_workspace", &gate_workspace, py::arg("batch"), py::arg("channels"), py::arg("groups"),
         py::arg("hidden"), py::arg("in"), py::arg("backward"), py::arg("num_threads"), "Elements of workspace.");
-  m.def("group_channel_gate_fwd", &group_channel_gate_fwd, "Fill out, squeezed, gate: bdgf_fast.ops.group_channel_gate.");
-  m.def("group_channel_gate_bwd", &group_channel_gate_bwd, "Fill the gradients that are not None.");
+  m.def("group_channel_gate_cuda_workspace", &gate_workspace_on_gpu, "Elements of workspace on a GPU.");
+  m.def("group_channel_gate_fwd", &group_channel_gate_fwd,
+        py::arg("out"), py::arg("squeezed"), py::arg("gate"), py::arg("x"), py::arg("guide"), py::arg("weight1"),
+        py::arg("bias1"), py::arg("weight2"), py::arg("bias2"), py::arg("groups"), py::arg("use_x"), py::arg("use_guide"),
+        py::arg("workspace"), py::arg("num_threads"), py::arg("cuda_stream") = py::none(),
+        "Fill out, squeezed, gate: bdgf_fast.ops.group_channel_gate.");
+  m.def("group_channel_gate_bwd", &group_channel_gate_bwd,
+        py::arg("grad_x"), py::arg("grad_guide"), py::arg("grad_weight1"), py::arg("grad_bias1"), py::arg("grad_weight2"),
+        py::arg("grad_bias2"), py::arg("grad_out"), py::arg("x"), py::arg("guide"), py::arg("weight1"), py::arg("bias1"),
+        py::arg("weight2"), py::arg("bias2"), py::arg("squeezed"), py::arg("gate"), py::arg("groups"), py::arg("use_x"),
+        py::arg("use_guide"), py::arg("workspace"), py::arg("num_threads"), py::arg("cuda_stream") = py::none(),
+        "Fill the gradients that are not None.");
   m.def("cross_attention_workspace", &workspace_floats, py::arg("key"), py::arg("value"), py::arg("masked"),
         py::arg("dropout"), py::arg("backward"), "Floats of workspace per thread.");
   m.def("cross_attention_fwd", &cross_attention_fwd, py::arg("out"), py::arg("logsumexp"), py::arg("query"),

@@ -3,6 +3,7 @@
 
 #include "cpu/kernel_table.h"
 #include "cpu/selective_scan_f64.h"
+#include "cuda/kernels.h"
 #include "tensor_arg.h"
 
 namespace bdgf {
@@ -14,6 +15,7 @@ struct Reader {
   const char* op;
   SelectiveScanArgs& a;
   bool wide = false;  // f64
+  TensorView main{};  // u: where all the others must lie too
 
   int64_t size(char axis) const {
     switch (axis) {
@@ -30,7 +32,7 @@ struct Reader {
     TensorView t = required ? tensor_arg(op, name, value) : optional_arg(op, name, value);
     ScanTensor s;
     if (!t.present) return s;
-    if (t.device != Device::cpu) bad_value(op, name, "is not on the CPU");
+    check_same_device(op, name, t, "u", main);
     if (wide) check_dtype(op, name, t, {DType::f64});
     else if (parameter) check_dtype(op, name, t, {DType::f32});
     else check_dtype(op, name, t, {DType::f32, DType::bf16, DType::f16});
@@ -101,7 +103,10 @@ Names read_inputs(Reader& r, py::handle u, py::handle delta, py::handle A, py::h
     bad_value(r.op, "height * width", "is not the length of u");
   }
   if (a.length < 1 || a.states < 1 || a.dim < 1) bad_value(r.op, "u and A", "must have at least one channel, step and state");
-  r.wide = shape.dtype == DType::f64;
+  r.wide = shape.dtype == DType::f64, r.main = shape;
+  if (r.wide && shape.device == Device::cuda) {
+    bad_type(r.op, "u", "is float64; the CUDA kernel takes float32, float16 and bfloat16");
+  }
   if (image) {
     const TensorView rate = tensor_arg(r.op, "delta", delta);
     a.shared_delta = rate.ndim == 4 && rate.shape[1] == 1;
@@ -123,23 +128,44 @@ Names read_inputs(Reader& r, py::handle u, py::handle delta, py::handle A, py::h
 }
 
 using Kernel = void (*)(const SelectiveScanArgs&, int);
+using CudaKernel = void (*)(const SelectiveScanArgs&, const CudaLaunch&);
 
-int64_t launch(const char* op, SelectiveScanArgs& a, py::handle workspace, int num_threads, Kernel fast, Kernel f64,
-               bool wide) {
-  const Kernel kernel = wide ? f64 : fast;
+struct Kernels {
+  Kernel fast, f64;
+  CudaKernel cuda;
+};
+
+template <bool kForward>
+Kernels kernels_of(const Reader& r) {
+  const bool on_gpu = r.main.device == Device::cuda;
+  if (kForward) return {on_gpu ? nullptr : kernels().selective_scan_fwd, selective_scan_fwd_f64, cuda::selective_scan_fwd};
+  return {on_gpu ? nullptr : kernels().selective_scan_bwd, selective_scan_bwd_f64, cuda::selective_scan_bwd};
+}
+
+int64_t launch(const Reader& r, SelectiveScanArgs& a, py::handle workspace, int num_threads, py::handle cuda_stream,
+               const Kernels& kernels) {
+  const bool on_gpu = r.main.device == Device::cuda;
+  const Kernel kernel = r.wide ? kernels.f64 : kernels.fast;
   if (num_threads < 1) num_threads = 1;
   int64_t floats = 0;
   SelectiveScanArgs query = a;
   query.workspace_floats = &floats;
-  kernel(query, num_threads);
+  on_gpu ? kernels.cuda(query, {}) : kernel(query, num_threads);
   if (workspace.is_none()) return floats;
-  const TensorView w = tensor_arg(op, "workspace", workspace);
-  check_dtype(op, "workspace", w, {DType::f32});
-  check_contiguous(op, "workspace", w);
-  if (w.numel < floats || w.device != Device::cpu || reinterpret_cast<uintptr_t>(w.data) % 64) {
-    bad_value(op, "workspace", "must be an aligned CPU tensor of at least " + std::to_string(floats) + " elements");
+  const TensorView w = tensor_arg(r.op, "workspace", workspace);
+  check_dtype(r.op, "workspace", w, {DType::f32});
+  check_contiguous(r.op, "workspace", w);
+  check_same_device(r.op, "workspace", w, "u", r.main);
+  if (w.numel < floats || reinterpret_cast<uintptr_t>(w.data) % 64) {
+    bad_value(r.op, "workspace", "must be an aligned tensor of at least " + std::to_string(floats) + " elements");
   }
   a.workspace = static_cast<float*>(w.data);
+  if (on_gpu) {
+    const CudaLaunch where = cuda_launch(r.op, r.main, cuda_stream);
+    py::gil_scoped_release release;
+    kernels.cuda(a, where);
+    return floats;
+  }
   py::gil_scoped_release release;
   kernel(a, num_threads);
   return floats;
@@ -148,7 +174,8 @@ int64_t launch(const char* op, SelectiveScanArgs& a, py::handle workspace, int n
 int64_t selective_scan_fwd(py::handle out, py::handle last_state, py::handle u, py::handle delta, py::handle A,
                            py::handle B, py::handle C, py::handle D, py::handle z, py::handle delta_bias,
                            py::handle initial_state, bool softplus, bool reverse, int64_t directions, int64_t height,
-                           int64_t width, bool visiting_order, py::handle workspace, int num_threads) {
+                           int64_t width, bool visiting_order, py::handle workspace, int num_threads,
+                           py::handle cuda_stream) {
   const char* op = width ? "selective_scan_2d" : "selective_scan";
   SelectiveScanArgs a;
   Reader r{op, a};
@@ -157,7 +184,7 @@ int64_t selective_scan_fwd(py::handle out, py::handle last_state, py::handle u, 
   a.out = r.like("out", out, "bcl", a.u);
   if (!a.out.data && a.batch) bad_value(op, "out", "must be a tensor");
   a.last = r.read("last_state", last_state, "bcn", true, false);
-  return launch(op, a, workspace, num_threads, kernels().selective_scan_fwd, selective_scan_fwd_f64, r.wide);
+  return launch(r, a, workspace, num_threads, cuda_stream, kernels_of<true>(r));
 }
 
 int64_t selective_scan_bwd(py::handle grad_u, py::handle grad_delta, py::handle grad_A, py::handle grad_B,
@@ -166,7 +193,7 @@ int64_t selective_scan_bwd(py::handle grad_u, py::handle grad_delta, py::handle 
                            py::handle delta, py::handle A, py::handle B, py::handle C, py::handle D, py::handle z,
                            py::handle delta_bias, py::handle initial_state, bool softplus, bool reverse,
                            int64_t directions, int64_t height, int64_t width, bool visiting_order, py::handle workspace,
-                           int num_threads) {
+                           int num_threads, py::handle cuda_stream) {
   const char* op = width ? "selective_scan_2d" : "selective_scan";
   SelectiveScanArgs a;
   Reader r{op, a};
@@ -184,7 +211,7 @@ int64_t selective_scan_bwd(py::handle grad_u, py::handle grad_delta, py::handle 
   if (a.grad_z.data && !a.z.data) bad_value(op, "grad_z", "is asked for without z");
   a.grad_delta_bias = r.read("grad_delta_bias", grad_delta_bias, names.D, true, false);
   a.grad_initial = r.read("grad_initial_state", grad_initial_state, "bcn", true, false);
-  return launch(op, a, workspace, num_threads, kernels().selective_scan_bwd, selective_scan_bwd_f64, r.wide);
+  return launch(r, a, workspace, num_threads, cuda_stream, kernels_of<false>(r));
 }
 
 }  // namespace
@@ -194,6 +221,7 @@ void bind_scan(py::module_& m) {
         py::arg("A"), py::arg("B"), py::arg("C"), py::arg("D"), py::arg("z"), py::arg("delta_bias"),
         py::arg("initial_state"), py::arg("delta_softplus"), py::arg("reverse"), py::arg("directions"), py::arg("height"),
         py::arg("width"), py::arg("visiting_order"), py::arg("workspace"), py::arg("num_threads"),
+        py::arg("cuda_stream") = py::none(),
         "Returns the floats of workspace it takes; with workspace=None it does nothing else. width > 0: an image.");
   m.def("selective_scan_bwd", &selective_scan_bwd, py::arg("grad_u"), py::arg("grad_delta"), py::arg("grad_A"),
         py::arg("grad_B"), py::arg("grad_C"), py::arg("grad_D"), py::arg("grad_z"), py::arg("grad_delta_bias"),
@@ -201,6 +229,7 @@ void bind_scan(py::module_& m) {
         py::arg("A"), py::arg("B"), py::arg("C"), py::arg("D"), py::arg("z"), py::arg("delta_bias"),
         py::arg("initial_state"), py::arg("delta_softplus"), py::arg("reverse"), py::arg("directions"), py::arg("height"),
         py::arg("width"), py::arg("visiting_order"), py::arg("workspace"), py::arg("num_threads"),
+        py::arg("cuda_stream") = py::none(),
         "Fills the gradients that are not None; workspace as for selective_scan_fwd.");
 }
 

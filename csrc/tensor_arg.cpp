@@ -53,6 +53,9 @@ DType dtype_of(dlpack::DLDataType t) {
 }
 
 Device device_of(int32_t type) {
+#ifdef BDGF_EMULATED  // tests/emulated: the kernels of csrc/cuda run on the CPU's tensors
+  if (type == dlpack::kCPU) return Device::cuda;
+#endif
   if (type == dlpack::kCPU || type == dlpack::kCUDAHost) return Device::cpu;
   return type == dlpack::kCUDA || type == dlpack::kCUDAManaged ? Device::cuda : Device::other;
 }
@@ -172,6 +175,9 @@ CudaLaunch cuda_launch(const char* op, const TensorView& like, py::handle cuda_s
   (void)like, (void)cuda_stream;
   throw std::runtime_error(std::string(op) + ": this build of bdgf_fast has no CUDA kernels (" BDGF_CUDA_REASON
                            "); use the Triton backend, or rebuild where nvcc is found");
+#elif defined(BDGF_EMULATED)
+  (void)op, (void)cuda_stream;
+  return {like.device_index, nullptr};
 #else
   CudaLaunch launch{like.device_index, nullptr};
   if (!cuda_stream.is_none()) {

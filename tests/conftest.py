@@ -41,15 +41,16 @@ class Target:
 def targets(op: str) -> list[Target]:
     """The kernels of `op` that can run here, and its plain functions."""
     found = [Target(name, "cpu") for name in backends.available(op, "cpu")]
-    if torch.cuda.is_available():
-        found += [Target(name, "cuda") for name in backends.available(op, "cuda")]
+    if torch.cuda.is_available():  # a plain function is the same on every device
+        found += [Target(name, "cuda") for name in backends.available(op, "cuda") if name in ("cuda", "triton")]
     return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `target` runs once for each backend of its module's OP."""
+    """A test that takes `target` runs once for each backend of its module's OP; on a GPU it is marked gpu."""
     if "target" in metafunc.fixturenames:
-        metafunc.parametrize("target", targets(metafunc.module.OP), ids=str, indirect=True)
+        found = [pytest.param(t, marks=pytest.mark.gpu if t.device == "cuda" else ()) for t in targets(metafunc.module.OP)]
+        metafunc.parametrize("target", found, ids=lambda t: str(t), indirect=True)
 
 
 @pytest.fixture

@@ -67,6 +67,14 @@ def test_exp_at_the_edges(function, level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
+def test_bounded_exp2_has_the_bits_of_exp2(level):
+    x = samples("exp2")
+    steps = np.arange(-120 * 64, 120 * 64 + 1) / 64  # every multiple of 1/32 and the ties between them
+    x = np.concatenate([x[np.abs(x) <= 120], steps, np.nextafter(steps.astype(np.float32), np.float32(0))]).astype(np.float32)
+    np.testing.assert_array_equal(run("exp2_bounded", x, level), run("exp2", x, level))
+
+
+@pytest.mark.parametrize("level", LEVELS)
 def test_the_others_at_the_edges(level):
     inf, nan = np.inf, np.nan
     x = np.array([0.0, -0.0, inf, -1.0, -inf, nan, 1.0], np.float32)

@@ -52,7 +52,7 @@ def layer_norm_fn(
         sum_dtype = residual.dtype
     else:
         sum_dtype = torch.promote_types(real, torch.float32) if residual_in_fp32 else x.dtype
-    found = [_norm(total, weight, bias, eps, is_rms_norm).to(x.dtype)]
+    found: list[Tensor | None] = [_norm(total, weight, bias, eps, is_rms_norm).to(x.dtype)]
     if weight1 is not None:
         found.append(_norm(total, weight1, bias1, eps, is_rms_norm).to(x.dtype))
     if prenorm:
@@ -86,6 +86,8 @@ def rms_norm_fn(
 
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis, with dropout and residual in front as asked."""
+
+    bias: Tensor | None
 
     def __init__(
         self, hidden_size: int, eps: float = 1e-5, dropout_p: float = 0.0, device: Any = None, dtype: Any = None

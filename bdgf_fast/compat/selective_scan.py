@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ def selective_scan_fn(
         sequences[0], sequences[1], A, B if B.dim() == 2 else sequences[3], C if C.dim() == 2 else sequences[4], D,
         sequences[2], delta_bias, delta_softplus, return_last_state,
     )  # fmt: skip
-    return (found[0].to(u.dtype), found[1]) if return_last_state else found.to(u.dtype)
+    return (found[0].to(u.dtype), found[1]) if isinstance(found, tuple) else found.to(u.dtype)
 
 
 def selective_scan_ref(
@@ -112,6 +113,7 @@ def mamba_inner_fn(
     if C is None:
         C = _per_step(c, C_proj_bias, c_rms_weight, b_c_dt_rms_eps, A.is_complex())
     y = selective_scan_fn(x, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    assert isinstance(y, Tensor)  # no last state was asked for
     out_proj_bias = None if out_proj_bias is None else out_proj_bias.to(out_proj_weight.dtype)
     return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
 
@@ -126,7 +128,7 @@ def _rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return x if weight is None else F.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
 
 
-def _common_dtype(*tensors: Tensor | None) -> list[Tensor | None]:
+def _common_dtype(*tensors: Tensor | None) -> list[Any]:
     dtype = functools.reduce(torch.promote_types, [x.dtype for x in tensors if x is not None])
     return [None if x is None else x.to(dtype) for x in tensors]
 

@@ -69,7 +69,8 @@ def uninstall() -> None:
     _set_aside.clear()
     importlib.invalidate_caches()
     if _device is not None:
-        torch.cuda.device, _device = _device, None
+        torch.cuda.device = _device  # type: ignore[misc, assignment]  # puts the class back that install() replaced
+        _device = None
 
 
 def _stands_in(name: str) -> bool:
@@ -113,7 +114,8 @@ def _pass_host_devices() -> None:
             return False if self.on_host else super().__exit__(*error)
 
     device.__qualname__ = original.__qualname__
-    torch.cuda.device, _device = device, original
+    torch.cuda.device = device  # type: ignore[misc]  # replaced on purpose, until uninstall()
+    _device = original
     log.info("torch.cuda.device does nothing for CPU tensors")
 
 

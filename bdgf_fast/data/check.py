@@ -185,16 +185,16 @@ def _check_scene(report: Report, scene: Scene, known: KnownSet | None) -> None:
     if lost:
         report.add("look", f"{lost} of {int(labelled.sum())} labelled pixels have no value in some band and are left out")
     counts = np.bincount(scene.labels[labelled], minlength=len(scene.classes))
-    empty = [c.name for c, n in zip(scene.classes, counts, strict=True) if n == 0]
+    without = [c.name for c, n in zip(scene.classes, counts, strict=True) if n == 0]
     present = ", ".join(f"{c.name} {n}" for c, n in zip(scene.classes, counts, strict=True) if n)
-    report.add("ok", f"labels: {int(labelled.sum())} pixels in {len(scene.classes) - len(empty)} classes: {present}")
-    if empty:
-        report.add("wrong", f"no pixel of class {', '.join(empty)}; put the codes into ignore")
+    report.add("ok", f"labels: {int(labelled.sum())} pixels in {len(scene.classes) - len(without)} classes: {present}")
+    if without:
+        report.add("wrong", f"no pixel of class {', '.join(without)}; put the codes into ignore")
     if {"train", "test"} <= set(scene.given):
         both = int((scene.given["train"] & scene.given["test"]).sum())
         if both:
             report.add("wrong", f"{both} pixels are in the training and in the test side; a score on them means nothing")
-    if not dead_anywhere and valid.any() and not empty:
+    if not dead_anywhere and valid.any() and not without:
         scene._valid = valid
         _check_split(report, scene)
     elif not valid.any():

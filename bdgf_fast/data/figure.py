@@ -86,6 +86,7 @@ def write_png(
     matplotlib = require("matplotlib", str(path))
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Patch
 
     if predicted.shape != (scene.height, scene.width):
@@ -112,9 +113,8 @@ def write_png(
     legend_h = 0.25 * rows + 0.05
     size = (panel_w * across, (panel_h + 0.24) * down + legend_h + (0.25 if title else 0.0))
     with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 9}):
-        figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+        figure = Figure(figsize=size, dpi=dpi, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01))
         FigureCanvasAgg(figure)  # no display and no global state needed
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01)
         axes = figure.subplots(down, across, squeeze=False).reshape(-1)
         for axis, (name, image) in zip(axes, panels, strict=True):
             axis.imshow(image, interpolation="nearest")
@@ -128,7 +128,7 @@ def write_png(
             shades.append(("no value", UNLABELLED))
         if judged:
             shades += [("right", RIGHT), ("wrong", WRONG)] + [("not scored", UNLABELLED)] * (not scored.all())
-        patches = [Patch(facecolor=[v / 255 for v in rgb], edgecolor="0.3", lw=0.4, label=name) for name, rgb in shades]
+        patches = [Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor="0.3", lw=0.4, label=name) for name, (r, g, b) in shades]
         figure.legend(
             handles=patches,
             loc="outside lower center",

@@ -117,9 +117,12 @@ def _read(file: Path) -> KnownSet:
     table = tomllib.loads(file.read_text(encoding="utf-8"))
 
     def role(name: str, entry: Mapping[str, Any]) -> Role:
-        lists = {key: tuple(entry[key]) for key in ("files", "variables", "rgb") if key in entry}
-        plain = {key: entry[key] for key in ("bands", "optional", "names") if key in entry}
+        lists: dict[str, Any] = {key: tuple(entry[key]) for key in ("files", "variables", "rgb") if key in entry}
+        plain: dict[str, Any] = {key: entry[key] for key in ("bands", "optional", "names") if key in entry}
         return Role(name, **lists, **plain)
+
+    def by_code(key: str) -> dict[int, str]:
+        return {int(code): name for code, name in table.get(key, {}).items()}
 
     return KnownSet(
         name=file.stem,
@@ -127,8 +130,11 @@ def _read(file: Path) -> KnownSet:
         aliases=tuple(table["aliases"]),
         sizes=tuple((rows, columns) for rows, columns in table["sizes"]),
         modalities=tuple(role(entry["name"], entry) for entry in table["modality"]),
-        **{name: role(name, table[name]) for name in LABEL_ROLES},
-        **{key: {int(code): name for code, name in table.get(key, {}).items()} for key in ("classes", "other_classes")},
+        labels=role("labels", table["labels"]),
+        train=role("train", table["train"]),
+        test=role("test", table["test"]),
+        classes=by_code("classes"),
+        other_classes=by_code("other_classes"),
         colours=table["colours"],
         counts=table.get("counts", {}),
         ignore=tuple(table.get("ignore", (0,))),
@@ -204,7 +210,8 @@ def find(known: KnownSet, folder: Path, named: Mapping[str, Any] | None = None) 
     """
     if not folder.is_dir():
         raise SceneError(f"{folder} is no folder; name the one that holds the files of {known.title}.")
-    best, best_score = None, (-1, False)
+    best: Found | None = None
+    best_score = (-1, False)
     for root in _folders(folder):
         found = _find_in(known, root, named or {})
         score = (len(found.files), False)
@@ -212,6 +219,7 @@ def find(known: KnownSet, folder: Path, named: Mapping[str, Any] | None = None) 
             score = (score[0], _fits_size(found))
         if best is None or score > best_score:
             best, best_score = found, score
+    assert best is not None  # `folder` itself comes first
     for role, text in (named or {}).items():
         if role not in best.files:
             raise SceneError(f"{folder}: files names {text!r} for {role}, but there is no such file.")
@@ -265,7 +273,7 @@ def shape_of(path: Path, variable: str | None) -> tuple[int, ...] | None:
     """Shape of the array in a file without reading it, None where that is not possible (fields of a v5 struct, text)."""
     try:
         if path.suffix.lower() == ".mat":
-            return {name: shape for name, shape, kind in list_variables(path) if kind != "struct"}.get(variable)
+            return {name: shape for name, shape, kind in list_variables(path) if kind != "struct"}.get(variable or "")
         if path.suffix.lower() == ".npy":
             return load_array(path, None).shape
         if path.suffix.lower() == ".txt":
@@ -343,7 +351,7 @@ def scene_table(found: Found, options: Mapping[str, Any], said: str) -> tuple[di
     entries = []
     for role in known.modalities:
         if role.name in found.files:
-            entry = {"name": role.name, **_file(found, role)}
+            entry: dict[str, Any] = {"name": role.name, **_file(found, role)}
             for key in ("nodata", "pca"):
                 if role.name in options.get(key, {}):
                     entry[key] = options[key][role.name]

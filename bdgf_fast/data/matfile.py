@@ -80,7 +80,8 @@ def choose_variable(path: Path, wanted: Sequence[str], role: str = "hsi") -> str
     """
     listed = list_variables(path)
     for variable in wanted:
-        first, rest = re.fullmatch(r"(\w+)(.*)", variable).groups()
+        first = re.split(r"\W", variable, maxsplit=1)[0]
+        rest = variable[len(first) :]
         for name, _, kind in listed:
             if name.lower() == first.lower() and bool(rest) == (kind in ("struct", "cell")):
                 return name + rest
@@ -240,7 +241,7 @@ def _is_reference(item: Any) -> bool:
 
 
 def _referred(file: Any, item: Any, index: int) -> Any:
-    references = np.asarray(item).ravel() if _is_reference(item) else []
+    references: Any = np.asarray(item).ravel() if _is_reference(item) else []
     if index >= len(references):
         raise _Stopped(index, [])
     return file[references[index]]

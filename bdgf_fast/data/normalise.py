@@ -68,18 +68,19 @@ class Normaliser:
     def apply(self, raw: np.ndarray) -> np.ndarray:
         """(all bands, h, w) float32, NaN missing -> (channels, h, w) float32 in [-1.5, 1.5]."""
         scaled = self.scaling.apply(raw if len(self.kept) == len(self.bands) else raw[self.kept])
-        if self.pca_components is None:
+        if self.pca_scaling is None:
             return scaled
         return self.pca_scaling.apply(self._project(scaled))
 
     def _project(self, scaled: np.ndarray) -> np.ndarray:
+        assert self.pca_mean is not None and self.pca_components is not None
         flat = scaled.reshape(len(scaled), -1) - self.pca_mean.astype(np.float32)[:, None]
         return (self.pca_components.astype(np.float32) @ flat).reshape(-1, *scaled.shape[1:])
 
     def state(self) -> dict[str, Any]:
         """JSON-able."""
         pca = None
-        if self.pca_components is not None:
+        if self.pca_mean is not None and self.pca_components is not None and self.pca_scaling is not None:
             pca = {
                 "mean": self.pca_mean.tolist(),
                 "components": self.pca_components.tolist(),

@@ -146,7 +146,7 @@ class Scene:
                     whole = finite.all(axis=0)
                     lost += int((~whole).sum())
                     valid[y0:y1] &= whole
-                for index in np.flatnonzero(~seen):
+                for index in map(int, np.flatnonzero(~seen)):
                     raise SceneError(
                         f"{modality.band_source(index)}: band {modality.bands[index]!r} of modality "
                         f"{modality.name!r} holds no value at all (nodata or NaN everywhere); leave it out with "
@@ -210,8 +210,9 @@ def scene_from_arrays(
                 f"scene {name!r}: {key!r} is {' x '.join(map(str, shape))} pixels, {built[0].name!r} is {height} x "
                 f"{width}."
             )
+    infos: list[ClassInfo] = []
     if labels is None:
-        index, infos = np.full((height, width), -1, np.int16), []
+        index = np.full((height, width), -1, np.int16)
     else:
         index, infos = index_labels(np.asarray(labels), f"labels of scene {name!r}", classes=classes, ignore=ignore)
     return Scene(

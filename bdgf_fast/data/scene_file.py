@@ -117,6 +117,12 @@ class _Source:
     def label(self) -> str:
         return f"{self.file}[{self.variable}]" if self.variable else str(self.file)
 
+    @property
+    def settled(self) -> Raster:
+        """The raster, once `_settle` has been through."""
+        assert self.raster is not None, f"the layout of {self.label} is still open"
+        return self.raster
+
 
 def _sources(
     said: str, base: Path, entries: list[dict[str, Any]], labels: dict[str, Any] | None
@@ -139,7 +145,7 @@ def _sources(
             source.listed = key[0] in SIDES and index_lists.is_list(array)
             if not source.listed and (array.ndim == 2 or layout is not None):
                 source.raster = ArrayRaster(
-                    array, source.label, layout=layout if array.ndim == 3 else "hw", nodata=nodata
+                    array, source.label, layout=layout if array.ndim == 3 and layout else "hw", nodata=nodata
                 )
         sources[key] = source
 
@@ -149,13 +155,13 @@ def _sources(
         layout = _get(entry, "layout", str, where, None)
         if layout not in (None, "hwc", "chw"):
             raise SceneError(f'{where}: layout is {layout!r}; it is "hwc" (rows, columns, bands) or "chw".')
-        for j, text in enumerate(_files(entry, where)):
-            add(("modality", i, j), text, entry, where, layout)
+        for j, name in enumerate(_files(entry, where)):
+            add(("modality", i, j), name, entry, where, layout)
     for key in ("path", *SIDES):
         if labels and key in labels:
             where = f"{said}, [labels]"
             table = {k: v for k, v in labels.items() if k in ("nodata", "variable")}
-            text = labels[key]
+            text: Any = labels[key]
             if key != "path" and isinstance(text, dict):  # train = { path = "x.mat", variable = "tr" }
                 _keys(text, ("path", "variable"), f"{where}, {key}")
                 table, text = {**table, **text}, text.get("path")
@@ -177,15 +183,15 @@ def _settle(sources: dict[Any, _Source], notes: list[str]) -> Raster:
             f"{first.label} has shape {first.array.shape} and nothing else tells which axis holds the bands; "
             'say layout = "hwc" or "chw".'
         )
-    reference = next((s for s in known_grids if s.raster.transform is not None), known_grids[0])
+    reference = next((s for s in known_grids if s.settled.transform is not None), known_grids[0])
     for source in maps:
         if source.raster is None:
-            size = (reference.raster.height, reference.raster.width)
-            layout = guess_layout(source.array.shape, size, source.label, reference.raster.source)
+            size = (reference.settled.height, reference.settled.width)
+            layout = guess_layout(source.array.shape, size, source.label, reference.settled.source)
             notes.append(f"{source.label}: shape {source.array.shape} read as layout {layout!r}, to match {reference.label}")
             source.raster = ArrayRaster(source.array, source.label, layout=layout, nodata=source.nodata)
-        same_grid(source.raster, reference.raster)
-    return reference.raster
+        same_grid(source.settled, reference.settled)
+    return reference.settled
 
 
 # --- tables ---
@@ -203,7 +209,7 @@ def _files(entry: dict[str, Any], where: str) -> list[str]:
 
 def _modality(said: str, i: int, entry: dict[str, Any], sources: dict[Any, _Source]) -> Modality:
     where = _where(said, i, entry)
-    rasters = [s.raster for key, s in sources.items() if key[:2] == ("modality", i)]
+    rasters = [s.settled for key, s in sources.items() if key[:2] == ("modality", i)]
     flat = [(raster, band) for raster in rasters for band in range(len(raster.names))]
     names = [raster.names[band] for raster, band in flat]
     if len(rasters) > 1 and len(set(names)) < len(names):  # several files without band names of their own
@@ -283,7 +289,7 @@ def _labels(
             raise SceneError(f"{where}: colour of code {code}: {error}.") from None
 
     def codes(key: str) -> np.ndarray:
-        raster = sources[key, 0, 0].raster
+        raster = sources[key, 0, 0].settled
         if len(raster.names) != 1:
             raise SceneError(f"{raster.source} has {len(raster.names)} bands; a label map has one.")
         window = (0, grid.height, 0, grid.width)
@@ -297,7 +303,7 @@ def _labels(
     if lists and "path" not in table:
         raise SceneError(f"{where}: {next(iter(lists.values())).label} lists pixels; name the ground truth with path too.")
     if "path" in table:
-        merged, source = codes("path"), sources["path", 0, 0].raster.source
+        merged, source = codes("path"), sources["path", 0, 0].settled.source
         if lists:
             labelled = ~np.isin(merged, skip)
             labels_of = {side: listed.label for side, listed in lists.items()}
@@ -305,7 +311,7 @@ def _labels(
             notes.append(sentence)
             given = {side: {**given, **masks}[side] for side in SIDES if side in table}
     else:
-        merged, source = np.zeros(shape, np.int64), ", ".join(sources[s, 0, 0].raster.source for s in maps)
+        merged, source = np.zeros(shape, np.int64), ", ".join(sources[s, 0, 0].settled.source for s in maps)
         for side in ("test", "val", "train"):
             if side in maps:
                 merged = np.where(given[side], maps[side], merged)
@@ -316,7 +322,7 @@ def _labels(
         if clash.any() and not ("path" in table and own.size == 1):
             y, x = np.argwhere(clash)[0]
             raise SceneError(
-                f"{sources[side, 0, 0].raster.source} contradicts the other label maps at {int(clash.sum())} pixels "
+                f"{sources[side, 0, 0].settled.source} contradicts the other label maps at {int(clash.sum())} pixels "
                 f"(first at row {y}, column {x}: {values[y, x]} and {merged[y, x]}); correct one of them."
             )
     index, infos = index_labels(merged, source, classes=classes, ignore=ignore, colours=colours)

@@ -95,7 +95,9 @@ def make_split(scene: Scene, patch: int = 11, seed: int = 0, spec: SplitSpec | N
     sides = {"train": chosen, "val": np.flatnonzero(val), "test": np.flatnonzero(test)}
     counts = {side: np.bincount(flat[index], minlength=len(scene.classes)).tolist() for side, index in sides.items()}
     split = Split(
-        **{side: _row_col(index, scene.width) for side, index in sides.items()},
+        train=_row_col(sides["train"], scene.width),
+        val=_row_col(sides["val"], scene.width),
+        test=_row_col(sides["test"], scene.width),
         train_region=region,
         counts=counts,
         kind=spec.kind,

@@ -48,7 +48,7 @@ def scene_from_tuple(
             if hsi.ndim == 3 and array.shape == hsi.shape[:2]:
                 hint = "the bands stand last: give hsi.transpose(2, 0, 1)"
             raise SceneError(f"scene {name!r}: hsi has shape {hsi.shape}, {side} {array.shape}; {hint}.")
-    given = {side: ~np.isin(codes[side], [*ignore, 0]) for side in ("train", "test") if side in codes}
+    given: dict[str, np.ndarray] = {side: ~np.isin(codes[side], [*ignore, 0]) for side in ("train", "test") if side in codes}
     if given:
         merged = np.where(given["train"], codes["train"], np.where(given["test"], codes["test"], codes.get("all", 0)))
     else:

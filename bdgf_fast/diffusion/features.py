@@ -121,7 +121,7 @@ class DiffusionFeatures:
 
     def _fit(self, region: np.ndarray, patch: int) -> None:
         """Mean and covariance of the raw features over the region, then the leading eigenvectors."""
-        sums: dict[str, Any] = {"n": 0}
+        sums: dict[Any, Any] = {"n": 0}
         for values in self._samples(region, patch):
             groups = [torch.cat(values, 1)] if self.config.pca == "joint" else values
             for i, x in enumerate(groups):
@@ -245,7 +245,8 @@ class DiffusionFeatures:
         for i in range(len(cells)):
             mine = (group == i).nonzero().squeeze(1)
             low, high = rc[mine].amin(0), rc[mine].amax(0) + 1
-            block = self.block(int(low[0]), int(low[1]), *(int(v) for v in high - low), size)
+            height, width = (int(v) for v in high - low)
+            block = self.block(int(low[0]), int(low[1]), height, width, size)
             for target, values in zip(out, block(rc[mine]), strict=True):
                 target[mine] = values.cpu()
         return out

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import PretrainConfig
+from .unet import DenoisingUNet
 
 
 class MaskingPolicy:
@@ -102,7 +103,7 @@ def channel_mask(hidden: Tensor, groups: tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def measure_influence(model: torch.nn.Module, noisy: Tensor, t: Tensor, groups: tuple[int, ...]) -> Tensor:
+def measure_influence(model: DenoisingUNet, noisy: Tensor, t: Tensor, groups: tuple[int, ...]) -> Tensor:
     """Influence I (M,) float64: relative change of the decoder's features when one modality alone is taken from another
     sample, ||f' - f|| / ||f||, averaged over the decoder's levels.
 

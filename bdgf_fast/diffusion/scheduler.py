@@ -182,10 +182,10 @@ class DDPMScheduler(_Scheduler):
         """The falling timesteps to sample at: so many, spaced as the options say, or those given."""
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("set_timesteps takes one of num_inference_steps and timesteps")
-        if timesteps is None:
+        if num_inference_steps is not None:
             chosen = self._spaced(num_inference_steps)
             self.num_inference_steps = num_inference_steps
-        else:
+        elif timesteps is not None:
             chosen = torch.as_tensor(timesteps, dtype=torch.int64)
             if len(chosen) < 1 or (chosen[1:] >= chosen[:-1]).any() or chosen[0] >= len(self) or chosen[-1] < 0:
                 raise ValueError(f"timesteps are {list(timesteps)}; they take falling numbers from {len(self) - 1} to 0")

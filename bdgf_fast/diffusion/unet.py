@@ -35,6 +35,7 @@ class ResidualBlock(nn.Module):
         self.norm2, self.conv2 = PixelNorm(out), nn.Conv2d(out, out, 3, padding=1)
         self.skip = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
         nn.init.normal_(self.conv2.weight, std=1e-2 / math.sqrt(9 * out))  # starts as the identity, nearly
+        assert self.conv2.bias is not None
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -72,8 +73,9 @@ class DenoisingUNet(nn.Module):
             )
         self.norm, self.outlet = PixelNorm(widths[0]), nn.Conv2d(widths[0], channels, 3, padding=1)
         nn.init.zeros_(self.outlet.weight)
+        assert self.outlet.bias is not None
         nn.init.zeros_(self.outlet.bias)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
 
     def forward(self, x: Tensor, t: Tensor, visible: Tensor | None = None) -> Tensor:
         return self.head(self.features(x, t, visible)[-1])
@@ -103,6 +105,7 @@ class DenoisingUNet(nn.Module):
         h = self.inlet(torch.cat([x, planes], 1).contiguous(memory_format=torch.channels_last))
         skips = []
         for level, blocks in enumerate(self.encoder):
+            assert isinstance(blocks, nn.ModuleList)
             for block in blocks:
                 h = block(h, time)
             skips.append(h)
@@ -116,7 +119,9 @@ class DenoisingUNet(nn.Module):
             if maps:
                 skip = torch.cat([skip, double(maps[-1], skip.shape[2], skip.shape[3])], 1)
             h = skip
-            for block in self.decoder[level]:
+            blocks = self.decoder[level]
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
                 h = block(h, time)
             maps.append(h)
         return maps

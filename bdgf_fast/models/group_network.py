@@ -74,11 +74,11 @@ class GroupNetwork(nn.Module):
 
     def __init__(self, channels: int, guides: Sequence[int], classes: int, config: ModelConfig) -> None:
         super().__init__()
-        self.kinds, self.fusion = tuple(config.branches), config.fusion
+        self.kinds, self.fusion, self.classes = tuple(config.branches), config.fusion, classes
         self.branches = nn.ModuleList(Branch(kind, channels, guides, config) for kind in self.kinds)
         self.heads = nn.ModuleList(Head(config.width, classes, config.dropout) for _ in self.kinds)
         self.weights = nn.Parameter(torch.zeros(len(self.kinds))) if config.fusion == "learned" else None
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
 
     def forward(self, x: Tensor, guides: Sequence[Tensor] = (), address: Address | None = None) -> GroupOutput:
         """``address`` makes the dropout of training a function of seed, sample and step; None takes torch's generator."""

@@ -56,7 +56,9 @@ def causal_conv1d_update(
     else:
         if length > kept:
             raise ValueError(f"x has length {length}; a ring of {kept} steps takes at most {kept}")
-        seen = _rows("cache_seqlens", cache_seqlens, batch)[:, None]
+        seen = _rows("cache_seqlens", cache_seqlens, batch)
+        assert seen is not None
+        seen = seen[:, None]
         places = (seen + torch.arange(-past, length, device=x.device)) % kept
         places = places[:, None].expand(-1, dim, -1)
         before = state.gather(2, places[..., :past])
@@ -124,11 +126,12 @@ def selective_state_update(
             check.shape(name, v, tuple(expected), layout)
     # A scan of one step, the heads being groups of channels.
     dtype = functools.reduce(torch.promote_types, [v.dtype for v in (x, dt, z, B, C) if v is not None])
-    steps = [None if v is None else v.reshape(batch, -1, 1).to(dtype) for v in (x, dt, z)]
+    u, delta = (v.reshape(batch, -1, 1).to(dtype) for v in (x, dt))
+    gate = None if z is None else z.reshape(batch, -1, 1).to(dtype)
     B, C = (v.reshape(batch, groups, width, 1).to(dtype) for v in (B, C))
     D, dt_bias = (None if v is None else v.reshape(-1) for v in (D, dt_bias))
     y, last = selective_scan(
-        steps[0], steps[1], A.reshape(-1, width), B, C, D, steps[2], dt_bias, dt_softplus, True,
+        u, delta, A.reshape(-1, width), B, C, D, gate, dt_bias, dt_softplus, True,
         initial_state=current.reshape(batch, -1, width),
     )  # fmt: skip
     last = last.view(current.shape).to(state.dtype)

@@ -37,7 +37,7 @@ def _step_weight(*shape: int, scale: float, init: str) -> Tensor:
 def _undecayed(x: Tensor, device: Any) -> nn.Parameter:
     """A float32 parameter that recipes for these models exclude from weight decay by this mark."""
     parameter = nn.Parameter(x.to(device))
-    parameter._no_weight_decay = True
+    parameter._no_weight_decay = True  # type: ignore[attr-defined]  # a mark
     return parameter
 
 
@@ -82,7 +82,7 @@ class Mamba(nn.Module):
         with torch.no_grad():
             self.dt_proj.weight.copy_(_step_weight(inner, self.dt_rank, scale=dt_scale, init=dt_init))
             self.dt_proj.bias.copy_(_step_bias(inner, low=dt_min, high=dt_max, floor=dt_init_floor))
-        self.dt_proj.bias._no_reinit = True
+        self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]  # a mark
         self.A_log = _undecayed(_decay_log(inner, d_state), device)
         self.D = _undecayed(torch.ones(inner), device)
         self.out_proj = nn.Linear(inner, d_model, bias=bias, **place)
@@ -113,8 +113,9 @@ class Mamba(nn.Module):
             delta_softplus=True,
             return_last_state=state is not None,
         )
-        if state is not None:
+        if isinstance(y, tuple):
             y, last = y
+            assert state is not None
             state.copy_(last)
         return self.out_proj(y.transpose(1, 2))
 

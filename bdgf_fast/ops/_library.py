@@ -8,8 +8,8 @@ autograd of their own: a ctx-style autograd.Function stands around them, and is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -18,6 +18,7 @@ from torch import Tensor
 from .. import backends
 
 LIBRARY = torch.library.Library("bdgf", "DEF")
+Maybe = TypeVar("Maybe", Tensor, Tensor | None)
 
 
 def define(op: str, direction: str, arguments: str, allocate: Callable[..., Sequence[Tensor | None]]) -> None:
@@ -44,9 +45,26 @@ def define(op: str, direction: str, arguments: str, allocate: Callable[..., Sequ
     torch.library.register_fake(f"bdgf::{name}", fake, lib=LIBRARY)
 
 
+def register_triton(op: str, supports: backends.Supports | None = None, backward_module: str | None = None) -> None:
+    """Register `forward` and `backward` of bdgf_fast.triton_kernels.<op>, imported at the first call.
+
+    `backward_module`: where `backward` is, when that is another module.
+    """
+
+    def obstacle(facts: Mapping[str, Any]) -> str | None:
+        if facts["dtype"] is torch.float64:
+            return "the Triton kernels take float32, float16 and bfloat16; float64 runs on the CPU"
+        return None if supports is None else supports(facts)
+
+    modules = "bdgf_fast.triton_kernels."
+    forward = backends.lazy(modules + op, "forward")
+    backward = backends.lazy(modules + (backward_module or op), "backward")
+    backends.register(op, "triton", forward=forward, backward=backward, supports=obstacle)
+
+
 def gradients(inputs: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:
     """Where a backward writes: an empty tensor like each input that needs a gradient."""
-    return [torch.empty_like(x) if need else None for x, need in zip(inputs, needs, strict=True)]
+    return [torch.empty_like(x) if need and x is not None else None for x, need in zip(inputs, needs, strict=True)]
 
 
 def refuse_double_backward(op: str) -> None:
@@ -117,7 +135,7 @@ def call_kernel(
     return outputs[0] if visible == 1 else tuple(outputs[:visible])
 
 
-def cast(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def cast(x: Maybe, dtype: torch.dtype) -> Maybe:
     """Parameters reach a kernel in the dtype of its arithmetic; autograd casts their gradients back."""
     return x if x is None or x.dtype is dtype else x.to(dtype)
 
@@ -135,7 +153,7 @@ def call_plain(function: Callable[..., Any], device_type: str, *arguments: Any, 
     return function(*arguments, **options)
 
 
-def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def autocast(*tensors: Any) -> tuple[Any, ...]:
     """Cast to the autocast dtype of their device where autocast is on and it applies, as torch's own operators do."""
     device_type = tensors[0].device.type
     if not torch.is_autocast_enabled(device_type):

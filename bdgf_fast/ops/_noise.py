@@ -74,14 +74,15 @@ def address(
     return (seed_at, sample_ids, stream_at, origin), (seed, stream, extent[0], extent[1])
 
 
-def launch_address(seed_at, sample_ids, stream_at, origin, seed, stream, extent_h, extent_w) -> tuple[Any, ...]:
+def launch_address(*address: Any) -> tuple[Any, ...]:
     """A noise address as the extension takes it: seed, stream, sample_ids, origin, extent_h, extent_w."""
+    seed_at, sample_ids, stream_at, origin, seed, stream, extent_h, extent_w = address
     seed = seed if seed_at is None else seed_at
     return seed, stream if stream_at is None else stream_at, sample_ids, origin, extent_h, extent_w
 
 
 def supports_native(facts: Mapping[str, Any]) -> str | None:
-    """The CPU kernels compute in float32."""
+    """The kernels compute in float32."""
     return "it computes in float32; float64 takes the reference" if facts["dtype"] is torch.float64 else None
 
 

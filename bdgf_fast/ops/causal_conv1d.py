@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad, register_triton
 
 backends.register_plain("causal_conv1d", "reference", reference.causal_conv1d)
 
@@ -40,6 +40,7 @@ def _native_backward(outputs, grad_out, x, weight, bias, silu, needs):
 
 
 backends.register("causal_conv1d", "cpu", forward=_native_forward, backward=_native_backward)
+register_triton("causal_conv1d")
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad
+from . import _cross_attention_table as table
+from ._library import autocast, call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import number
 
 _TENSORS = "Tensor query, Tensor key, Tensor value, Tensor? key_mask, Tensor? attn_bias, Tensor? seed_at"
@@ -67,11 +68,6 @@ def _native_obstacle(facts):
     return f"depth is {depth}; the kernel takes up to 128" if depth > 128 else None
 
 
-backends.register(
-    "cross_attention", "cpu", forward=_native_forward, backward=_native_backward, supports=_native_obstacle
-)
-
-
 def _library_attention(query, key, value, *, key_mask, attn_bias, scale, dropout_p, seed):
     mask = attn_bias if key_mask is None else key_mask[:, None, None, :]
     if attn_bias is not None:
@@ -89,6 +85,23 @@ def _library_obstacle(facts):
     return None
 
 
+_LEVEL = _native.load().cpu_isa() if _native.available() else None
+
+
+def _native_preference(facts):
+    """What was measured: the committed table sends a shape to torch where torch is ahead and can take the call."""
+    if "columns" not in facts or facts["dtype"] is torch.float64 or _library_obstacle(facts) is not None:
+        return None
+    bits = "float32" if facts["dtype"] is torch.float32 else "16 bit"
+    ratio = table.ratio(_LEVEL, bits, facts.get("needs_grad", False), facts["columns"], facts["depth"])
+    return None if ratio is None else f"torch was measured faster near this size (it takes {ratio:.2f} of the kernel's time)"
+
+
+backends.register(
+    "cross_attention", "cpu", forward=_native_forward, backward=_native_backward, supports=_native_obstacle,
+    prefers=_native_preference,
+)  # fmt: skip
+register_triton("cross_attention", _native_obstacle, "cross_attention_bwd")
 backends.register_plain("cross_attention", "reference", reference.cross_attention)
 backends.register_plain("cross_attention", "torch", _library_attention, _library_obstacle)
 

@@ -12,7 +12,7 @@ from .. import _native, backends, reference
 from ..reference import tables
 from ..reference.denoising_loss import loss_scale
 from . import _check as check
-from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import (
     ADDRESS_SCALARS,
     ADDRESS_TENSORS,
@@ -46,11 +46,12 @@ define(
 )
 
 
-def _native_run(loss, grad_loss, grad_pred, grad_x0, *arguments) -> None:
+def _native_run(loss, grad_loss, grad_pred, grad_x0, *arguments, workspace=None) -> None:
     *tensors, prediction, channel_groups, seed, stream, extent_h, extent_w = arguments
     _native.load().denoising_loss(
         loss, grad_loss, grad_pred, grad_x0, *tensors[:6], prediction, list(channel_groups),
-        *launch_address(*tensors[6:], seed, stream, extent_h, extent_w), torch.get_num_threads(),
+        *launch_address(*tensors[6:], seed, stream, extent_h, extent_w), torch.get_num_threads(), workspace,
+        _native.stream_of(tensors[0]),
     )  # fmt: skip
 
 
@@ -62,7 +63,16 @@ def _native_backward(outputs, grad_loss, *arguments) -> None:
     _native_run(None, grad_loss, outputs[0], outputs[1], *arguments[:-1])
 
 
+def _cuda_forward(outputs, pred, *arguments) -> None:
+    native, groups = _native.load(), arguments[10]
+    pixels = pred.shape[2:].numel()
+    space = pred.new_empty(native.denoising_loss_workspace(pred.shape[0], pixels, list(groups)), dtype=torch.float32)
+    _native_run(outputs[0], None, None, None, pred, *arguments, workspace=space)
+
+
 backends.register("denoising_loss", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+backends.register("denoising_loss", "cuda", forward=_cuda_forward, backward=_native_backward, supports=supports_native)
+register_triton("denoising_loss")
 
 
 def denoising_loss(
@@ -157,8 +167,8 @@ def denoising_loss(
         )  # fmt: skip
     sqrt_abar, sqrt_rest = tables.schedule_tables(schedule, pred.device)
     tensors = (pred, x0, t, sqrt_abar, sqrt_rest, hidden, *tensors)
-    scalars = (PREDICTION_TYPES.index(prediction_type), channel_groups, *scalars)
-    loss = call_kernel("denoising_loss", backend, tensors, scalars)
+    numbers = (PREDICTION_TYPES.index(prediction_type), channel_groups, *scalars)
+    loss = call_kernel("denoising_loss", backend, tensors, numbers)
     # Weights stay outside of the kernel: on (batch, M) they cost nothing, and autograd differentiates them.
     scale = loss_scale(t, schedule, pred, prediction_type, weights, min_snr_gamma, hidden)
     return loss if scale is None else loss * scale

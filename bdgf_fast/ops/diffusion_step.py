@@ -11,7 +11,7 @@ from .. import _native, backends
 from ..reference import diffusion_step as plain_step
 from ..reference.philox import philox_normal
 from . import _check as check
-from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import (
     ADDRESS_SCALARS,
     ADDRESS_TENSORS,
@@ -53,7 +53,7 @@ def _native_run(out, grad_out, grad_pred, grad_sample, pred, sample, coefficient
     seed, stream, sample_ids, *_ = launch_address(*tensors, seed, stream, extent_h, extent_w)
     _native.load().diffusion_step(
         out, grad_out, grad_pred, grad_sample, pred, sample, coefficients.contiguous(), noise, clip_sample, draw_noise,
-        seed, stream, sample_ids, torch.get_num_threads(),
+        seed, stream, sample_ids, torch.get_num_threads(), _native.stream_of(sample),
     )  # fmt: skip
 
 
@@ -65,7 +65,9 @@ def _native_backward(outputs, grad_out, *arguments) -> None:
     _native_run(None, grad_out, outputs[0], outputs[1], *arguments[:-1])
 
 
-backends.register("diffusion_step", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+for _backend in ("cpu", "cuda"):
+    backends.register("diffusion_step", _backend, forward=_native_forward, backward=_native_backward, supports=supports_native)
+register_triton("diffusion_step")
 
 
 def _step(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad, register_triton
 
 backends.register_plain("group_channel_attention", "reference", reference.group_channel_attention)
 
@@ -55,6 +55,14 @@ backends.register(
     backward=_native_backward,
     supports=_native_obstacle,
 )
+
+
+def _triton_obstacle(facts):
+    size = facts.get("group_size", 1)
+    return f"a group has {size} channels; the Triton kernel takes up to 64" if size > 64 else None
+
+
+register_triton("group_channel_attention", _triton_obstacle)
 
 
 def group_channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor | float, *, groups: int) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad
+from ._library import autocast, call_kernel, call_plain, cast, define, gradients, needs_grad, register_triton
 
 backends.register_plain("group_channel_gate", "reference", reference.group_channel_gate)
 
@@ -32,34 +34,58 @@ define(
 )
 
 
-def _workspace(native, x, weight1, groups, backward):
+def _workspace(native, x, guide, weight1, groups, backward):
     threads = torch.get_num_threads()
     elements = native.group_channel_gate_workspace(*x.shape[:2], groups, *weight1.shape[1:], backward, threads)
     return weight1.new_empty(elements), threads
 
 
-def _native_forward(outputs, x, guide, weight1, bias1, weight2, bias2, *scalars):
+def _cuda_workspace(native, x, guide, weight1, groups, backward):
+    guide_sizes = (0, 0) if guide is None else (guide.shape[1], guide.shape[2:].numel())
+    sizes = (*x.shape[:2], x.shape[2:].numel(), *guide_sizes, groups, *weight1.shape[1:])
+    return weight1.new_empty(native.group_channel_gate_cuda_workspace(*sizes, backward)), 1
+
+
+def _native_forward(outputs, x, guide, weight1, bias1, weight2, bias2, *scalars, workspace=_workspace):
     native = _native.load()
     parameters = [p.contiguous() for p in (weight1, bias1, weight2, bias2)]
-    workspace, threads = _workspace(native, x, weight1, scalars[0], False)
-    native.group_channel_gate_fwd(*outputs, x, guide, *parameters, *scalars, workspace, threads)
+    space, threads = workspace(native, x, guide, weight1, scalars[0], False)
+    native.group_channel_gate_fwd(*outputs, x, guide, *parameters, *scalars, space, threads, _native.stream_of(x))
 
 
-def _native_backward(outputs, grad_out, x, guide, weight1, bias1, weight2, bias2, squeezed, gate, *rest):
+def _native_backward(
+    outputs, grad_out, x, guide, weight1, bias1, weight2, bias2, squeezed, gate, *rest, workspace=_workspace
+):
     native = _native.load()
     *scalars, _ = rest
     parameters = [p.contiguous() for p in (weight1, bias1, weight2, bias2)]
-    workspace, threads = _workspace(native, x, weight1, scalars[0], True)
+    space, threads = workspace(native, x, guide, weight1, scalars[0], True)
     found = [g if g is None or i < 2 else g.contiguous() for i, g in enumerate(outputs)]
     native.group_channel_gate_bwd(
-        *found, grad_out, x, guide, *parameters, squeezed, gate, *scalars, workspace, threads
+        *found, grad_out, x, guide, *parameters, squeezed, gate, *scalars, space, threads, _native.stream_of(x)
     )
     for output, values in zip(outputs, found, strict=True):
         if output is not values:  # the gradient of a parameter that is not contiguous
             output.copy_(values)
 
 
+_VECTORS = 8000  # csrc/include/bdgf/group_channel_gate.h: kGateVectors
+
+
+def _supports_cuda(facts):
+    vectors = facts.get("inputs", 0) + 2 * facts.get("hidden", 0) + facts.get("channels", 0) // facts.get("groups", 1)
+    return None if vectors <= _VECTORS else f"in + 2 hidden + C/groups is {vectors}; it takes at most {_VECTORS}"
+
+
 backends.register("group_channel_gate", "cpu", forward=_native_forward, backward=_native_backward)
+backends.register(
+    "group_channel_gate",
+    "cuda",
+    forward=functools.partial(_native_forward, workspace=_cuda_workspace),
+    backward=functools.partial(_native_backward, workspace=_cuda_workspace),
+    supports=_supports_cuda,
+)
+register_triton("group_channel_gate", backward_module="group_channel_gate_bwd")
 
 
 def group_channel_gate(
@@ -104,6 +130,7 @@ def group_channel_gate(
     inputs = channels // groups if use_x else 0
     if use_guide:
         check.a_tensor("guide", guide, 4, "(batch, C_guide, H', W')")
+        assert guide is not None
         check.at_least_one("guide", guide.shape[2] * guide.shape[3], "pixels")
         check.groups(groups, guide.shape[1], "guide")
         if guide.shape[0] != batch:
@@ -128,10 +155,11 @@ def group_channel_gate(
 
     tensors = (x, guide, weight1, bias1, weight2, bias2)
     facts = {"needs_grad": needs_grad(*tensors), "channels": channels, "groups": groups, "pixels": height * width}
+    facts |= {"hidden": hidden, "inputs": inputs}
     backend, _ = backends.choose("group_channel_gate", x.device.type, x.dtype, **facts)
     plain = backends.plain("group_channel_gate", backend)
     if plain is not None:
         return call_plain(plain, x.device.type, *tensors, groups=groups, gate_source=gate_source)
     real = torch.float64 if x.dtype is torch.float64 else torch.float32
-    tensors = (x, guide, *(cast(p, real) for p in tensors[2:]))
-    return call_kernel("group_channel_gate", backend, tensors, (groups, use_x, use_guide))
+    parameters = (cast(p, real) for p in (weight1, bias1, weight2, bias2))
+    return call_kernel("group_channel_gate", backend, (x, guide, *parameters), (groups, use_x, use_guide))

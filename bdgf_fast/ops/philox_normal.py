@@ -27,12 +27,16 @@ def _native_forward(outputs, seed_at, sample_ids, stream_at, origin, seed, strea
     seed = seed if seed_at is None else seed_at
     stream = stream if stream_at is None else stream_at
     _native.load().philox_normal(
-        outputs[0], seed, stream, sample_ids, origin, extent_h, extent_w, _PURPOSE, torch.get_num_threads()
-    )
+        outputs[0], seed, stream, sample_ids, origin, extent_h, extent_w, _PURPOSE, torch.get_num_threads(),
+        _native.stream_of(outputs[0]),
+    )  # fmt: skip
 
 
 backends.register("philox_normal", "cpu", forward=_native_forward)
 backends.register("philox_normal", "cuda", forward=_native_forward)
+backends.register(
+    "philox_normal", "triton", forward=backends.lazy("bdgf_fast.triton_kernels.philox_normal", "forward")
+)
 
 LIBRARY.define(f"philox_normal_fwd(Tensor(a!) out, {ADDRESS_TENSORS}, {ADDRESS_SCALARS}, str backend) -> ()")
 LIBRARY.impl("philox_normal_fwd", _run, "CPU")

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import _native, backends, reference
 from ..reference import tables
 from . import _check as check
-from ._library import call_kernel, call_plain, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, define, gradients, needs_grad, register_triton
 from ._noise import (
     ADDRESS_SCALARS,
     ADDRESS_TENSORS,
@@ -48,7 +48,7 @@ def _native_run(outputs, x0, draw, t, sqrt_abar, sqrt_rest, channel_mask, *rest)
     *tensors, fill_with_noise, seed, stream, extent_h, extent_w = rest
     _native.load().q_sample(
         outputs[0], x0, t, sqrt_abar, sqrt_rest, channel_mask, draw, fill_with_noise,
-        *launch_address(*tensors, seed, stream, extent_h, extent_w), torch.get_num_threads(),
+        *launch_address(*tensors, seed, stream, extent_h, extent_w), torch.get_num_threads(), _native.stream_of(x0),
     )  # fmt: skip
 
 
@@ -57,11 +57,13 @@ def _native_forward(outputs, x0, *arguments) -> None:
 
 
 def _native_backward(outputs, grad_out, x0, *arguments) -> None:
-    *arguments, _, seed, stream, extent_h, extent_w, _ = arguments
-    _native_run(outputs, grad_out, False, *arguments, False, seed, stream, extent_h, extent_w)
+    *tensors, _, seed, stream, extent_h, extent_w, _ = arguments
+    _native_run(outputs, grad_out, False, *tensors, False, seed, stream, extent_h, extent_w)
 
 
-backends.register("q_sample", "cpu", forward=_native_forward, backward=_native_backward, supports=supports_native)
+for _backend in ("cpu", "cuda"):
+    backends.register("q_sample", _backend, forward=_native_forward, backward=_native_backward, supports=supports_native)
+register_triton("q_sample")
 
 
 def q_sample(
@@ -114,7 +116,7 @@ def q_sample(
         check_range(t, count)
         seed = scalars[0] if tensors[0] is None else tensors[0]
         stream = scalars[1] if tensors[2] is None else tensors[2]
-        options = {"sample_ids": sample_ids, "stream": stream, "origin": origin, "extent": extent}
+        options: dict[str, Any] = {"sample_ids": sample_ids, "stream": stream, "origin": origin, "extent": extent}
         options |= {"channel_mask": channel_mask, "mask_mode": mask_mode}
         return call_plain(plain, x0.device.type, x0, t, schedule, seed, **options)
     sqrt_abar, sqrt_rest = tables.schedule_tables(schedule, x0.device)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad
+from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad, register_triton
 
 backends.register_plain("selective_scan", "reference", reference.selective_scan)
 
@@ -36,7 +39,7 @@ define(
 )
 
 
-def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Tensor | None, ...], *scalars: bool | int) -> None:
+def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Any, ...], *scalars: bool | int) -> None:
     """`_C.selective_scan_fwd` or `_bwd`, for the scan over a sequence and over an image."""
     written = [x for x in outputs if x is not None]
     if tensors[-9].numel() == 0:  # u: nothing to scan, and every gradient is 0
@@ -44,8 +47,14 @@ def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Tenso
             x.zero_()
         return
     kernel, threads = getattr(_native.load(), function), torch.get_num_threads()
-    arguments = (*outputs, *tensors, *scalars)
-    kernel(*arguments, tensors[-9].new_empty(kernel(*arguments, None, threads), dtype=torch.float32), threads)
+    arguments, u = (*outputs, *tensors, *scalars), tensors[-9]
+    workspace = u.new_empty(kernel(*arguments, None, threads), dtype=torch.float32)
+    kernel(*arguments, workspace, threads, _native.stream_of(u))
+
+
+def no_float64(facts) -> str | None:
+    """Float64 is for the CPU."""
+    return "it has no float64 arithmetic" if facts["dtype"] is torch.float64 else None
 
 
 def _native_forward(outputs, *arguments):
@@ -60,6 +69,16 @@ def _native_backward(outputs, *arguments):
 
 
 backends.register("selective_scan", "cpu", forward=_native_forward, backward=_native_backward)
+backends.register("selective_scan", "cuda", forward=_native_forward, backward=_native_backward, supports=no_float64)
+
+
+def triton_states(facts: Mapping[str, Any]) -> str | None:
+    """Why the Triton kernels cannot take N states."""
+    state = facts.get("state", 1)
+    return f"N is {state}; the Triton kernels keep up to 256 states in registers" if state > 256 else None
+
+
+register_triton("selective_scan", triton_states)
 
 
 def selective_scan(

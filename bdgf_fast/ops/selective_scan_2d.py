@@ -7,8 +7,8 @@ from torch import Tensor
 
 from .. import backends, reference
 from . import _check as check
-from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad
-from .selective_scan import run_native
+from ._library import call_kernel, call_plain, cast, define, gradients, needs_grad, register_triton
+from .selective_scan import no_float64, run_native, triton_states
 
 backends.register_plain("selective_scan_2d", "reference", reference.selective_scan_2d)
 
@@ -49,6 +49,8 @@ def _write_back(out: Tensor, pixels: Tensor) -> None:
 
 
 backends.register("selective_scan_2d", "cpu", forward=_native_forward, backward=_native_backward)
+backends.register("selective_scan_2d", "cuda", forward=_native_forward, backward=_native_backward, supports=no_float64)
+register_triton("selective_scan_2d", triton_states)
 
 
 def selective_scan_2d(

@@ -35,6 +35,8 @@ def cross_attention(
     else:
         weights = scores.softmax(-1)
     if dropout_p > 0.0:
-        keep = dropout_keep(*weights.shape, dropout_p, seed, query.device)
+        assert seed is not None
+        batch, heads, rows, columns = weights.shape
+        keep = dropout_keep(batch, heads, rows, columns, dropout_p, seed, query.device)
         weights = torch.where(keep, weights / (1.0 - dropout_p), 0.0)
     return (weights @ value.to(real)).to(query.dtype)

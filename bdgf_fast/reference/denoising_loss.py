@@ -45,7 +45,7 @@ def group_errors(
     real = torch.promote_types(pred.dtype, torch.float32)
     t = steps(t, pred)
     sqrt_abar, sqrt_rest = (per_sample(at(table, t), pred).to(real) for table in schedule_tables(schedule, pred.device))
-    clean = None if x0 is None else x0.to(real)
+    clean: Any = None if x0 is None else x0.to(real)  # there wherever a target asks for it: the caller checks
     if prediction_type == "sample":
         target = clean
     else:

@@ -20,7 +20,7 @@ def group_channel_gate(
     """x * sigmoid(MLP_g(mean of x and guide)). See `bdgf_fast.ops.group_channel_gate`."""
     real = torch.promote_types(x.dtype, torch.float32)
     sources = {"x": (x,), "guide": (guide,), "both": (x, guide)}[gate_source]
-    squeezed = torch.cat([s.to(real).mean((2, 3)).unflatten(1, (groups, -1)) for s in sources], dim=-1)
+    squeezed = torch.cat([s.to(real).mean((2, 3)).unflatten(1, (groups, -1)) for s in sources if s is not None], dim=-1)
     hidden = torch.einsum("bgi,ghi->bgh", squeezed, weight1.to(real)) + bias1.to(real)
     logits = torch.einsum("bgh,gch->bgc", hidden.relu(), weight2.to(real)) + bias2.to(real)
     return (x.to(real) * logits.sigmoid().flatten(1)[:, :, None, None]).to(x.dtype)

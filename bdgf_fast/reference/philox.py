@@ -31,7 +31,7 @@ PURPOSES = {
 _PURPOSE_FACTOR = 0x9E3779B97F4A7C15
 
 
-def as_int64(value: int | Tensor, device: torch.device | None = None) -> Tensor:
+def as_int64(value: int | Tensor, device: torch.device | str | None = None) -> Tensor:
     """An int, taken mod 2^64, or a 0-d int64 tensor, as a 0-d int64 tensor."""
     if isinstance(value, Tensor):
         return value
@@ -40,7 +40,7 @@ def as_int64(value: int | Tensor, device: torch.device | None = None) -> Tensor:
     return torch.full((), value, dtype=torch.int64, device=device)
 
 
-def purpose_key(seed: int | Tensor, purpose: str, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+def purpose_key(seed: int | Tensor, purpose: str, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
     """The two 32-bit key words of `seed` for a purpose, each as a 0-d int64 tensor in [0, 2^32)."""
     constant = _PURPOSE_FACTOR * PURPOSES[purpose] % 2**64
     seed = as_int64(seed, device)
@@ -85,6 +85,7 @@ def elements(shape: Sequence[int], origin: Tensor | None, extent: tuple[int, int
     """The elements (1 or batch, *shape[1:]), int64: within the sample, or within the scene when origin is given."""
     if origin is None:
         return torch.arange(math.prod(shape[1:]), device=device).reshape(1, *shape[1:])
+    assert extent is not None
     _, channels, height, width = shape
     rows = origin[:, 0, None, None, None] + torch.arange(height, device=device)[:, None]
     columns = origin[:, 1, None, None, None] + torch.arange(width, device=device)
@@ -99,9 +100,8 @@ def words_at(element: Tensor, key, sample_ids: Tensor, stream: int | Tensor) -> 
 
 def _words_of_blocks(block: Tensor, key, sample_ids: Tensor, stream: int | Tensor):
     ids = (sample_ids & _MASK32).reshape(-1, *[1] * (block.dim() - 1))
-    stream = as_int64(stream, block.device) & _MASK32
-    lo, hi, ids, stream = torch.broadcast_tensors(block & _MASK32, (block >> 32) & _MASK32, ids, stream)
-    return philox4x32((lo, hi, ids, stream), key)
+    streams = as_int64(stream, block.device) & _MASK32
+    return philox4x32(torch.broadcast_tensors(block & _MASK32, (block >> 32) & _MASK32, ids, streams), key)
 
 
 def philox_normal(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -118,8 +121,9 @@ def selective_scan_2d(
         delta_bias=per_direction[1],
         delta_softplus=delta_softplus,
     )
+    assert isinstance(y, Tensor)  # no last state was asked for
     y = y.unflatten(1, (directions, dim))
-    merged = sum(walk(y[:, k], k, back=True) for k in range(directions))
+    merged = functools.reduce(operator.add, (walk(y[:, k], k, back=True) for k in range(directions)))
     return merged.unflatten(-1, (height, width)).to(x.dtype)
 
 

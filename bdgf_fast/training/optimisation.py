@@ -50,7 +50,7 @@ class Optimisation:
             for parameter in self.parameters:  # a rank without a sample has no gradient of its own
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-            gradients = [p.grad for p in self.parameters]
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
             flat = reduce_sum(torch.cat([g.reshape(-1) for g in gradients]))
             for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
                 gradient.copy_(part.view_as(gradient))

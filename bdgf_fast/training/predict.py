@@ -61,7 +61,7 @@ def predict(
         h, w = min(side, prepared.height - y), min(side, prepared.width - x)
         rows, columns = _grid(y, h, prepared.height, stride), _grid(x, w, prepared.width, stride)
         inside = valid[rows][:, columns]
-        coarse = torch.zeros(network.heads[0].classify.out_features, len(rows), len(columns))
+        coarse = torch.zeros(network.classes, len(rows), len(columns))
         branches = {name: torch.full((len(rows), len(columns)), -1) for name in network.kinds}
         at = inside.nonzero()
         if len(at):
@@ -75,8 +75,8 @@ def predict(
         if stride > 1:
             block = _interpolate(coarse, inside, rows, columns, (y, x, h, w), stride)
             block[:, ~valid[y : y + h, x : x + w]] = 0
-            near = (torch.arange(y, y + h) - rows[0]) // stride, (torch.arange(x, x + w) - columns[0]) // stride
-            near = [axis.clamp(max=size - 1) for axis, size in zip(near, inside.shape, strict=True)]
+            upper_left = (torch.arange(y, y + h) - rows[0]) // stride, (torch.arange(x, x + w) - columns[0]) // stride
+            near = [axis.clamp(max=size - 1) for axis, size in zip(upper_left, inside.shape, strict=True)]
             branches = {name: labels[near[0]][:, near[1]] for name, labels in branches.items()}
             for labels in branches.values():
                 labels[~valid[y : y + h, x : x + w]] = -1
@@ -117,7 +117,7 @@ def predict_pixels(
 ) -> Prediction:
     """Predict the pixels rc int64 (n, 2), in their order. Pixels of one block share one pass of the U-Net."""
     rc = torch.as_tensor(rc, dtype=torch.int64)
-    side, classes = config.predict.block, network.heads[0].classify.out_features
+    side, classes = config.predict.block, network.classes
     result = Prediction(
         torch.zeros(len(rc), classes), {k: torch.zeros(len(rc), dtype=torch.int64) for k in network.kinds}
     )
@@ -125,7 +125,7 @@ def predict_pixels(
     for i in range(len(cells)):
         mine = (group == i).nonzero().squeeze(1)
         low, high = rc[mine].amin(0), rc[mine].amax(0) + 1
-        box = (int(low[0]), int(low[1]), *(int(v) for v in high - low))
+        box = (int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
         part = _predict_block(network, features, prepared, config, rc[mine], box)
         result.probabilities[mine] = part.probabilities
         for name, labels in part.labels.items():
@@ -175,7 +175,8 @@ def _predict_block(
     for part in rc.split(config.predict.batch):
         x = windows(raw, part - corner, size).to(device)
         maps = [] if guide is None else [m.to(device) for m in guide(part)]
-        total = log_branches = 0
+        total: Any = 0.0
+        log_branches: Any = 0.0
         for view in range(config.predict.views):
             output = network(dihedral(x, view), [dihedral(m, view) for m in maps])
             total = total + output.log_fused.exp()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def train(
         "pixels": len(rc),
         "network": describe_network(network, prepared, features),
     }
-    log = {"step": [], **{name: [] for name in PARTS}}
+    log: dict[str, list[Any]] = {"step": [], **{name: [] for name in PARTS}}
     stopping = _Stopping(c.patience)
     start = 0
     if resume and checkpoint is not None and Path(checkpoint).is_file():
@@ -84,9 +84,8 @@ def train(
         optimisation.load(tensors)
         stopping.load(meta["stopping"], ckpt.without_prefix("best", tensors))
         start, log = meta["epoch"], meta["log"]
-    feature_state = (
-        {} if features is None or not hasattr(features, "tensors") else ckpt.with_prefix("features", features.tensors())
-    )
+    stored: Any = features if hasattr(features, "tensors") else None
+    feature_state = {} if stored is None else ckpt.with_prefix("features", stored.tensors())
     forward = torch.compile(network) if c.compile else network
     dropout_seed = int(generator(seed, "noise", 2**40).integers(2**62))
     for epoch in range(start, c.epochs):
@@ -127,7 +126,7 @@ def train(
         if checkpoint is not None and ((epoch + 1) % c.checkpoint_every == 0 or last) and leads():
             if last and stopping.best:
                 optimisation.settle(stopping.best)
-            meta = {"epoch": epoch + 1, "run": run, "log": log, "features": features.state() if feature_state else None,
+            meta = {"epoch": epoch + 1, "run": run, "log": log, "features": stored.state() if feature_state else None,
                     "stopping": stopping.state()}  # fmt: skip
             ckpt.save(checkpoint, KIND, {**optimisation.tensors(), **feature_state, **stopping.tensors()}, meta)
     if stopping.best:
@@ -183,9 +182,10 @@ class _Stopping:
     """Early stopping: the best validation accuracy so far, when it was, and the weights it was reached with."""
 
     def __init__(self, patience: int) -> None:
-        self.patience, self.accuracy, self.epoch, self.best = patience, -1.0, 0, []
+        self.patience, self.accuracy, self.epoch = patience, -1.0, 0
+        self.best: list[Tensor] = []
 
-    def add(self, epoch: int, accuracy: float, weights: list[Tensor]) -> None:
+    def add(self, epoch: int, accuracy: float, weights: Sequence[Tensor]) -> None:
         if accuracy > self.accuracy:
             self.accuracy, self.epoch, self.best = accuracy, epoch, [w.detach().clone() for w in weights]
 
@@ -221,7 +221,7 @@ def describe_network(network: GroupNetwork, prepared: Any, features: FeatureSour
     }
 
 
-def load_network(path: Path | str, config: Config) -> tuple[GroupNetwork, dict[str, Any] | None, dict[str, Tensor]]:
+def load_network(path: Path | str, config: Config) -> tuple[GroupNetwork, Any, dict[str, Tensor]]:
     """The averaged network of a checkpoint that ``train`` wrote, with the features' state and tensors (for
     ``DiffusionFeatures.restore``; None where features of another kind, or none, were used). Raises UserError."""
     tensors, meta = ckpt.load(path, KIND)

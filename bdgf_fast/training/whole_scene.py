@@ -77,7 +77,8 @@ class Blocks:
 
     def save(self, y: int, x: int, probabilities: np.ndarray, labels: dict[str, np.ndarray]) -> None:
         with atomic(self.path(y, x)) as beside:
-            np.savez_compressed(beside, probabilities=probabilities, **{k: v.astype(np.int16) for k, v in labels.items()})
+            branches: dict[str, Any] = {k: v.astype(np.int16) for k, v in labels.items()}
+            np.savez_compressed(beside, probabilities=probabilities, **branches)
 
     def load(self, y: int, x: int) -> dict[str, np.ndarray]:
         with np.load(self.path(y, x)) as stored:
@@ -103,7 +104,7 @@ def predict_blocks(
 
 def assemble(
     prepared: Any, config: Config, blocks: Blocks, target: Path, pixels: torch.Tensor | None = None
-) -> tuple[dict[str, np.ndarray], str | None]:
+) -> tuple[dict[str, Any], str | None]:
     """Write map.tif, probabilities.tif and map.png of a finished prediction.
 
     Returns the labels (class indices) of the fused prediction and of every branch at ``pixels`` int64 (n, 2), and the

@@ -8,6 +8,9 @@
 
 #include "bdgf/check.h"
 #include "bdgf/cuda_launch.h"
+#include "bdgf/sample_view.h"
+#include "cuda/dialect.h"
+#include "cuda/storage.cuh"
 
 namespace bdgf {
 namespace cuda {
@@ -43,6 +46,20 @@ inline cudaStream_t stream_of(const CudaLaunch& launch) { return static_cast<cud
 inline unsigned grid_for(int64_t work, int threads) {
   const int64_t blocks = (work + threads - 1) / threads;
   return static_cast<unsigned>(blocks < 1 ? 1 : blocks > 0x7fffffff ? 0x7fffffff : blocks);
+}
+
+// body(T()) for the storage type.
+template <class Body>
+void for_storage(DType dtype, const Body& body) {
+  if (dtype == DType::f32) return body(float());
+  if (dtype == DType::f16) return body(__half());
+  body(__nv_bfloat16());
+}
+inline void check_same_storage(const char* op, const SampleView& main, const SampleView& other, const char* name) {
+  if (other.present && other.dtype != main.dtype) bad_type(op, name, std::string("is ") + dtype_name(other.dtype) + "; it takes " + dtype_name(main.dtype));
+}
+inline std::string sample_text(int64_t batch, int64_t elements) {
+  return std::to_string(batch) + " samples of " + std::to_string(elements) + " elements";
 }
 
 }  // namespace cuda

@@ -2,22 +2,26 @@
 #include "cuda/philox_normal.cuh"
 
 #include "cuda/kernels.h"
-#include "cuda/launch.h"
+#include "cuda/walk.h"
 
 namespace bdgf {
+namespace device {
+
+template <class T>
+static void run_philox_normal(const PhiloxNormalArgs& args, cudaStream_t stream) {
+  PhiloxNormalWork work{};
+  const SampleView out = sample_view(args.out);
+  work.noise = args.noise;
+  work.walk = make_walk<kBlocksPerItem<T>>(args.noise, {&out}, work.t);
+  BDGF_LAUNCH(philox_normal_kernel<T>, grid_for(work.walk.batch * work.walk.items, 256), 256, 0, stream, work);
+}
+
+}  // namespace device
 namespace cuda {
 
 void philox_normal(const PhiloxNormalArgs& args, const CudaLaunch& launch) {
   const DeviceGuard guard(launch.device, "philox_normal");
-  const cudaStream_t stream = stream_of(launch);
-  const unsigned grid = grid_for(device::noise_items(args.noise), 256);
-  if (args.out.dtype == DType::f32) {
-    device::philox_normal_kernel<<<grid, 256, 0, stream>>>(static_cast<float*>(args.out.data), args.noise);
-  } else if (args.out.dtype == DType::f16) {
-    device::philox_normal_kernel<<<grid, 256, 0, stream>>>(static_cast<__half*>(args.out.data), args.noise);
-  } else {
-    device::philox_normal_kernel<<<grid, 256, 0, stream>>>(static_cast<__nv_bfloat16*>(args.out.data), args.noise);
-  }
+  for_storage(args.out.dtype, [&](auto t) { device::run_philox_normal<decltype(t)>(args, stream_of(launch)); });
   check_cuda(cudaGetLastError(), "philox_normal", shape_text(args.out));
 }
 

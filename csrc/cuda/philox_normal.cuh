@@ -1,39 +1,31 @@
-// One thread, one Philox block, up to four normals.
+// One thread, one item of the walk: four normals, or eight of 16 bits.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include "cuda/noise.cuh"
+#include "cuda/walk.cuh"
 
 namespace bdgf {
 namespace BDGF_ISA {
 
-static __device__ __forceinline__ void store_rounded(float* p, float v) { *p = v; }
-static __device__ __forceinline__ void store_rounded(__half* p, float v) { *p = __float2half_rn(v); }
-static __device__ __forceinline__ void store_rounded(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn(v); }
-
-template <class T>
-struct alignas(4 * sizeof(T)) Four {
-  T value[4];
+struct PhiloxNormalWork {
+  Walk walk;
+  NoiseAddress noise;
+  Strided t[1];  // out
 };
 
 template <class T>
-__global__ void philox_normal_kernel(T* out, NoiseAddress a) {
-  const uint64_t key = noise_key(a);
-  const uint32_t stream = noise_stream(a);
-  const int64_t items = noise_items(a), step = (int64_t)gridDim.x * blockDim.x;
+__global__ void __launch_bounds__(256) philox_normal_kernel(const PhiloxNormalWork a) {
+  BDGF_THREADS(256);
+  constexpr int K = kBlocksPerItem<T>;
+  const uint64_t key = noise_key(a.noise);
+  const uint32_t stream = noise_stream(a.noise);
+  const Part all = whole(a.walk);
+  const int64_t items = a.walk.batch * a.walk.items, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
-    float normal[4];
-    const NoiseItem item = noise_item(a, i, key, stream, normal);
-    T* at = out + item.position;
-    if (item.begin == 0 && item.end == 4 && (uintptr_t)at % sizeof(Four<T>) == 0) {
-      Four<T> four;
-      for (int j = 0; j < 4; ++j) store_rounded(&four.value[j], normal[j]);
-      *(Four<T>*)at = four;
-    } else {
-      for (int j = 0; j < 4; ++j)
-        if (j >= item.begin && j < item.end) store_rounded(at + j, normal[j]);
-    }
+    const int64_t b = divide(i, a.walk.per_sample);
+    const Item<K, 1> item = locate<K>(a.walk, a.t, b, all, i - b * a.walk.items);
+    if (item.begin >= item.end) continue;
+    float normal[4 * K];
+    draw(item, noise_sample(a.noise, b), stream, key, normal);
+    store<T>(a.t[0], item, 0, normal);
   }
 }
 

@@ -38,12 +38,13 @@ def threads(count: int):
         torch.set_num_threads(before)
 
 
-def close(got: torch.Tensor, want: torch.Tensor, dtype: torch.dtype) -> None:
-    """Within the tolerance of `dtype`, the absolute part as a share of max |want| (a gradient may be 0 but for rounding)."""
+def close(got: torch.Tensor, want: torch.Tensor, dtype: torch.dtype, floor: float = 0.1) -> None:
+    """Within the tolerance of `dtype`, the absolute part as a share of max |want|, or of `floor` if that is larger (a gradient
+    may be 0 but for rounding)."""
     assert got.shape == want.shape
     rtol, atol = TOLERANCE[dtype]
     finite = want[torch.isfinite(want)]
-    atol *= max(0.1, finite.abs().max().item() if finite.numel() else 0.0)
+    atol *= max(floor, finite.abs().max().item() if finite.numel() else 0.0)
     torch.testing.assert_close(got.double(), want.double(), rtol=rtol, atol=atol, equal_nan=True)
 
 

@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
 from bdgf_fast import backends, ops
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -53,6 +56,29 @@ def test_a_kernel_that_cannot_take_the_call_is_passed_over(registry):
     assert name == "triton" and "not cuda: N above 256" in why
     with backends.use_backend("cuda"), pytest.raises(ValueError, match="op cannot run on the forced .* N above 256"):
         choose(device_type="cuda", state=300)
+
+
+def test_a_measurement_puts_a_kernel_first(registry, monkeypatch):
+    for name in ("cuda", "triton"):
+        backends.register("op", name, forward=nothing, backward=nothing)
+    row = backends.Choice("op", "sm_90", {"length": [0, 64]}, "triton", "bench/results/h100.json")
+    monkeypatch.setattr(backends, "choices", (row, backends.Choice("op", "any", {}, "cuda", "not measured")))
+    monkeypatch.setattr(backends, "_architecture", lambda: "sm_90")
+    assert choose(device_type="cuda", length=64) == ("triton", "first for sm_90 in dispatch.toml, bench/results/h100.json")
+    assert choose(device_type="cuda", length=65) == ("cuda", "first for any in dispatch.toml, not measured")
+    assert choose(device_type="cuda")[0] == "cuda"
+    monkeypatch.setattr(backends, "_architecture", lambda: "sm_120")
+    assert choose(device_type="cuda", length=64)[0] == "cuda"
+
+
+def test_the_table_of_choices_is_complete():
+    for row in backends.choices:
+        assert row.operation in backends.operations() and row.first in ("cuda", "triton")
+        assert row.evidence == "not measured" or (ROOT / row.evidence).exists()
+    for op, kernels in backends._registry.items():
+        rows = [row for row in backends.choices if row.operation == op]
+        if "cuda" in kernels:
+            assert rows and rows[-1].architecture == "any" and not rows[-1].shapes, op
 
 
 def test_a_preference_gives_way_to_force(registry):
@@ -144,7 +170,9 @@ def test_the_environment_variable(value, expected):
 
 
 def test_explain_has_a_line_for_every_operation():
-    lines = backends.explain().splitlines()
+    lines, _, choices = backends.explain().partition("CUDA or Triton on a GPU")
+    assert "q_sample: cuda first on any, all shapes (not measured)" in choices or "bench/results" in choices
+    lines = lines.splitlines()
     assert lines[0].split() == ["operation", "device", "backend", "kernels", "why"]
     named = {line.split()[0] for line in lines[1:]}
     public = {name for name in ops.__all__ if name not in ("ddim_step", "ddpm_step")} | {"diffusion_step"}

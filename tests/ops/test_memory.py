@@ -43,6 +43,12 @@ cases = {
         [randn(B, D, L), randn(B, D, L), decay(D, N), randn(B, N, L), randn(B, N, L), randn(D), randn(B, D, L),
          randn(D)],
         lambda *a: ops.selective_scan(*a, delta_softplus=True)),
+    "selective_scan, a scene": lambda: (
+        [randn(1, 128, 50000), randn(1, 128, 50000) - 2, decay(128, N), randn(1, N, 50000), randn(1, N, 50000), randn(128)],
+        lambda *a: ops.selective_scan(*a, delta_softplus=True)),
+    "selective_scan, a few tokens": lambda: (
+        [randn(50000, 32, 4), randn(50000, 32, 4) - 2, decay(32, N), randn(50000, N, 4), randn(50000, N, 4), randn(32)],
+        lambda *a: ops.selective_scan(*a, delta_softplus=True)),
     "selective_scan_2d": lambda: (
         [randn(B, D, 16, 32), randn(B, 4, D, L), decay(4, D, N), randn(B, 4, N, L), randn(B, 4, N, L), randn(D)],
         lambda *a: ops.selective_scan_2d(*a)),
@@ -108,7 +114,10 @@ def measure(op: str, backend: str) -> tuple[float, float]:
     return peak - results, 2 * 2**20 + 0.05 * (results + inputs)
 
 
-@pytest.mark.parametrize("op", [op for op in backends.operations() if "cpu" in backends.available(op)])
+EXTREME = ["selective_scan, a scene", "selective_scan, a few tokens"] if "cpu" in backends.available("selective_scan") else []
+
+
+@pytest.mark.parametrize("op", [*(op for op in backends.operations() if "cpu" in backends.available(op)), *EXTREME])
 def test_workspace_of_the_cpu_kernels(op):
     taken, allowed = measure(op, "cpu")
     assert taken <= allowed, f"{op} takes {taken / 2**20:.1f} MiB inside the call; {allowed / 2**20:.1f} MiB are allowed"

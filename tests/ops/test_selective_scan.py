@@ -193,6 +193,23 @@ def test_extreme_steps(target, check_gradients):
     compare(check_gradients, given)
 
 
+@pytest.mark.parametrize("value", [1e4, float("inf"), float("nan")])
+def test_an_extreme_step_changes_nothing_beside_it(target, value):
+    """Exponents known to be small are taken on a shorter path: the same bits as on the general one."""
+    if target.backend != "cpu":
+        pytest.skip("the two paths are the CPU kernels'")
+    given = tensors(40, dim=20, leave_out=("delta_bias", "z"), device=target.device)
+    plain = ops.selective_scan(**given, delta_softplus=True)
+    given["delta"][1, 3, 30] = value
+    extreme = ops.selective_scan(**given, delta_softplus=True)
+    assert torch.equal(extreme[0], plain[0])
+    assert torch.equal(extreme[1, :, :30], plain[1, :, :30])
+    other = torch.arange(20) != 3
+    assert torch.equal(extreme[1, other], plain[1, other])
+    if value != value:
+        assert extreme[1, 3, 30:].isnan().all()
+
+
 def test_complex_A_runs_the_reference(target):
     g = torch.Generator().manual_seed(0)
     u, delta = torch.randn(2, 3, 5, generator=g), torch.rand(2, 3, 5, generator=g)

@@ -22,7 +22,9 @@ struct DenoisingLossArgs {
   // at multiples of kLossSegment: numbers segment_begin[m] ... segment_begin[m + 1] - 1.
   const int64_t* group_begin;
   const int64_t* segment_begin;
-  double* partial;  // [batch, segments] workspace; forward
+  double* partial;  // [batch, segments] workspace; CPU forward
+  float* workspace;  // loss_workspace() floats; CUDA forward
+  int64_t channels, pixels;
   int64_t batch;
   int32_t groups;
   int32_t prediction;
@@ -30,5 +32,28 @@ struct DenoisingLossArgs {
 };
 
 constexpr int64_t kLossSegment = 32768;
+
+// CUDA: a block sums at most kLossItems items (cuda/walk.cuh) of a group, which has no more of them than elements.
+constexpr int64_t kLossItems = 2048;
+inline int64_t loss_workspace(int64_t batch, const int64_t* group_begin, int64_t groups) {
+  int64_t segments = 0;
+  for (int64_t m = 0; m < groups; ++m) segments += (group_begin[m + 1] - group_begin[m]) / kLossItems + 1;
+  return batch * segments;
+}
+
+namespace BDGF_ISA {
+
+// The target of velocity prediction (Salimans and Ho, arXiv 2202.00512); F a float or a vector of them.
+template <class F>
+BDGF_FN F velocity_target(F sqrt_abar, F sqrt_rest, F eps, F x0) {
+  return sqrt_abar * eps - sqrt_rest * x0;
+}
+// What grad_loss becomes before the residual multiplies it: for the prediction, and for x0 by way of the target.
+BDGF_FN float loss_slope(float grad_loss, float elements) { return 2.0f * grad_loss / elements; }
+BDGF_FN float loss_slope_x0(int kind, float slope, float sqrt_rest) {
+  return kind == kSample ? -slope : kind == kVelocity ? slope * sqrt_rest : 0.0f;
+}
+
+}  // namespace BDGF_ISA
 
 }  // namespace bdgf

@@ -20,4 +20,22 @@ struct DiffusionStepArgs {
   int64_t batch, elements;  // samples, elements of each
 };
 
+namespace BDGF_ISA {
+
+struct StepCoefficients {
+  float x0_sample, x0_pred, mean_sample, mean_pred, mean_x0, std;
+};
+BDGF_FN StepCoefficients step_coefficients(const float* c) { return {c[0], c[1], c[2], c[3], c[4], c[5]}; }
+
+// The two lines above, without clamp and noise; M as in philox.h, M::madd(a, b, c) = a b + c, fused or not.
+template <class M>
+BDGF_FN typename M::F step_x0(const StepCoefficients& c, typename M::F sample, typename M::F pred) {
+  return M::madd(M::splat(c.x0_sample), sample, M::mul(pred, c.x0_pred));
+}
+template <class M>
+BDGF_FN typename M::F step_mean(const StepCoefficients& c, typename M::F sample, typename M::F pred, typename M::F x0) {
+  return M::madd(M::splat(c.mean_pred), pred, M::madd(M::splat(c.mean_sample), sample, M::mul(x0, c.mean_x0)));
+}
+
+}  // namespace BDGF_ISA
 }  // namespace bdgf

@@ -35,6 +35,17 @@ BDGF_INLINE Vf exp2(Vf x) {
   return exp2_by_table(n, x - whole, whole);
 }
 
+// The bits of exp2 for |x| <= kExp2Bound alone: an integer addition instead of scalef, which is three micro-operations
+// on Zen 5. The table has k << 18 taken off its entry k, so that what n carries in its last five bits falls out.
+constexpr float kExp2Bound = 120.0f;
+BDGF_INLINE Vf exp2_bounded(Vf x) {
+  const Vi low = (Vi)_mm512_load_ps(kPowers) - (iota() << 18), high = (Vi)_mm512_load_ps(kPowers + 16) - ((iota() + 16) << 18);
+  const Vf n = x + kRoundMagic32, r = x - (n - kRoundMagic32);
+  const Vf power = (Vf)((Vi)_mm512_permutex2var_epi32((__m512i)low, (__m512i)n, (__m512i)high) + ((Vi)n << 18));
+  const Vf q = r * fma(r, splat(0.24022865295410156f), 0.6931573152542114f);
+  return fma(power, q, power);
+}
+
 // e^x. Error below 2 ulp wherever the result is normal. exp2 of a pre-multiplied argument costs a third less.
 BDGF_INLINE Vf exp(Vf x) {
   x = max(splat(-104.5f), min(splat(89.5f), x));
@@ -62,6 +73,13 @@ BDGF_INLINE Vf exp2_reduced(Vf r) {
 
 constexpr float kRoundMagic = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds |x| < 2^22 to an integer
 
+// The bits of exp2 for |x| <= kExp2Bound alone.
+constexpr float kExp2Bound = 120.0f;
+BDGF_INLINE Vf exp2_bounded(Vf x) {
+  const Vf n = x + kRoundMagic;
+  return (Vf)((Vi)exp2_reduced(x - (n - kRoundMagic)) + ((Vi)n << 23));
+}
+
 // 2^x. Error below 2.5 ulp wherever the result is normal.
 BDGF_INLINE Vf exp2(Vf x) {
   x = max(splat(-151.0f), min(splat(129.0f), x));
@@ -88,9 +106,9 @@ BDGF_INLINE Vf exp(Vf x) {
 BDGF_INLINE Vf log(Vf x) {
   Vi tiny = x < 1.17549435e-38f;
   Vf scaled = select(tiny, x * 8388608.0f, x);
-  Vi i = (Vi)scaled - 0x3f3504f3;  // so that the rest of the number is in [sqrt(1/2), sqrt(2))
+  Vi i = (Vi)((Vu)scaled - 0x3f3504f3u);  // so that the rest of the number is in [sqrt(1/2), sqrt(2))
   Vi e = i >> 23;
-  Vf f = (Vf)((Vi)scaled - (i & -0x800000)) - 1.0f;
+  Vf f = (Vf)((Vu)scaled - ((Vu)i & 0xff800000u)) - 1.0f;
   Vf n = to_float(e + (tiny & -23));
   Vf p = madd(splat(0.08736065030097961f), f, -0.14309316873550415f);
   p = madd(p, f, 0.14918339252471924f);

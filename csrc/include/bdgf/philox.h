@@ -162,6 +162,7 @@ struct DeviceMath {
   BDGF_FN F mul(F a, F b) { return __fmul_rn(a, b); }
   BDGF_FN F add(F a, F b) { return __fadd_rn(a, b); }
   BDGF_FN F fma(F a, F b, F c) { return __fmaf_rn(a, b, c); }
+  BDGF_FN F madd(F a, F b, F c) { return __fmaf_rn(a, b, c); }
   BDGF_FN F sqrt(F a) { return __fsqrt_rn(a); }
   BDGF_FN F from_int(I a) { return __int2float_rn(a); }
   BDGF_FN I as_int(F a) { return __float_as_int(a); }

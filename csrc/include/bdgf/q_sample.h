@@ -21,4 +21,13 @@ struct QSampleArgs {
   NoiseAddress noise, fill;
 };
 
+namespace BDGF_ISA {
+
+// The line above; M as in philox.h.
+template <class M>
+BDGF_FN typename M::F noised(typename M::F sqrt_abar, typename M::F x0, typename M::F sqrt_rest, typename M::F eps) {
+  return M::add(M::mul(sqrt_abar, x0), M::mul(sqrt_rest, eps));
+}
+
+}  // namespace BDGF_ISA
 }  // namespace bdgf

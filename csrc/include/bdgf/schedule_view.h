@@ -9,6 +9,7 @@ struct ScheduleView {
   int64_t t_stride;
   const float* sqrt_abar;  // [T]
   const float* sqrt_rest;  // [T], sqrt(1 - abar)
+  int64_t steps;           // T
 };
 
 }  // namespace bdgf

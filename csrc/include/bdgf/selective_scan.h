@@ -46,6 +46,9 @@ struct SelectiveScanArgs {
 struct ScanDirection {
   bool reversed, columns;
 };
+#ifdef __CUDACC__
+__host__ __device__
+#endif
 static inline ScanDirection scan_direction(const SelectiveScanArgs& a, int64_t k) {
   if (a.width == 0) return {a.reverse, false};
   return a.directions == 4 ? ScanDirection{k >= 2, k % 2 == 1} : ScanDirection{k == 1, false};

@@ -214,6 +214,17 @@ BDGF_INLINE void store_strided(T* p, int64_t stride, Vf v, int n) {
 }
 
 // ---------------------------------------------------------------------------------------------- across lanes
+BDGF_INLINE bool all_lanes(Vi mask) {
+#if BDGF_LANES == 16
+  return _mm512_movepi32_mask((__m512i)mask) == 0xffff;
+#elif BDGF_LANES == 8
+  return _mm256_movemask_ps((__m256)mask) == 0xff;
+#else
+  bool all = true;
+  for (int i = 0; i < kLanes; ++i) all = all && mask[i];
+  return all;
+#endif
+}
 // Reductions pair lane i with lane i + half: the same tree, hence the same bits, on every run.
 BDGF_INLINE float hsum(Vf v) {
   float lane[kLanes];
@@ -226,6 +237,19 @@ BDGF_INLINE float hmax(Vf v) {
   float m = v[0];
   for (int i = 1; i < kLanes; ++i) m = v[i] > m || v[i] != v[i] ? v[i] : m;
   return m;
+}
+
+// Lanes by ... by + n - 1 of v moved down to 0 ... n - 1, by + n <= kLanes; the other lanes are 0.
+BDGF_INLINE Vf move_down(Vf v, int by, int n) {
+#if BDGF_LANES == 16
+  return _mm512_maskz_permutexvar_ps(lane_mask(n), (__m512i)(iota() + by), v);
+#elif BDGF_LANES == 8
+  return (Vf)((__m256i)_mm256_permutevar8x32_ps(v, (__m256i)(iota() + by)) & lane_mask(n));
+#else
+  float lane[2 * kLanes] = {};
+  store(lane, v);
+  return load_n(lane + by, n);
+#endif
 }
 
 // Interleave: element 4 * j + k of the result = (k-th vector)[lane of block j]. The lane that holds block j is chosen so that no data

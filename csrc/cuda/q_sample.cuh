@@ -1,0 +1,71 @@
+// x_t: one thread, one item of the walk. Bits as in bdgf/q_sample.h.
+#pragma once
+#include "cuda/walk.cuh"
+
+#include "bdgf/q_sample.h"
+
+namespace bdgf {
+namespace BDGF_ISA {
+
+// The two coefficients of sample b; NaN where its timestep is out of range.
+static __device__ __forceinline__ float2 schedule_at(const ScheduleView& s, int64_t b) {
+  const int64_t t = s.t[b * s.t_stride];
+  if (t < 0 || t >= s.steps) return make_float2(__int_as_float(0x7fc00000), __int_as_float(0x7fc00000));
+  return make_float2(s.sqrt_abar[t], s.sqrt_rest[t]);
+}
+
+struct QSampleWork {
+  Walk walk;
+  QSampleArgs args;
+  Divider pixels;
+  Strided t[3];  // x0, out, the sample's own count
+};
+
+template <class T>
+__global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
+  BDGF_THREADS(256);
+  constexpr int K = kBlocksPerItem<T>;
+  const uint64_t key = noise_key(a.args.noise);
+  const uint32_t stream = noise_stream(a.args.noise);
+  const Part all = whole(a.walk);
+  const int64_t items = a.walk.batch * a.walk.items, step = (int64_t)gridDim.x * blockDim.x;
+  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
+    const int64_t b = divide(i, a.walk.per_sample);
+    const Item<K, 3> item = locate<K>(a.walk, a.t, b, all, i - b * a.walk.items);
+    if (item.begin >= item.end) continue;
+    unsigned hidden = 0, wanted = (1u << item.end) - (1u << item.begin);  // a bit per element
+    if (a.args.channel_mask) {
+      const uint8_t* mask = a.args.channel_mask + b * a.args.mask_batch_stride;
+      const int64_t own = item.offset[2] + item.column;
+      int64_t channel = divide(own + item.begin, a.pixels), next = (channel + 1) * a.pixels.divisor;
+      bool is_hidden = mask[channel * a.args.mask_channel_stride];
+      for (int j = item.begin; j < item.end; ++j) {
+        if (own + j >= next) {
+          ++channel, next += a.pixels.divisor;
+          is_hidden = mask[channel * a.args.mask_channel_stride];
+        }
+        hidden |= (unsigned)is_hidden << j;
+      }
+    }
+    float value[4 * K], eps[4 * K];
+    if (hidden != wanted) {
+      const float2 c = schedule_at(a.args.schedule, b);
+      load<T>(a.t[0], item, 0, value);
+      if (a.args.draw) draw(item, noise_sample(a.args.noise, b), stream, key, eps);
+#pragma unroll
+      for (int j = 0; j < 4 * K; ++j)
+        value[j] = a.args.draw ? noised<DeviceMath>(c.x, value[j], c.y, eps[j]) : __fmul_rn(c.x, value[j]);
+    }
+    if (hidden) {
+#pragma unroll
+      for (int j = 0; j < 4 * K; ++j) eps[j] = 0.0f;
+      if (a.args.fill_with_noise) draw(item, noise_sample(a.args.fill, b), noise_stream(a.args.fill), noise_key(a.args.fill), eps);
+#pragma unroll
+      for (int j = 0; j < 4 * K; ++j) value[j] = hidden >> j & 1 ? eps[j] : value[j];
+    }
+    store<T>(a.t[1], item, 1, value);
+  }
+}
+
+}  // namespace BDGF_ISA
+}  // namespace bdgf

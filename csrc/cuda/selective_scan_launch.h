@@ -1,0 +1,156 @@
+// The host side of the scan: what the shapes decide (segments, bundles, groups of units a launch takes, workspace), and
+// the launches that forward and backward share. All of it follows from the shapes alone, so that results repeat.
+#pragma once
+#include "cuda/launch.h"
+#include "cuda/selective_scan_tile.cuh"
+
+namespace bdgf {
+namespace BDGF_ISA {
+
+// Planes of f32 workspace to be added up and stored in a tensor.
+struct PlaneSum {
+  enum Gate { kNoGate, kGate, kGateGradient };
+  const float* from = nullptr;
+  int64_t planes = 1, plane = 0, unit = 0, direction = 0, group = 0, row = 0, step = 0;    // strides
+  int64_t units = 0, directions = 1, groups = 1, rows = 0, steps = 0, first = 0;           // sizes; first unit (or row)
+  ScanTensor to;
+  bool local = false;           // steps are those of a unit, units are units; else positions and rows
+  bool of_parameters = false;   // the tensor stands in the order of the parameters
+  bool of_states = false;       // its rows are states, not channels
+  Gate gate = kNoGate;
+};
+
+// One block's entries in call.sums: dA, then constant dB and dC [plane][channel][state of the slice], dD [plane][channel],
+// d delta_bias [plane][channel].
+struct SumLayout {
+  int64_t matrix, b, c, skip, bias, all;
+};
+static __host__ __device__ __forceinline__ SumLayout sum_layout(const ScanCall& call) {
+  SumLayout l;
+  const int64_t lines = call.g.planes * call.a.dim;
+  l.matrix = kThreadStates * call.g.split;
+  l.b = lines * l.matrix;
+  l.c = l.b + (call.a.constant_b ? lines * l.matrix : 0);
+  l.skip = l.c + (call.a.constant_c ? lines * l.matrix : 0);
+  l.bias = l.skip + lines;
+  l.all = l.bias + lines;
+  return l;
+}
+
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t between(int64_t least, int64_t v, int64_t most) {  // where they contradict each other: the least
+  const int64_t capped = v < most ? v : most;
+  return capped > least ? capped : least;
+}
+static inline int64_t common_divisor(int64_t a, int64_t b) { return b ? common_divisor(b, a % b) : a; }
+
+#ifdef BDGF_EMULATED  // so that small tests take several launches, and several bundles a block
+constexpr int64_t kLeastWorkspace = 64 << 10, kBlocksPlenty = 8;
+#else
+constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;  // bytes; blocks of which each may take more
+#endif
+constexpr int64_t kBlocksWanted = 2048;  // what fills any GPU several times over
+constexpr int64_t kWorthSplitting = 512;  // below so many blocks a sequence of so many steps is cut into segments
+
+static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
+  ScanGrid g;
+  const int64_t quads = ceil_div(a.states, kThreadStates);
+  g.log_split = quads > 2 ? 2 : quads > 1 ? 1 : 0, g.split = 1 << g.log_split;
+  g.slices = (int)ceil_div(quads, g.split), g.planes = (int)a.directions * g.slices;
+  g.run = common_divisor(a.constant_b ? a.dim : a.dim / a.groups_b, a.constant_c ? a.dim : a.dim / a.groups_c);
+  g.tiles_per_run = ceil_div(g.run, kTileChannels), g.tiles = a.dim / g.run * g.tiles_per_run;
+  g.segment_steps = a.length;
+  const int64_t blocks = a.batch * g.tiles * g.planes;
+  if (blocks > 0 && blocks < kWorthSplitting && a.length >= kWorthSplitting) {
+    const int64_t steps = ceil_div(a.length, ceil_div(kBlocksWanted, blocks));
+    const auto chunks = [](int64_t n) { return ceil_div(n, kChunkSteps) * kChunkSteps; };
+    g.segment_steps = between(4 * kChunkSteps, chunks(steps), chunks(a.length));
+    g.segments = ceil_div(a.length, g.segment_steps);
+  }
+  return g;
+}
+
+// The sequences that a tile takes together. Backward only those of one group of steps, each in whole quadruples.
+static inline int forward_bundle(const SelectiveScanArgs& a) {
+  return a.length > kForwardSteps ? 1 : (int)(kForwardSteps / a.length);
+}
+static inline int backward_bundle(const SelectiveScanArgs& a) {
+  return a.length > kGroupSteps ? 1 : (int)(kBackwardSteps / (ceil_div(a.length, kFoldSteps) * kFoldSteps));
+}
+
+// The grid of a launch over `units` units from `first` on.
+static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64_t first, int64_t units, int most_in_tile) {
+  g.first_unit = first, g.units = units, g.bundle = (int)between(1, most_in_tile, units);
+  const int64_t blocks = ceil_div(units, g.bundle) * g.tiles * g.planes;
+  g.bundles_per_block = between(1, 128 / (g.bundle * g.segment_steps), blocks / kBlocksPlenty);
+  return g;
+}
+static inline int64_t unit_blocks(const ScanGrid& g) { return ceil_div(ceil_div(g.units, g.bundle), g.bundles_per_block); }
+
+// Inputs, outputs and, for the backward, gradients: what the workspace is held against.
+static inline int64_t scan_bytes(const SelectiveScanArgs& a, bool backward) {
+  const auto size = [](const ScanTensor& t) -> int64_t { return !t.data ? 0 : t.dtype == DType::f32 ? 4 : 2; };
+  const int64_t cells = a.batch * a.length, copies = a.shared_delta ? 1 : a.directions;
+  int64_t bytes = cells * a.dim * (size(a.u) * 2 + size(a.z) + size(a.delta) * copies);
+  const int64_t matrices = (a.constant_b ? 0 : a.groups_b * size(a.B)) + (a.constant_c ? 0 : a.groups_c * size(a.C));
+  bytes += cells * a.directions * a.states * matrices;
+  return backward ? 2 * bytes : bytes;
+}
+static inline int64_t workspace_limit(const SelectiveScanArgs& a, bool backward) {  // in floats
+  const int64_t tenth = scan_bytes(a, backward) / 10;
+  return (tenth > kLeastWorkspace ? tenth : kLeastWorkspace) / 4;
+}
+// Units a launch takes, of which each needs `unit_floats` of workspace.
+static inline int64_t units_together(const SelectiveScanArgs& a, const ScanGrid& g, int64_t left, int64_t unit_floats) {
+  const int64_t step = a.directions > 1 ? g.segments : 1;  // an image's directions meet: its segments stay together
+  const int64_t grid = 0x7fffffff / (g.tiles * g.planes), fits = unit_floats ? left / unit_floats : grid;
+  const int64_t units = (fits < grid ? fits : grid) / step * step;
+  return between(step, units, a.batch * g.segments);
+}
+
+class Arena {
+ public:
+  explicit Arena(float* base) : base_(base) {}
+  float* take(int64_t floats) {
+    float* const p = base_ && floats ? base_ + used : nullptr;
+    used += ceil_div(floats, 16) * 16;
+    return p;
+  }
+  int64_t used = 0;
+
+ private:
+  float* base_;
+};
+
+// f32 planes that stand in for `like`, as [plane][unit or row][channel and step in the order of like].
+static inline ScanTarget plane_target(const SelectiveScanArgs& a, const ScanGrid& g, const ScanTensor& like, float* data,
+                                      int64_t plane, bool local, int64_t first_unit) {
+  const int64_t steps = local ? g.segment_steps : a.length;
+  const bool along = (like.step < 0 ? -like.step : like.step) <= (like.channel < 0 ? -like.channel : like.channel);
+  ScanTarget o;
+  o.t.data = data, o.t.dtype = DType::f32;
+  o.t.batch = a.dim * steps, o.t.direction = plane, o.t.channel = along ? steps : 1, o.t.step = along ? 1 : a.dim;
+  o.first = local ? first_unit : first_unit / g.segments;
+  o.local = local, o.planes = true;
+  return o;
+}
+
+struct Launcher {
+  const char* op;
+  cudaStream_t stream;
+  std::string sizes;
+  Launcher(const SelectiveScanArgs& a, const CudaLaunch& launch)
+      : op(a.width ? "selective_scan_2d" : "selective_scan"), stream(cuda::stream_of(launch)),
+        sizes("(" + std::to_string(a.batch) + ", " + std::to_string(a.dim) + ", " + std::to_string(a.length) + ") with " +
+              std::to_string(a.states) + " states") {}
+  void check() const { cuda::check_cuda(cudaGetLastError(), op, sizes); }
+};
+
+// Only states: see selective_scan_fwd.cuh.
+void launch_states(const Launcher& on, const ScanCall& call);
+void launch_planes(const Launcher& on, const ScanCall& call, const PlaneSum& sum);
+void launch_rows(const Launcher& on, const ScanCall& call, int64_t blocks, bool add);
+void launch_carry(const Launcher& on, const ScanCall& call, float* states, const float* rates, bool backwards);
+
+}  // namespace BDGF_ISA
+}  // namespace bdgf

@@ -1,0 +1,126 @@
+// What the scan's blocks leave to be added up, always in the same order: f32 planes of directions, slices of states or
+// channel tiles; each block's sums over its rows; and the states of the segments of a long sequence.
+#pragma once
+#include "cuda/dialect.h"
+#include "cuda/selective_scan_launch.h"
+
+namespace bdgf {
+namespace BDGF_ISA {
+
+BDGF_DEV float load_any(const ScanTensor& t, int64_t index) {
+  return t.dtype == DType::f32 ? load_f32((const float*)t.data + index, t.dtype) : load_f32((const Narrow*)t.data + index, t.dtype);
+}
+BDGF_DEV void store_any(const ScanTensor& t, int64_t index, float v) {
+  if (t.dtype == DType::f32) store_f32((float*)t.data + index, v, t.dtype);
+  else store_f32((Narrow*)t.data + index, v, t.dtype);
+}
+
+// A warp takes a line: a row's steps, or a step's rows, whichever lie next to each other.
+__global__ void __launch_bounds__(256) selective_scan_planes_kernel(const ScanCall call, const PlaneSum m) {
+  BDGF_THREADS(256);
+  const int64_t across = m.of_states ? m.to.state : m.to.channel;
+  const bool along = along_steps(m.to, across);
+  const int64_t outer = along ? m.rows : m.steps, inner = along ? m.steps : m.rows;
+  const int64_t lines = m.units * m.directions * m.groups * outer;
+  for (int64_t line = (int64_t)blockIdx.x * 8 + threadIdx.x / 32; line < lines; line += (int64_t)gridDim.x * 8) {
+    int64_t rest = divide(line, outer);
+    const int64_t o = line - rest * outer;
+    const int64_t group = rest % m.groups;
+    rest = divide(rest, m.groups);
+    const int64_t k = rest % m.directions, u = divide(rest, m.directions), unit = m.first + u;
+    const int64_t steps = m.local ? unit_steps(call, unit) : m.steps;
+    for (int64_t i = threadIdx.x % 32; i < inner; i += 32) {
+      const int64_t row = along ? o : i, step = along ? i : o;
+      if (step >= steps) continue;
+      const float* from = m.from + u * m.unit + k * m.direction + group * m.group + row * m.row + step * m.step;
+      float total = __ldg(from);
+      for (int64_t plane = 1; plane < m.planes; ++plane) total += __ldg(from + plane * m.plane);
+      int64_t batch = unit, position = step;
+      if (m.local) {
+        const Place p = place_of(call, scan_direction(call.a, k), unit, step);
+        batch = p.row, position = m.of_parameters ? p.parameter : p.input;
+      }
+      if (m.gate != PlaneSum::kNoGate) {
+        const ScanTensor& t = call.a.z;
+        const float z = load_any(t, batch * t.batch + row * t.channel + position * t.step);
+        if (m.gate == PlaneSum::kGate) {
+          total *= scan_silu<ScanMath>(z);
+        } else {
+          const ScanTensor& g = call.a.grad_out;
+          const float grad = g.data ? load_any(g, batch * g.batch + row * g.channel + position * g.step) : 0.0f;
+          total *= grad * scan_silu_slope<ScanMath>(z);
+        }
+      }
+      store_any(m.to, batch * m.to.batch + k * m.to.direction + group * m.to.group + row * across + position * m.to.step, total);
+    }
+  }
+}
+
+// call.sums of `blocks` blocks to the gradients of A, constant B and C, D and delta_bias (blockIdx.y), 32 elements a block,
+// each by eight threads.
+__global__ void __launch_bounds__(256) selective_scan_rows_kernel(const ScanCall call, int64_t blocks, bool add) {
+  BDGF_THREADS(256);
+  BDGF_SHARED(float, parts, [8][33]);
+  const SelectiveScanArgs& a = call.a;
+  const int job = blockIdx.y, lane = threadIdx.x % 32, part = threadIdx.x / 32;
+  const bool matrix = job < 3;
+  const ScanTensor& to = job == 0 ? a.grad_A : job == 1 ? a.grad_B : job == 2 ? a.grad_C : job == 3 ? a.grad_D : a.grad_delta_bias;
+  if (!to.data || (job == 1 && !a.constant_b) || (job == 2 && !a.constant_c)) return;
+  const SumLayout l = sum_layout(call);
+  const int64_t width = matrix ? l.matrix : 1, states = matrix ? a.states : 1;
+  const int64_t element = (int64_t)blockIdx.x * 32 + lane, all = a.directions * a.dim * states;
+  const int64_t n = element % states, channel = divide(element, states) % a.dim, k = divide(divide(element, states), a.dim);
+  const int64_t slices = job == 4 ? call.g.slices : 1;
+  const int64_t at = (job == 0 ? 0 : job == 1 ? l.b : job == 2 ? l.c : job == 3 ? l.skip : l.bias) +
+                     ((k * call.g.slices + n / width) * a.dim + channel) * width + n % width;
+  float total = 0.0f;
+  if (element < all) {
+    for (int64_t i = part; i < blocks; i += 8) {
+      for (int64_t slice = 0; slice < slices; ++slice) total += __ldg(call.sums + i * l.all + at + slice * a.dim * width);
+    }
+  }
+  parts[part][lane] = total;
+  __syncthreads();
+  if (part > 0 || element >= all) return;
+  for (int i = 1; i < 8; ++i) total += parts[i][lane];
+  float* out = static_cast<float*>(to.data) + k * to.direction + channel * to.channel + (matrix ? n * to.state : 0);
+  *out = add ? *out + total : total;
+}
+
+// From each segment's own contribution to the true states at the segments' borders, in place: a thread for each
+// (row, direction, channel, state), eight segments' loads in flight. Forward it leaves last_state.
+__global__ void __launch_bounds__(128) selective_scan_carry_kernel(const ScanCall call, float* states, const float* rates,
+                                                                   int64_t rows, bool backwards) {
+  BDGF_THREADS(128);
+  const SelectiveScanArgs& a = call.a;
+  const int64_t inside = a.directions * a.dim * a.states, all = rows * inside, segments = call.g.segments;
+  for (int64_t i = (int64_t)blockIdx.x * 128 + threadIdx.x; i < all; i += (int64_t)gridDim.x * 128) {
+    const int64_t row = divide(i, inside), at = i - row * inside, line = divide(at, a.states), n = at - line * a.states;
+    const int64_t k = divide(line, a.dim), channel = line - k * a.dim;
+    const float A2 = load_parameter(a.A, k * a.A.direction + channel * a.A.channel + n * a.A.state) * kScanLog2E;
+    float x = 0.0f;
+    for (int64_t first = 0; first < segments; first += 8) {
+      float own[8], rate[8];
+#pragma unroll
+      for (int q = 0; q < 8; ++q) {
+        if (first + q >= segments) break;
+        const int64_t unit = row * segments + (backwards ? segments - 1 - first - q : first + q);
+        own[q] = states[unit * inside + at];
+        rate[q] = __ldg(rates + unit * a.directions * a.dim + line);
+      }
+#pragma unroll
+      for (int q = 0; q < 8; ++q) {
+        if (first + q >= segments) break;
+        const int64_t unit = row * segments + (backwards ? segments - 1 - first - q : first + q);
+        x = first + q == 0 ? own[q] : fmaf(ScanMath::exp2(A2 * rate[q]), x, own[q]);
+        states[unit * inside + at] = x;
+      }
+    }
+    if (!backwards && a.last.data) {
+      static_cast<float*>(a.last.data)[row * a.last.batch + channel * a.last.channel + n * a.last.state] = x;
+    }
+  }
+}
+
+}  // namespace BDGF_ISA
+}  // namespace bdgf

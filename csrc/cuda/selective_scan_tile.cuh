@@ -1,0 +1,400 @@
+// What the scan's kernels share: which part of the problem a block works on, and tiles of (steps, channels) between
+// global memory, of any layout and storage type, and f32 shared memory.
+//
+// A block takes 32 channels; kThreadStates states of a channel live in the registers of a thread, `split` lanes hold up
+// to 16 states. The lanes of a warp are [state group][channel], channels lowest, so that lanes next to each other read
+// the same B and C. Beyond 16 states a slice of states is a block of its own, and so is a direction of an image: each
+// writes an f32 plane, and selective_scan_sum.cuh adds the planes up in order.
+// A unit is a sequence, or a segment of a long one; short sequences go through a tile several at a time (a bundle).
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+#include "bdgf/scan_step.h"
+#include "bdgf/selective_scan.h"
+
+#define BDGF_DEV static __device__ __forceinline__
+
+namespace bdgf {
+namespace BDGF_ISA {
+
+constexpr int kTileChannels = 32, kThreadStates = 4, kMostSplit = 4, kMostThreads = kTileChannels * kMostSplit;
+constexpr int kRow = kTileChannels + 1;       // pitch of a tile's steps, in elements: no bank twice
+constexpr int kForwardSteps = 32, kBackwardSteps = 16;  // of a tile
+constexpr int kLogChannels = 5, kLogForward = 5, kLogBackward = 4;
+static_assert(kTileChannels == 1 << kLogChannels && kForwardSteps == 1 << kLogForward && kBackwardSteps == 1 << kLogBackward, "");
+constexpr int kGroupSteps = 8;                // steps unrolled together; a state is kept before each of them
+constexpr int kFoldSteps = 4;                 // steps whose sums over a channel's lanes are formed together
+constexpr int kChunkSteps = 64;               // steps whose kept states fit the shared memory
+
+// Where a launch writes an output: the tensor itself, or f32 workspace of the same roles.
+struct ScanTarget {
+  ScanTensor t;
+  int64_t first = 0;    // row (or unit) that stands first in it
+  bool local = false;   // [unit][step of the unit] instead of [row][position]
+  bool planes = false;  // its directions are planes (or its groups channel tiles), to be summed
+};
+
+struct ScanGrid {
+  int split = 1, log_split = 0, slices = 1, planes = 1;  // planes = directions * slices
+  int bundle = 1;                               // sequences in a tile
+  int64_t run = 0, tiles_per_run = 0, tiles = 0;  // channels of one group of B and C; tiles of them; of all
+  int64_t segments = 1, segment_steps = 0;
+  int64_t first_unit = 0, units = 0, bundles_per_block = 1;  // of this launch; unit = row * segments + segment
+};
+
+struct ScanCall {
+  SelectiveScanArgs a;
+  ScanGrid g;
+  bool narrow = false;               // u and its kind are of 16 bits
+  bool adjoint = false;              // states only: the recurrence of the adjoint, from the last step to the first
+  const float* carried = nullptr;    // [unit][direction][channel][state] after each unit
+  const float* returned = nullptr;   // the adjoint before each unit
+  float* ends = nullptr;             // as carried, written
+  float* rates = nullptr;            // [unit][direction][channel], sums of delta, written
+  float* starts = nullptr;           // [unit of the launch][direction][chunk][channel][state], written, then read
+  float* sums = nullptr;             // [block][SumLayout]: a block's share of what is summed over rows
+  ScanTarget out, grad_u, grad_delta, grad_z, grad_B, grad_C;
+};
+
+struct ScanMath {
+  typedef float F;
+  BDGF_DEV F splat(float v) { return v; }
+  BDGF_DEV F fma(F a, F b, F c) { return fmaf(a, b, c); }
+  BDGF_DEV F exp2(F v) {
+#ifdef __CUDA_ARCH__
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
+#else
+    return exp2f(v);
+#endif
+  }
+  BDGF_DEV F divide(F a, F b) { return __fdividef(a, b); }
+  BDGF_DEV F max(F a, F b) { return fmaxf(a, b); }
+  BDGF_DEV F abs(F a) { return fabsf(a); }
+  BDGF_DEV F below(F a, F b, F x, F y) { return a < b ? x : y; }
+};
+
+BDGF_DEV int64_t divide(int64_t a, int64_t b) {  // of numbers that are not negative; 64-bit division costs ten times more
+  return (a | b) >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
+}
+BDGF_DEV int smaller(int a, int b) { return a < b ? a : b; }
+
+// Kept in shared memory like the streams below.
+struct ScanBlock {
+  int64_t k, slice, plane, tile, block, channel, group_b, group_c;
+  int channels, states;  // that exist, of the tile and of the slice
+  ScanDirection way;
+};
+BDGF_DEV ScanBlock scan_block(const ScanCall& call) {
+  const ScanGrid& g = call.g;
+  ScanBlock b;
+  int64_t i = divide(blockIdx.x, g.planes);
+  b.plane = blockIdx.x - i * g.planes;
+  b.block = divide(i, g.tiles);
+  b.tile = i - b.block * g.tiles;
+  b.k = divide(b.plane, g.slices), b.slice = b.plane - b.k * g.slices;
+  const int64_t run = divide(b.tile, g.tiles_per_run), within = (b.tile - run * g.tiles_per_run) * kTileChannels;
+  b.channel = run * g.run + within;
+  b.channels = (int)(g.run - within < kTileChannels ? g.run - within : kTileChannels);
+  b.group_b = divide(b.channel * call.a.groups_b, call.a.dim);
+  b.group_c = divide(b.channel * call.a.groups_c, call.a.dim);
+  const int64_t width = kThreadStates * g.split, left = call.a.states - b.slice * width;
+  b.states = (int)(left < width ? left : width);
+  b.way = scan_direction(call.a, b.k);
+  return b;
+}
+
+// The bundle that a block is at: `rows` sequences of `steps` steps each, from `unit` on.
+struct Turn {
+  int64_t unit, steps;
+  int rows;
+};
+BDGF_DEV int64_t unit_steps(const ScanCall& call, int64_t unit) {
+  if (call.g.segments == 1) return call.a.length;
+  const int64_t left = call.a.length - unit % call.g.segments * call.g.segment_steps;
+  return left < call.g.segment_steps ? left : call.g.segment_steps;
+}
+
+// Bundle `turn` of a block; rows <= 0 behind the last.
+BDGF_DEV Turn turn_of(const ScanCall& call, int64_t block, int64_t turn) {
+  const int64_t first = (block * call.g.bundles_per_block + turn) * call.g.bundle, left = call.g.units - first;
+  Turn t;
+  t.unit = call.g.first_unit + first;
+  t.rows = turn >= call.g.bundles_per_block || left <= 0 ? 0 : left < call.g.bundle ? (int)left : call.g.bundle;
+  t.steps = t.rows > 0 ? unit_steps(call, t.unit) : 0;
+  return t;
+}
+
+// Step `local` of a unit: its row, and its positions in tensors that stand in the order of u and of the parameters.
+struct Place {
+  int64_t unit, row, local, input, parameter;
+};
+BDGF_DEV int64_t input_position(const SelectiveScanArgs& a, ScanDirection way, int64_t visit) {
+  const int64_t i = way.reversed ? a.length - 1 - visit : visit;
+  if (!way.columns) return i;
+  const int64_t column = divide(i, a.height);
+  return (i - column * a.height) * a.width + column;
+}
+BDGF_DEV Place place_of(const ScanCall& call, ScanDirection way, int64_t unit, int64_t local) {
+  Place p;
+  p.unit = unit, p.row = unit, p.local = local;
+  int64_t visit = local;
+  if (call.g.segments > 1) {
+    p.row = divide(unit, call.g.segments);
+    visit += (unit - p.row * call.g.segments) * call.g.segment_steps;
+  }
+  p.input = input_position(call.a, way, visit);
+  p.parameter = call.a.visiting_order ? visit : p.input;
+  return p;
+}
+
+
+// A tensor as a tile sees it, in bytes: kept in shared memory, because a dozen of them would fill the registers.
+enum StreamOrder { kByInput, kByParameter, kByUnit };
+struct Stream {
+  int64_t base;               // address of row (or unit) 0, position 0, at the block's first channel or state
+  int64_t row, step, across;  // across: from channel to channel, or state to state
+  int32_t order, unused;
+};
+BDGF_DEV Stream stream_of(const ScanTensor& t, int64_t index, int64_t across, StreamOrder order) {
+  const int64_t size = t.dtype == DType::f32 ? 4 : 2;
+  return {(int64_t)(uintptr_t)t.data + index * size, t.batch * size, t.step * size, across * size, order, 0};
+}
+BDGF_DEV Stream input_stream(const ScanTensor& t, const ScanBlock& b) {
+  return stream_of(t, b.channel * t.channel, t.channel, kByInput);
+}
+BDGF_DEV Stream delta_stream(const SelectiveScanArgs& a, const ScanBlock& b) {
+  const ScanTensor& t = a.delta;
+  return stream_of(t, b.k * t.direction + b.channel * t.channel, t.channel, a.shared_delta ? kByInput : kByParameter);
+}
+BDGF_DEV Stream matrix_stream(const ScanTensor& t, const ScanBlock& b, int64_t group, int split) {
+  return stream_of(t, b.k * t.direction + group * t.group + b.slice * kThreadStates * split * t.state, t.state, kByParameter);
+}
+BDGF_DEV Stream target_stream(const ScanTarget& o, const ScanBlock& b, StreamOrder order) {
+  const int64_t plane = o.planes ? b.plane : b.k;
+  const int64_t at = plane * o.t.direction + b.channel * o.t.channel - o.first * o.t.batch;
+  return stream_of(o.t, at, o.t.channel, o.local ? kByUnit : order);
+}
+BDGF_DEV Stream matrix_target_stream(const ScanTarget& o, const ScanBlock& b, int64_t group, int split) {
+  Stream s = matrix_stream(o.t, b, o.planes ? b.tile : group, split);
+  s.base -= o.first * s.row;
+  if (o.local) s.order = kByUnit;
+  return s;
+}
+// The addresses of step j of the tile in the streams first, first + by, ...; 0 where the tile has no such step.
+BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const Stream* streams, int first, int by, int count, bool inside,
+                          const Place& p) {
+#pragma unroll 1
+  for (int i = first; i < count; i += by) {
+    const Stream& s = streams[i];
+    const int64_t row = s.order == kByUnit ? p.unit : p.row;
+    const int64_t position = s.order == kByUnit ? p.local : s.order == kByInput ? p.input : p.parameter;
+    tables[i * tile_steps + j] = inside ? s.base + row * s.row + position * s.step : 0;
+  }
+}
+// Whether threads next to each other take steps next to each other, or channels (`other`: the stride of those).
+BDGF_DEV bool along_steps(const ScanTensor& t, int64_t other) {
+  return (t.step < 0 ? -t.step : t.step) <= (other < 0 ? -other : other);
+}
+
+// threadIdx.x, read anew: what follows from it is then not carried through the loops in registers.
+BDGF_DEV int fresh_thread() {
+#ifdef __CUDA_ARCH__
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+#else
+  return threadIdx.x;
+#endif
+}
+
+// Element i of a thread is step j + i dj, channel c + i dc, of a tile whose sides and threads are powers of two; the first
+// `valid` have a channel that exists (whether a step does say the tables).
+struct Walk {
+  bool along;
+  int j, c, dj, dc, valid;
+};
+BDGF_DEV Walk walk_tile(bool along, int log_steps, int log_channels, int log_threads, int channels) {
+  const int thread = fresh_thread();
+  Walk w;
+  w.along = along;
+  if (along) {
+    const int log_dc = log_threads - log_steps;
+    w.j = thread & ((1 << log_steps) - 1), w.c = thread >> log_steps, w.dj = 0, w.dc = 1 << log_dc;
+    w.valid = (channels - w.c + w.dc - 1) >> log_dc;
+  } else {
+    w.c = thread & ((1 << log_channels) - 1), w.j = thread >> log_channels, w.dc = 0, w.dj = 1 << (log_threads - log_channels);
+    w.valid = w.c < channels ? 1 << log_steps : 0;
+  }
+  return w;
+}
+
+// Storage of a kernel's big tensors: float, or 16 bits of either kind, told apart at run time: the kernels are compiled
+// twice, not three times.
+struct Narrow {
+  uint16_t bits;
+};
+BDGF_DEV float load_f32(const float* p, DType) { return __ldg(p); }
+BDGF_DEV float load_f32(const Narrow* p, DType dtype) {
+  const uint16_t bits = __ldg(reinterpret_cast<const unsigned short*>(p));
+  __half h;
+  memcpy(&h, &bits, 2);
+  return dtype == DType::bf16 ? __uint_as_float((unsigned)bits << 16) : __half2float(h);
+}
+template <class T>
+BDGF_DEV void store_global(T* p, T v) {
+#ifdef __CUDA_ARCH__
+  __stcg(p, v);
+#else
+  *p = v;
+#endif
+}
+BDGF_DEV void store_f32(float* p, float v, DType) { store_global(p, v); }
+BDGF_DEV void store_f32(Narrow* p, float v, DType dtype) {
+  const __half h = __float2half_rn(v);
+  const __nv_bfloat16 b = __float2bfloat16_rn(v);
+  unsigned short bits, other;
+  memcpy(&bits, &h, 2);
+  memcpy(&other, &b, 2);
+  store_global(reinterpret_cast<unsigned short*>(p), dtype == DType::bf16 ? other : bits);
+}
+BDGF_DEV float load_parameter(const ScanTensor& t, int64_t index) { return __ldg((const float*)t.data + index); }
+
+// One stream of a tile: its addresses by step, and the distance across.
+struct Lines {
+  const int64_t* table;
+  int64_t across;
+};
+// Four elements of a walk, from element `i`. The storage type is looked at once for the four, and their loads are in
+// flight together.
+template <class T>
+BDGF_DEV void load_four(float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
+  if (w.along) {
+    const int64_t line = l.table[w.j], step = w.dc * l.across;
+    const int valid = line ? w.valid - i : 0;
+    int64_t at = line + (w.c + i * w.dc) * l.across;
+#pragma unroll
+    for (int q = 0; q < 4; ++q, at += step) r[q] = q < valid ? load_f32((const T*)at, dtype) : 0.0f;
+  } else {
+    const int64_t part = w.c * l.across;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      const int64_t line = i + q < w.valid ? l.table[w.j + (i + q) * w.dj] : 0;
+      r[q] = line ? load_f32((const T*)(line + part), dtype) : 0.0f;
+    }
+  }
+}
+template <class T>
+BDGF_DEV void store_four_as(const float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
+  if (w.along) {
+    const int64_t line = l.table[w.j], step = w.dc * l.across;
+    const int valid = line ? w.valid - i : 0;
+    int64_t at = line + (w.c + i * w.dc) * l.across;
+#pragma unroll
+    for (int q = 0; q < 4; ++q, at += step) {
+      if (q < valid) store_f32((T*)at, r[q], dtype);
+    }
+  } else {
+    const int64_t part = w.c * l.across;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      const int64_t line = i + q < w.valid ? l.table[w.j + (i + q) * w.dj] : 0;
+      if (line) store_f32((T*)(line + part), r[q], dtype);
+    }
+  }
+}
+// delta and workspace may be f32 beside 16-bit tensors.
+template <class T>
+BDGF_DEV void load_four_or_f32(float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
+  if (dtype == DType::f32) load_four<float>(r, dtype, l, w, i);
+  else load_four<T>(r, dtype, l, w, i);
+}
+template <class T>
+BDGF_DEV void store_four(const float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
+  if (dtype == DType::f32) store_four_as<float>(r, dtype, l, w, i);
+  else store_four_as<T>(r, dtype, l, w, i);
+}
+
+// u (or what takes its place) and delta, finished, of a tile: pair[step][channel] = (delta, u), outside (0, 0) where kZero
+// asks for it. `gate`: z, by whose silu u is multiplied; a null table: not.
+template <class T, bool kZero>
+BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, Lines u, Lines delta, Lines gate, const float* bias,
+                          const Walk& w, int elements) {
+  const int valid = kZero && w.along && !delta.table[w.j] ? 0 : w.valid;
+#pragma unroll 1
+  for (int i = 0; i < elements; i += 4) {
+    float ru[4] = {}, rd[4], rz[4];
+    load_four_or_f32<T>(rd, a.delta.dtype, delta, w, i);
+    if (a.u.data) load_four<T>(ru, a.u.dtype, u, w, i);
+    if (gate.table) load_four<T>(rz, a.z.dtype, gate, w, i);
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      const int j = w.j + (i + q) * w.dj, c = w.c + (i + q) * w.dc;
+      float d = rd[q] + bias[c];
+      if (a.softplus) d = scan_softplus<ScanMath>(d);
+      const float v = gate.table ? ru[q] * scan_silu<ScanMath>(rz[q]) : ru[q];
+      const bool inside = !kZero || (i + q < valid && (w.along || delta.table[j]));
+      pair[j * kRow + c] = inside ? make_float2(d, v) : make_float2(0.0f, 0.0f);
+    }
+  }
+}
+
+// delta_bias and D of the tile's channels; D is added by the first slice of states alone.
+BDGF_DEV void fill_vectors(float* bias, float* skip, const SelectiveScanArgs& a, const ScanBlock& b) {
+  const int c = threadIdx.x;
+  if (c >= kTileChannels) return;
+  const int64_t channel = b.channel + c;
+  const bool inside = c < b.channels;
+  const auto value = [&](const ScanTensor& t) { return load_parameter(t, b.k * t.direction + channel * t.channel); };
+  bias[c] = inside && a.delta_bias.data ? value(a.delta_bias) : 0.0f;
+  skip[c] = inside && a.D.data && b.slice == 0 ? value(a.D) : 0.0f;
+}
+
+// v[j] of four steps -> their sums over the `split` lanes of a channel: v[i] of the lanes of state group s is step
+// s * (4 / split) + i.
+BDGF_DEV void fold_steps(float (&v)[kFoldSteps], int split, int lane) {
+  if (split > 1) {
+    const bool upper = lane & 16;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float send = upper ? v[i] : v[i + 2], keep = upper ? v[i + 2] : v[i];
+      v[i] = keep + __shfl_xor_sync(0xffffffffu, send, 16);
+    }
+  }
+  if (split > 2) {
+    const bool upper = lane & 8;
+    const float send = upper ? v[0] : v[1], keep = upper ? v[1] : v[0];
+    v[0] = keep + __shfl_xor_sync(0xffffffffu, send, 8);
+  }
+}
+
+// The state before a unit, and the adjoint after it.
+BDGF_DEV float state_before(const ScanCall& call, int64_t k, int64_t unit, int64_t channel, int64_t n) {
+  const int64_t row = divide(unit, call.g.segments);
+  if (unit == row * call.g.segments) {
+    const ScanTensor& t = call.a.initial;
+    return t.data ? load_parameter(t, row * t.batch + channel * t.channel + n * t.state) : 0.0f;
+  }
+  if (!call.carried) return 0.0f;
+  return __ldg(call.carried + (((unit - 1) * call.a.directions + k) * call.a.dim + channel) * call.a.states + n);
+}
+BDGF_DEV float adjoint_after(const ScanCall& call, int64_t k, int64_t unit, int64_t channel, int64_t n) {
+  const int64_t row = divide(unit, call.g.segments);
+  if (unit == (row + 1) * call.g.segments - 1) {
+    const ScanTensor& t = call.a.grad_last;
+    return t.data ? load_parameter(t, row * t.batch + channel * t.channel + n * t.state) : 0.0f;
+  }
+  if (!call.returned) return 0.0f;
+  return __ldg(call.returned + (((unit + 1) * call.a.directions + k) * call.a.dim + channel) * call.a.states + n);
+}
+// In call.starts, of the state before chunk 1, 2, ... of a unit.
+BDGF_DEV int64_t start_index(const ScanCall& call, int64_t k, int64_t unit, int64_t chunk, int64_t channel, int64_t n) {
+  const int64_t kept = (call.g.segment_steps - 1) / kChunkSteps;
+  return ((((unit - call.g.first_unit) * call.a.directions + k) * kept + chunk - 1) * call.a.dim + channel) * call.a.states + n;
+}
+
+}  // namespace BDGF_ISA
+}  // namespace bdgf

@@ -1,0 +1,111 @@
+"""What nvcc made of csrc/cuda, read from the built extension: registers, stack, shared memory and local accesses of every
+kernel for every architecture. `python tests/compiled/binary.py` writes the budget file anew."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+BUDGET = Path(__file__).parent / "cuda_budget.json"
+ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
+RESERVED = {"sm_80": 0, "sm_90": 1024, "sm_120": 1024}  # bytes of shared memory that the system takes for itself
+
+
+@dataclass
+class Kernel:
+    """One kernel on one architecture."""
+
+    name: str
+    architecture: str
+    registers: int
+    stack: int
+    shared: int
+    local: int = 0  # local loads and stores in the SASS
+    instructions: int = 0
+
+
+def cuobjdump() -> str | None:
+    """nvcc's own, or the one that triton brings."""
+    found = shutil.which("cuobjdump")
+    if found is None and (spec := importlib.util.find_spec("triton")) is not None:
+        path = Path(spec.origin).parent / "backends/nvidia/bin/cuobjdump"
+        found = str(path) if path.exists() else None
+    return found
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _short(mangled: list[str]) -> dict[str, str]:
+    """_ZN4bdgf6device...: philox_normal_kernel<float>."""
+    text = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
+    names = {}
+    for m, line in zip(mangled, text.splitlines(), strict=True):
+        name = re.sub(r"^void |bdgf::device::|\(anonymous namespace\)::|bdgf::", "", line)
+        names[m] = re.sub(r"\(bool\)([01])", r"\1", name[: _arguments(name)])
+    return names
+
+
+def _arguments(name: str) -> int:
+    """Where the argument list opens: the first parenthesis outside of < >."""
+    depth = 0
+    for i, c in enumerate(name):
+        depth += (c == "<") - (c == ">")
+        if c == "(" and depth == 0:
+            return i
+    return len(name)
+
+
+def read(extension: str) -> tuple[list[Kernel], set[str], bool]:
+    """Every kernel, the architectures that have SASS, and whether there is PTX too."""
+    tool = cuobjdump()
+    architecture, found = "", {}
+    for line in _run(tool, "-res-usage", extension).splitlines():
+        if match := re.match(r"arch = (sm_\d+)", line):
+            architecture = match[1]
+        elif match := re.match(r"\s*Function (\S+):", line):
+            function = match[1]
+        elif match := re.match(r"\s*REG:(\d+) STACK:(\d+) SHARED:(\d+)", line):
+            kernel = Kernel(function, architecture, *map(int, match.groups()))
+            kernel.shared -= RESERVED.get(architecture, 0) if kernel.shared else 0
+            found[architecture, function] = kernel
+    for line in _run(tool, "-sass", extension).splitlines():
+        if match := re.match(r"\s*(?:code for|arch =) (sm_\d+)", line):
+            architecture = match[1]
+        elif match := re.match(r"\s*Function : (\S+)", line):
+            kernel = found.get((architecture, match[1]))
+        elif re.match(r"\s*/\*[0-9a-f]{4,}\*/", line) and kernel is not None:
+            kernel.instructions += 1
+            kernel.local += bool(re.search(r"\b(LDL|STL)\b", line))
+    names = _short(sorted({k.name for k in found.values()}))
+    for kernel in found.values():
+        kernel.name = names[kernel.name]
+    ptx = "PTX" in _run(tool, "-lptx", extension)
+    return list(found.values()), {k.architecture for k in found.values()}, ptx
+
+
+def most(kernels: list[Kernel]) -> dict[str, dict[str, int]]:
+    """Per kernel the most over the architectures; registers as they are handed out, in eights."""
+    rows: dict[str, dict[str, int]] = defaultdict(lambda: {"registers": 0, "shared": 0})
+    for k in kernels:
+        row = rows[k.name]
+        row["registers"] = max(row["registers"], (k.registers + 7) // 8 * 8)
+        row["shared"] = max(row["shared"], k.shared)
+    return {name: rows[name] for name in sorted(rows)}
+
+
+if __name__ == "__main__":
+    from bdgf_fast import _native
+
+    old = json.loads(BUDGET.read_text()) if BUDGET.exists() else {"exceptions": {}}
+    rows = most(read(_native.build_info()["extension"])[0])
+    lines = [f"    {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items()]
+    exceptions = json.dumps(old["exceptions"], indent=4).replace("\n}", "\n  }")
+    BUDGET.write_text('{\n  "kernels": {\n' + ",\n".join(lines) + f'\n  }},\n  "exceptions": {exceptions}\n}}\n')

@@ -1,0 +1,83 @@
+"""Builds the module bdgf_emulated: csrc/cuda and the bindings by a plain C++ compiler, under AddressSanitizer.
+
+Objects are kept in a folder of the machine's temporary directory, each under the hash of what the compiler read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SOURCES = (
+    *sorted(ROOT.glob("csrc/cuda/*.cu")),
+    *sorted(p for p in ROOT.glob("csrc/bindings_*.cpp")),
+    ROOT / "csrc/tensor_arg.cpp",
+    HERE / "emulation.cpp",
+    HERE / "module.cpp",
+    HERE / "planted.cu",
+)
+FLAGS = [
+    "-std=c++17", "-g1", "-fPIC", "-fvisibility=hidden", "-fsanitize=address", "-ffp-contract=off", "-fno-math-errno",
+    "-Wall", "-Wextra", "-Wno-psabi", "-Wno-unused-function", "-Wno-unknown-pragmas",
+    "-DBDGF_EMULATED", "-DBDGF_WITH_CUDA",
+]  # fmt: skip
+
+
+def compiler() -> str | None:
+    return shutil.which("g++")  # clang keeps its sanitizer in another place
+
+
+def sanitizer_libraries() -> list[str]:
+    """What must be loaded before Python for a module under AddressSanitizer (libstdc++ too: exceptions are intercepted)."""
+    names = ("libasan.so", "libstdc++.so.6")
+    found = [subprocess.run([compiler(), f"-print-file-name={n}"], capture_output=True, text=True).stdout.strip() for n in names]
+    return [str(Path(f).resolve()) for f in found if "/" in f]
+
+
+def build(folder: Path | None = None) -> Path:
+    """The folder that holds the built module."""
+    import pybind11
+
+    folder = folder or Path(tempfile.gettempdir()) / f"bdgf_emulated-{os.getuid()}"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    includes = [f"-I{p}" for p in (HERE / "include", ROOT / "csrc", ROOT / "csrc/include", HERE)]
+    includes += [f"-isystem{p}" for p in (pybind11.get_include(), sysconfig.get_paths()["include"])]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda source: _compile(source, includes, folder), SOURCES))
+    name = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
+    module = folder / name / f"bdgf_emulated{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if not module.exists():
+        module.parent.mkdir(exist_ok=True)
+        _run([compiler(), "-shared", "-fsanitize=address", *map(str, objects), "-o", f"{module}.part"])
+        os.replace(f"{module}.part", module)
+    return module.parent
+
+
+def _compile(source: Path, includes: list[str], folder: Path) -> Path:
+    kernels = source.suffix == ".cu" or source.name == "emulation.cpp"
+    command = [compiler(), *FLAGS, "-O1" if kernels else "-O0", *includes, "-x", "c++", str(source)]
+    text = subprocess.run([*command, "-E"], capture_output=True)
+    key = hashlib.sha256(" ".join(command).encode() + text.stdout).hexdigest()[:24]
+    target = folder / f"{key}.o"
+    if not target.exists():
+        _run([*command, "-c", "-o", f"{target}.{os.getpid()}"])
+        os.replace(f"{target}.{os.getpid()}", target)
+    return target
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-6000:]}")
+
+
+if __name__ == "__main__":
+    print(build())

@@ -1,0 +1,31 @@
+"""Every CUDA kernel on the CPU: the tests of its operation (tests/ops), in a child, on the emulated backend."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import bdgf_fast.ops  # noqa: F401
+from bdgf_fast import backends
+
+HERE = Path(__file__).parent
+OPS = sorted(op for op, kernels in backends._registry.items() if "cuda" in kernels)
+launched: dict[str, set[str]] = {}
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_operation_s_tests_on_emulated_kernels(child, op):
+    files = [f"tests/ops/test_{op}.py", *(str(p) for p in HERE.glob(f"cases_{op}.py"))]
+    done = child("-m", "pytest", "-p", "emulated_plugin", "-p", "no:cacheprovider", "-q", "-rf", "--durations=5", *files)
+    print(done.stdout[-2000:])
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    assert " passed" in done.stdout
+    launched[op] = set(re.search(r"^launched: (.*)$", done.stdout, re.M)[1].replace("(", "").replace(")", "").split("; "))
+
+
+def test_every_launch_in_the_sources_was_made():
+    if set(launched) != set(OPS):
+        pytest.skip("not all operations ran in this session")
+    sources = "".join(p.read_text() for p in (HERE.parents[1] / "csrc/cuda").glob("*.cu"))
+    written = {name.strip("()") for name in re.findall(r"BDGF_LAUNCH\((\([^()]*\)|[^,()]*),", sources)}
+    assert written and written <= set.union(*launched.values())

@@ -1,0 +1,63 @@
+"""causal_conv1d's Triton kernels: values and every gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bdgf_fast.triton_kernels import causal_conv1d as kernels
+
+from bdgf_fast import backends, ops, reference
+
+OP = "causal_conv1d"
+
+
+def tensors(batch, dim, length, width, bias=True):
+    g = torch.Generator().manual_seed(0)
+    found = {"x": torch.randn(batch, dim, length, generator=g), "weight": torch.randn(dim, width, generator=g)}
+    return found | ({"bias": torch.randn(dim, generator=g)} if bias else {})
+
+
+def compare(check_gradients, given, activation="silu"):
+    check_gradients(
+        lambda **t: ops.causal_conv1d(**t, activation=activation),
+        lambda **t: reference.causal_conv1d(**t, activation=activation),
+        given,
+    )
+
+
+@pytest.mark.parametrize(("activation", "bias"), [(None, True), ("silu", False), ("silu", True)])
+@pytest.mark.parametrize(("shape", "width"), [((2, 5, 9), 4), ((1, 1, 1), 2), ((3, 17, 2), 3), ((9, 3, 33), 4)])
+def test_shapes(check_gradients, shape, width, activation, bias):
+    compare(check_gradients, tensors(*shape, width, bias), activation)
+
+
+def test_dtypes(check_gradients, as_dtype):
+    given = tensors(2, 20, 49, 4)
+    compare(check_gradients, given | {"x": as_dtype(given["x"])})
+
+
+def test_layouts(check_gradients):
+    given = tensors(3, 18, 21, 4)
+    x = given["x"]
+    for laid in (x.transpose(1, 2).contiguous().transpose(1, 2), torch.cat([x, x], 1)[:, 18:], x[:1].expand_as(x)):
+        compare(check_gradients, given | {"x": laid})
+    compare(check_gradients, given | {"weight": given["weight"].t().contiguous().t()})
+
+
+def test_many_tiles(check_gradients, monkeypatch):
+    """Tiles of a few elements: several along every axis, and walkers that take several each."""
+    monkeypatch.setattr(kernels, "TILE", {"fwd": 64, "bwd": 32})
+    monkeypatch.setattr(kernels, "STEPS", {"rows": 8, "channels_last": 4})
+    compare(check_gradients, tensors(37, 11, 19, 4))
+
+
+def test_float64_is_refused():
+    with pytest.raises(ValueError, match="forced backend triton: .* float64 runs on the CPU"):
+        ops.causal_conv1d(torch.zeros(1, 2, 3, dtype=torch.float64), torch.zeros(2, 4))
+    assert backends.available(OP, "cpu")[-1] == "reference"
+
+
+def test_empty():
+    given = {k: x.requires_grad_() for k, x in tensors(0, 4, 5, 3).items()}
+    ops.causal_conv1d(**given).sum().backward()
+    assert not any(x.grad.any() for x in given.values())

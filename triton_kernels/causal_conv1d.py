@@ -1,0 +1,160 @@
+"""Depthwise causal convolution: one read and one write, the taps from cache; the backward computes the activation again.
+
+A tile is BLOCK_B samples x BLOCK_D channels (its rows) x BLOCK_L steps, so that rows of a few steps fill a program too.
+The backward keeps its gradients of weight and bias in registers over all the samples it walks, writes one partial sum a
+row of the tile, and those are added up in order.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from ._launch import cdiv, launch, next_power_of_2, processors, workspace
+
+TILE = {"fwd": 512, "bwd": 512}  # elements of a tile
+STEPS = {"rows": 128, "channels_last": 32}  # most steps of a tile, by the layout of x
+WARPS = 4
+
+
+@triton.jit
+def _silu(x):
+    return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def _row(program, batch, dim, tiles_d, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Sample and channel of the rows of a tile, and which of them are there."""
+    rows = tl.arange(0, BLOCK_B * BLOCK_D)
+    sample = (program // tiles_d) * BLOCK_B + rows // BLOCK_D
+    channel = (program % tiles_d) * BLOCK_D + rows % BLOCK_D
+    return sample.to(tl.int64), channel.to(tl.int64), (sample < batch) & (channel < dim)
+
+
+@triton.jit
+def causal_conv1d_fwd(
+    out, x, weight, bias, batch, dim, length, tiles_d, tiles_l,
+    out_b, out_d, out_l, x_b, x_d, x_l, weight_d, weight_w, bias_d,
+    SILU: tl.constexpr, WIDTH: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_L: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    sample, channel, there = _row(program // tiles_l, batch, dim, tiles_d, BLOCK_B, BLOCK_D)
+    step = (program % tiles_l) * BLOCK_L + tl.arange(0, BLOCK_L)
+    row = x + (sample * x_b + channel * x_d)[:, None]
+    y = tl.zeros((BLOCK_B * BLOCK_D, BLOCK_L), tl.float32)
+    if bias is not None:
+        y += tl.load(bias + channel * bias_d, there, 0.0)[:, None]
+    for w in tl.static_range(WIDTH):
+        at = step - (WIDTH - 1 - w)
+        seen = there[:, None] & ((at >= 0) & (at < length))[None, :]
+        tap = tl.load(weight + channel * weight_d + w * weight_w, there, 0.0)
+        y += tap[:, None] * tl.load(row + at.to(tl.int64)[None, :] * x_l, seen, 0.0).to(tl.float32)
+    if SILU:
+        y = _silu(y)
+    target = out + (sample * out_b + channel * out_d)[:, None] + step.to(tl.int64)[None, :] * out_l
+    tl.store(target, y.to(out.dtype.element_ty), there[:, None] & (step < length)[None, :])
+
+
+@triton.jit
+def causal_conv1d_bwd(
+    grad_x, partial, grad_out, x, weight, bias, batch, dim, length, tiles_b, tiles_d, walkers,
+    gx_b, gx_d, gx_l, go_b, go_d, go_l, x_b, x_d, x_l, weight_d, weight_w, bias_d,
+    SILU: tl.constexpr, WIDTH: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_L: tl.constexpr,
+):  # fmt: skip
+    """Program (walker, channel tile) takes every walkers-th sample tile; partial (walkers, BLOCK_B, WIDTH + 1, dim)."""
+    program = tl.program_id(0)
+    walker = program // tiles_d
+    sums = ()
+    for _ in tl.static_range(WIDTH + 1):
+        sums = sums + (tl.zeros((BLOCK_B * BLOCK_D, BLOCK_L), tl.float32),)
+    _, channel, _ = _row(program % tiles_d, batch, dim, tiles_d, BLOCK_B, BLOCK_D)
+    taps = ()
+    for w in tl.static_range(WIDTH):
+        taps = taps + (tl.load(weight + channel * weight_d + w * weight_w, channel < dim, 0.0)[:, None],)
+    shift = tl.zeros((BLOCK_B * BLOCK_D, 1), tl.float32)
+    if bias is not None:
+        shift += tl.load(bias + channel * bias_d, channel < dim, 0.0)[:, None]
+    for tile in range(walker, tiles_b, walkers):
+        sample, channel, there = _row(tile * tiles_d + program % tiles_d, batch, dim, tiles_d, BLOCK_B, BLOCK_D)
+        for start in range(0, length, BLOCK_L):
+            step = start + tl.arange(0, BLOCK_L)
+            row = x + (sample * x_b + channel * x_d)[:, None]
+            row_out = grad_out + (sample * go_b + channel * go_d)[:, None]
+            xs = ()
+            for i in tl.static_range(2 * WIDTH - 1):  # x at step - WIDTH + 1 + i
+                at = step + (i - WIDTH + 1)
+                seen = there[:, None] & ((at >= 0) & (at < length))[None, :]
+                xs = xs + (tl.load(row + at.to(tl.int64)[None, :] * x_l, seen, 0.0).to(tl.float32),)
+            gradient = tl.zeros((BLOCK_B * BLOCK_D, BLOCK_L), tl.float32)
+            for j in tl.static_range(WIDTH):  # what the output at step + j hands back
+                at = step + j
+                seen = there[:, None] & (at < length)[None, :]
+                g = tl.load(row_out + at.to(tl.int64)[None, :] * go_l, seen, 0.0).to(tl.float32)
+                if SILU:
+                    y = gradient * 0.0 + shift
+                    for w in tl.static_range(WIDTH):
+                        y += taps[w] * xs[j + w]
+                    sigmoid = 1.0 / (1.0 + tl.exp(-y))
+                    g *= sigmoid * (1.0 + y * (1.0 - sigmoid))
+                gradient += taps[WIDTH - 1 - j] * g
+                if j == 0:
+                    new = ()
+                    for w in tl.static_range(WIDTH):
+                        new = new + (sums[w] + g * xs[w],)
+                    sums = new + (sums[WIDTH] + g,)
+            if grad_x is not None:
+                target = grad_x + (sample * gx_b + channel * gx_d)[:, None] + step.to(tl.int64)[None, :] * gx_l
+                tl.store(target, gradient.to(grad_x.dtype.element_ty), there[:, None] & (step < length)[None, :])
+    if partial is not None:
+        part = walker * BLOCK_B + tl.arange(0, BLOCK_B * BLOCK_D) // BLOCK_D
+        for w in tl.static_range(WIDTH + 1):
+            tl.store(partial + (part.to(tl.int64) * (WIDTH + 1) + w) * dim + channel, tl.sum(sums[w], 1), channel < dim)
+
+
+def _blocks(x: torch.Tensor, direction: str) -> dict[str, int]:
+    batch, dim, length = x.shape
+    steps = STEPS["channels_last" if x.stride(1) == 1 and length > 1 else "rows"]
+    block_l = min(steps, next_power_of_2(length))
+    block_d = min(next_power_of_2(dim), TILE[direction] // block_l)
+    return {"BLOCK_L": block_l, "BLOCK_D": block_d, "BLOCK_B": min(next_power_of_2(batch), TILE[direction] // block_l // block_d)}
+
+
+def forward(outputs, x, weight, bias, silu):
+    out = outputs[0]
+    batch, dim, length = x.shape
+    if x.numel() == 0:
+        return
+    blocks = _blocks(x, "fwd")
+    tiles_d, tiles_l = cdiv(dim, blocks["BLOCK_D"]), cdiv(length, blocks["BLOCK_L"])
+    launch(
+        causal_conv1d_fwd, cdiv(batch, blocks["BLOCK_B"]) * tiles_d * tiles_l,
+        out, x, weight, bias, batch, dim, length, tiles_d, tiles_l,
+        *out.stride(), *x.stride(), *weight.stride(), 0 if bias is None else bias.stride(0),
+        SILU=silu, WIDTH=weight.shape[1], **blocks, num_warps=WARPS,
+    )  # fmt: skip
+
+
+def backward(outputs, grad_out, x, weight, bias, silu, needs):
+    grad_x, grad_weight, grad_bias = outputs
+    batch, dim, length = x.shape
+    if x.numel() == 0:
+        for grad in outputs:
+            if grad is not None:
+                grad.zero_()
+        return
+    blocks, width = _blocks(x, "bwd"), weight.shape[1]
+    tiles_b, tiles_d = cdiv(batch, blocks["BLOCK_B"]), cdiv(dim, blocks["BLOCK_D"])
+    walkers = min(tiles_b, max(1, 8 * processors(x.device) // tiles_d))
+    summed = grad_weight is not None or grad_bias is not None
+    partial = workspace(x, walkers * blocks["BLOCK_B"], width + 1, dim) if summed else None
+    launch(
+        causal_conv1d_bwd, walkers * tiles_d,
+        grad_x, partial, grad_out, x, weight, bias, batch, dim, length, tiles_b, tiles_d, walkers,
+        *((0, 0, 0) if grad_x is None else grad_x.stride()), *grad_out.stride(), *x.stride(), *weight.stride(),
+        0 if bias is None else bias.stride(0), SILU=silu, WIDTH=width, **blocks, num_warps=WARPS,
+    )  # fmt: skip
+    if grad_weight is not None:
+        torch.sum(partial[:, :width], 0, out=grad_weight.t())
+    if grad_bias is not None:
+        torch.sum(partial[:, width], 0, out=grad_bias)
