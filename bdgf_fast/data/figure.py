@@ -98,7 +98,7 @@ def write_png(
         panels.append(("labels", paint(scene.labels[::step, ::step], scene.classes)))
     panels.append(("classification", paint(predicted[::step, ::step], classes)))
     judged = scored is not None and bool((scored & (scene.labels >= 0)).any())
-    if judged:
+    if scored is not None and judged:
         thin = (map_[::step, ::step] for map_ in (scene.labels, predicted, scored))
         panels.append(("errors on the test pixels", _errors(*thin)))
     # Wide scenes are stacked, so that the panels stay large.
@@ -126,7 +126,7 @@ def write_png(
         shades = [(c.name, c.colour) for c in classes]
         if (predicted < 0).any() or (scene.classes and (scene.labels < 0).any()):
             shades.append(("no value", UNLABELLED))
-        if judged:
+        if scored is not None and judged:
             shades += [("right", RIGHT), ("wrong", WRONG)] + [("not scored", UNLABELLED)] * (not scored.all())
         patches = [Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor="0.3", lw=0.4, label=name) for name, (r, g, b) in shades]
         figure.legend(

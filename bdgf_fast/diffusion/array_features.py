@@ -39,7 +39,7 @@ class ArrayFeatures(DiffusionFeatures):
         self.device = torch.device("cpu")
 
     @classmethod
-    def fit(
+    def fit(  # type: ignore[override]  # maps in place of a denoiser
         cls,
         prepared: Any,
         config: Config,
@@ -68,7 +68,7 @@ class ArrayFeatures(DiffusionFeatures):
         return self
 
     @classmethod
-    def restore(
+    def restore(  # type: ignore[override]
         cls, prepared: Any, config: Config, maps: Sequence[Any], state: dict[str, Any], tensors: dict[str, Tensor]
     ) -> ArrayFeatures:
         """Inverse of ``state`` and ``tensors``, over the same maps or those of another scene with as many channels."""
@@ -99,7 +99,7 @@ def _raster(source: Any, number: int, prepared: Any) -> Raster:
     """A map as bands on the scene's grid."""
     size = (prepared.height, prepared.width)
     scene = getattr(prepared, "scene", None)
-    grid = SimpleNamespace(
+    grid: Any = SimpleNamespace(
         source=f"the scene {getattr(scene, 'name', '')}".rstrip(), height=size[0], width=size[1],
         crs=getattr(scene, "crs", None), transform=getattr(scene, "transform", None),
     )  # fmt: skip

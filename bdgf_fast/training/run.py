@@ -135,7 +135,7 @@ class Run:
         self.directory.require("pretrain", "pretrain")
         with self._stage("train", "group network") as progress:
             if self.config.features.path:
-                features = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
+                features: DiffusionFeatures = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
             else:
                 features = DiffusionFeatures.fit(self._denoiser(), self.prepared, self.config, self.seed)
             _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
@@ -219,6 +219,7 @@ class Run:
 
     def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, DiffusionFeatures]:
         network, state, tensors = load_network(self._checkpoint("network"), self.config)
+        features: DiffusionFeatures
         if self.config.features.path:
             features = ArrayFeatures.restore(prepared, self.config, maps or self.config.features.path, state, tensors)
         else:
@@ -262,7 +263,7 @@ class Run:
         write_json(self.directory / "report.json", report)
         render(self.directory)
         if self.log is not None:
-            self.log.report(report, self.directory)
+            self.log.report(report, self.directory.path)
 
     def _checkpoint(self, name: str) -> Path:
         return self.directory.checkpoints / f"{name}.safetensors"

@@ -140,8 +140,8 @@ class Study:
         used: list[tuple[str, float]] = []
 
         def denoiser_of(some: PreparedScene) -> Denoiser:
-            denoiser, *facts = self._denoiser(some, config, seed)
-            used.append(tuple(facts))
+            denoiser, key, spent = self._denoiser(some, config, seed)
+            used.append((key, spent))
             return denoiser
 
         start = time.perf_counter()
@@ -209,6 +209,7 @@ class Study:
                 raise UserError(NO_TEST.format(self.scene.name))
             self._prepared = seed, prepare(self.scene, split)
         prepared = self._prepared[1]
+        assert prepared.split is not None
         test = prepared.split.test
         chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[: self.preset.test_pixels])
         return prepared, test[torch.from_numpy(chosen)]

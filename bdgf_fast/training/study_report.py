@@ -39,7 +39,7 @@ def difference(values: dict[str, float], default: dict[str, float]) -> dict[str,
 def analyse(study: dict[str, Any]) -> dict[str, Any]:
     """What the templates show: introduction, sentences, rows by group, and the balance table."""
     cells = [dict(c, oa=_values(c, "overall_accuracy")) for c in study["cells"] if c["results"]]
-    default = next((c for c in cells if c["name"] == DEFAULT), {"oa": {}})
+    default: dict[str, Any] = next((c for c in cells if c["name"] == DEFAULT), {"oa": {}})
     for cell in cells:
         itself = DEFAULT in (cell["name"], cell["same_as"])
         cell["difference"] = None if itself else difference(cell["oa"], default["oa"])
@@ -252,7 +252,7 @@ def _masking(study: dict[str, Any], cells: list[dict[str, Any]]) -> str | None:
         return None
     balance = {p: float(np.mean([f["balance"] for f in found])) for p, found in policies.items()}
     oa = {p: np.mean(list(next(c for c in cells if c["name"] == f"masking-{p}")["oa"].values())) for p in policies}
-    most, best = max(balance, key=balance.get), max(oa, key=oa.get)
+    most, best = max(balance, key=lambda p: balance[p]), max(oa, key=lambda p: oa[p])
     listed = ", ".join(f"{p} {b:.2f}" for p, b in balance.items())
     same = "the same policy" if most == best else f"another one, {best}"
     judged = [c["difference"] for c in cells if c["group"] == "masking" and c["difference"]]

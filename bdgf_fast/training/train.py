@@ -36,7 +36,7 @@ def train(
     progress: Progress | None = None,
     split: Any = None,
     device: torch.device | str = "cpu",
-    network: torch.nn.Module | None = None,
+    network: Any = None,
 ) -> tuple[GroupNetwork, dict[str, Any]]:
     """Train the group network on the split's training pixels.
 

@@ -48,6 +48,8 @@ def predict_baseline(
     if name in FORESTS:
         return random_forest(prepared, rc, patch=config.data.patch, kind=FORESTS[name], seed=seed)
     how = {"checkpoint": checkpoint, "resume": True, "device": device, "progress": progress}
+    network: Any
+    features: Any
     if name == DUAL:
         if denoiser is None:
             raise ValueError(f"{DUAL} needs the denoisers of the single modalities")

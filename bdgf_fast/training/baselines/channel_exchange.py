@@ -37,6 +37,8 @@ PENALTY = 2e-3
 class ExchangeNorm(nn.Module):
     """Per-pixel norm of M maps (B, C, H, W) with private scales, then the exchange."""
 
+    penalised: Tensor
+
     def __init__(self, modalities: int, width: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.full((modalities, width), 1 / GAIN))
@@ -89,7 +91,7 @@ class ChannelExchangeNetwork(nn.Module):
         self.stages = nn.ModuleList(ExchangeStage(len(groups), config.width) for _ in range(config.stages))
         self.heads = nn.ModuleList(Head(config.width, classes, config.dropout) for _ in groups)
         self.weights = nn.Parameter(torch.zeros(len(groups)))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
 
     def forward(self, x: Tensor, guides: Sequence[Tensor] = (), address: Address | None = None) -> GroupOutput:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -106,12 +108,14 @@ class ChannelExchangeNetwork(nn.Module):
 
     def penalty(self) -> Tensor:
         """What training adds to the loss: L1 of the penalised scales."""
-        return PENALTY * sum((GAIN * stage.exchange.scale)[stage.exchange.penalised].abs().sum() for stage in self.stages)
+        return PENALTY * torch.stack([(GAIN * norm.scale)[norm.penalised].abs().sum() for norm in self._norms()]).sum()
 
     def exchanged_share(self) -> float:
         """Share of the channels that may be exchanged which are."""
-        away = [stage.exchange.exchanged()[stage.exchange.penalised] for stage in self.stages]
-        return float(torch.cat(away).float().mean())
+        return float(torch.cat([norm.exchanged()[norm.penalised] for norm in self._norms()]).float().mean())
+
+    def _norms(self) -> list[ExchangeNorm]:
+        return [m for m in self.modules() if isinstance(m, ExchangeNorm)]
 
 
 def channel_exchange(prepared: Any, config: Config, seed: int, **how: Any) -> tuple[ChannelExchangeNetwork, None]:
@@ -119,4 +123,5 @@ def channel_exchange(prepared: Any, config: Config, seed: int, **how: Any) -> tu
     torch.manual_seed(int(generator(seed, "weights", 1).integers(2**63)))
     config = config.override("train.lambda_entropy=0", "train.lambda_similarity=0")
     network = ChannelExchangeNetwork(prepared.groups, prepared.modality_names, len(prepared.classes), config.model)
-    return train(prepared, None, config, seed=seed, network=network, **how)[0], None
+    train(prepared, None, config, seed=seed, network=network, **how)  # in place
+    return network, None
