@@ -46,7 +46,7 @@ def train(
         checkpoint, resume, progress: as in ``pretrain``; progress counts optimiser steps.
         split: defaults to ``prepared.split``. Its validation part, where there is one, is only reported, unless
             ``train.patience`` asks to stop by it.
-        network: a network to train in place of a new ``GroupNetwork``: called like it, with its ``kinds`` and ``heads``.
+        network: a network to train in place of a new ``GroupNetwork``: called like it, with its ``kinds`` and ``classes``.
             What its ``penalty()`` gives, where it has one, is added to the loss.
 
     Returns the network (averaged weights, evaluation mode) and the history: ``curves`` ({"step", "series"}),

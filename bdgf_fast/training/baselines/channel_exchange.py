@@ -86,7 +86,7 @@ class ChannelExchangeNetwork(nn.Module):
         super().__init__()
         if len(groups) < 2:
             raise ValueError("channels are exchanged between two modalities or more, the scene has one")
-        self.kinds, self.groups = tuple(names), tuple(groups)
+        self.kinds, self.groups, self.classes = tuple(names), tuple(groups), classes
         self.stems = nn.ModuleList(nn.Conv2d(c, config.width, 3, padding=1) for c in groups)
         self.stages = nn.ModuleList(ExchangeStage(len(groups), config.width) for _ in range(config.stages))
         self.heads = nn.ModuleList(Head(config.width, classes, config.dropout) for _ in groups)
