@@ -45,6 +45,17 @@ def _configurable(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and all noise (default 0)")
 
 
+def _features(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--features", type=Path, nargs="+", metavar="FILE", help="maps of another model on the scene's grid (.npy, .mat, GeoTIFF) "
+        "guide in place of the diffusion features"
+    )
+
+
+def _tensorboard(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tensorboard", action="store_true", help="also write logs for TensorBoard, to DIR/tensorboard")
+
+
 def _several(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seeds", type=int, nargs="+", metavar="N", help="several runs, with mean and standard deviation")
 
@@ -72,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     _directory(demo, default="runs/demo")
     _configurable(demo)
     _several(demo)
+    _tensorboard(demo)
     _common(demo)
 
     run = commands.add_parser("run", help="all stages on a scene: pretrain, train, predict, evaluate, report")
@@ -81,17 +93,43 @@ def parser() -> argparse.ArgumentParser:
     _several(run)
     run.add_argument(
         "--baselines",
-        choices=("none", "forest", "all"),
+        choices=("none", "forest", "cnn", "all"),
         default="forest",
-        help="shown beside the result: random forests, or also the method on each modality alone (default: forest)",
+        help="shown beside the result: random forests; cnn: also a residual CNN; all: also channel exchange, a dual-branch "
+        "denoiser and the method on each modality alone (default: forest)",
     )
+    _features(run)
+    _tensorboard(run)
     _common(run)
 
     pretrain = commands.add_parser("pretrain", help="stage 1: the multimodal diffusion model")
     pretrain.add_argument("scene", metavar="SCENE")
     _directory(pretrain)
     _configurable(pretrain)
+    _features(pretrain)
+    _tensorboard(pretrain)
     _common(pretrain)
+
+    study = commands.add_parser(
+        "study", help="what each part of the method is worth: a table of ablations, controls and baselines",
+        description="Cells (settings) x seeds, with pre-training shared where it is the same. Resumable: the same command goes "
+        "on, finished cells are kept. Scores only test pixels and chooses nothing by them.",
+    )
+    study.add_argument("scene", metavar="SCENE")
+    study.add_argument("--out", type=Path, required=True, help="the study's directory")
+    study.add_argument(
+        "--preset", choices=("quick", "full"), default="quick",
+        help="quick: fewer steps and a random part of the test pixels, at most about 100 s a cell on two cores; full: the "
+        "configuration as it is (default: quick)",
+    )
+    study.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)")
+    study.add_argument(
+        "--cells", nargs="+", metavar="NAME", help="cells or groups of them, `all` for every one, `list` to see them (default: all "
+        "in the quick preset, the main ones in the full one)"
+    )
+    study.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the default (repeatable)")
+    _features(study)
+    _common(study)
 
     for name, text in (
         ("train", "stage 3: the group network on diffusion features"),
@@ -103,12 +141,14 @@ def parser() -> argparse.ArgumentParser:
         if name == "predict":
             command.add_argument("--scene", help="another scene with the same modalities (default: the run's own)")
             command.add_argument("--out", type=Path, help="directory for the map (default: the run's own)")
+            _features(command)
             command.add_argument("--memory", metavar="SIZE", help="stay within this resident memory, e.g. 2GiB")
             command.add_argument(
                 "--stride", type=int, default=1, metavar="S", help="classify every S-th pixel, interpolate the probabilities"
             )
         if name == "train":
             command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+            _tensorboard(command)
         _common(command)
 
     data = commands.add_parser("data", help="look at data before training on it: check, list")
@@ -189,7 +229,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if args.debug:
             raise
-        hint = "; the same command with --resume goes on" if getattr(args, "out", None) else ""
+        resume = "" if args.command == "study" else " with --resume"
+        hint = f"; the same command{resume} goes on" if getattr(args, "out", None) else ""
         print(f"\ninterrupted{hint}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except UserError as error:

@@ -122,8 +122,11 @@ class PretrainConfig:
 
 @dataclass
 class FeaturesConfig:
-    """Stage 2: features of the frozen denoiser."""
+    """Stage 2: features of the frozen denoiser, or of another model."""
 
+    path: list[str] = field(default_factory=list)
+    """Files with feature maps of another model on the scene's grid (.npy, .mat, GeoTIFF), which guide in place of the
+    denoiser's; stage 1 is then left out."""
     mode: str = "dense"
     """``dense`` (overlapping tiles of the scene, patches cropped from the maps) or ``patch`` (each patch through the
     U-Net)."""

@@ -14,6 +14,7 @@ from bdgf_fast.data.scene import ClassInfo, Modality, Scene
 
 MAX_SIDE = 1500  # pixels of the scene a panel shows; larger scenes are thinned
 UNLABELLED = (235, 235, 235)
+RIGHT, WRONG = (178, 205, 227), (203, 24, 29)  # told apart without red-green vision
 
 
 def false_colour(scene: Scene, modality: str | None = None, step: int = 1) -> np.ndarray:
@@ -57,6 +58,12 @@ def paint(index: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
     return np.array([UNLABELLED, *(c.colour for c in classes)], np.uint8)[np.asarray(index, np.int64) + 1]
 
 
+def _errors(labels: np.ndarray, predicted: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """Scored pixels as right or wrong, uint8 (H, W, 3)."""
+    index = np.where(scored & (labels >= 0), np.where(labels == predicted, 0, 1), -1)
+    return np.array([UNLABELLED, RIGHT, WRONG], np.uint8)[index + 1]
+
+
 def write_png(
     path: str | Path,
     scene: Scene,
@@ -65,14 +72,16 @@ def write_png(
     classes: Sequence[ClassInfo] | None = None,
     title: str | None = None,
     modality: str | None = None,
+    scored: np.ndarray | None = None,
     dpi: int = 160,
 ) -> None:
-    """Figure of false colour, labels (where the scene has any) and ``predicted`` with a legend.
+    """Figure of false colour, labels (where the scene has any), ``predicted`` and its errors, with a legend.
 
     Args:
         predicted: class indices (H, W), -1 for pixels without a value.
         classes: those of the prediction; the scene's own by default.
         modality: the one to show in false colour, by default that with the most bands.
+        scored: bool (H, W), the pixels an error map is shown of; none without it.
     """
     matplotlib = require("matplotlib", str(path))
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,13 +97,17 @@ def write_png(
     if (scene.labels >= 0).any():
         panels.append(("labels", paint(scene.labels[::step, ::step], scene.classes)))
     panels.append(("classification", paint(predicted[::step, ::step], classes)))
+    judged = scored is not None and bool((scored & (scene.labels >= 0)).any())
+    if scored is not None and judged:
+        thin = (map_[::step, ::step] for map_ in (scene.labels, predicted, scored))
+        panels.append(("errors on the test pixels", _errors(*thin)))
     # Wide scenes are stacked, so that the panels stay large.
     height, width = panels[0][1].shape[:2]
     stacked = width > 1.8 * height
-    across, down = (1, len(panels)) if stacked else (len(panels), 1)
+    across, down = (1, len(panels)) if stacked else ((2, 2) if len(panels) == 4 else (len(panels), 1))
     panel_w = 7.0 if stacked else 3.2
     panel_h = min(max(panel_w * height / width, 0.6), 9.0)
-    entries = len(classes) + 1
+    entries = len(classes) + 1 + 2 * judged
     rows = -(-entries // max(2, int(panel_w * across / 1.15)))
     columns = -(-entries // rows)  # evenly filled rows
     legend_h = 0.25 * rows + 0.05
@@ -113,6 +126,8 @@ def write_png(
         shades = [(c.name, c.colour) for c in classes]
         if (predicted < 0).any() or (scene.classes and (scene.labels < 0).any()):
             shades.append(("no value", UNLABELLED))
+        if scored is not None and judged:
+            shades += [("right", RIGHT), ("wrong", WRONG)] + [("not scored", UNLABELLED)] * (not scored.all())
         patches = [Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor="0.3", lw=0.4, label=name) for name, (r, g, b) in shades]
         figure.legend(
             handles=patches,

@@ -23,7 +23,14 @@ STREAM = 2**31 + 2
 
 
 class FeatureSource(Protocol):
-    """Guide maps on the pixel grid, coarsest level first."""
+    """Guide maps on the pixel grid, coarsest level first. Whatever has these three members can guide the network:
+
+    ``train(prepared, source, config, seed=...)`` and ``predict_pixels(network, source, prepared, config, rc)`` ask for no
+    more. Stage k of S takes map k * len(channels) // S. Maps should be centred and of variance near 1 (not whitened: the
+    small directions are noise), by statistics of the training side. The same pixel must get the same features however it is
+    asked for. A source with ``state()`` and ``tensors()`` has them stored in the network's checkpoint. Maps that are computed
+    already need no class: see ``ArrayFeatures``; ``examples/own_features.py`` has both ways.
+    """
 
     channels: tuple[int, ...]
     """Channels of each map."""

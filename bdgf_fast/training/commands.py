@@ -13,13 +13,12 @@ import torch
 
 from ..config import Config
 from ..errors import UserError
+from .baselines import CNN, DUAL, EXCHANGE
 from .ranks import group, leads
-from .report import comparison, percent
-from .run import SYNTHETIC, Run, forests
+from .report import comparison, percent, render
+from .run import METRICS, SYNTHETIC, Run, forests, networks
 from .rundir import STAGES, RunDirectory, read_json, write_json
 from .whole_scene import parse_bytes
-
-METRICS = ("overall_accuracy", "average_accuracy", "kappa")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -27,7 +26,7 @@ def execute(args: argparse.Namespace) -> int:
     args.device = _device(args.device)
     with group(args.device):
         return {"demo": _demo, "run": _run, "pretrain": _pretrain, "train": _train, "evaluate": _evaluate,
-                "predict": _predict}[args.command](args)
+                "predict": _predict, "study": _study}[args.command](args)
 
 
 def _device(name: str) -> torch.device:
@@ -51,12 +50,21 @@ def _config(base: Config, overrides: Sequence[str]) -> Config:
         raise UserError(f"--set: {error}") from error
 
 
+def _settings(base: Config, args: argparse.Namespace) -> Config:
+    """The configuration of a command with --set and --features."""
+    config = _config(base, args.set)
+    if getattr(args, "features", None):
+        config.features.path = [str(path) for path in args.features]
+    config.features.path = [str(Path(path).absolute()) for path in config.features.path]
+    return config
+
+
 def _demo(args: argparse.Namespace) -> int:
-    return _seeds(args, SYNTHETIC, _config(Config.demo(), args.set), "all")
+    return _seeds(args, SYNTHETIC, _settings(Config.demo(), args), "all")
 
 
 def _run(args: argparse.Namespace) -> int:
-    return _seeds(args, args.scene, _config(Config(), args.set), args.baselines)
+    return _seeds(args, args.scene, _settings(Config(), args), args.baselines)
 
 
 def _seeds(args: argparse.Namespace, scene: str, config: Config, baselines: str) -> int:
@@ -84,15 +92,18 @@ def _seeds(args: argparse.Namespace, scene: str, config: Config, baselines: str)
 def _whole(args: argparse.Namespace, out: Path, scene: str, config: Config, seed: int, baselines: str) -> dict[str, Any]:
     """All stages; a stage that a resumed directory has behind it is not run again."""
     run = Run(RunDirectory(out, resume=args.resume, overwrite=args.overwrite), scene, config, seed, quiet=args.quiet,
-              device=args.device)
+              device=args.device, tensorboard=args.tensorboard)
     _stages(run)
     if run.directory.done("evaluate"):
         return read_json(run.directory / "report.json")
     beside: dict[str, Any] = {}
     if baselines != "none" and leads():
         beside.update(forests(run))
+    if baselines in ("cnn", "all"):
+        beside.update(networks(run, [CNN]))
     if baselines == "all":
         beside.update(_single_modalities(run))
+        beside.update(networks(run, [EXCHANGE] if config.features.path else [EXCHANGE, DUAL]))
     return run.evaluate(beside)
 
 
@@ -120,14 +131,15 @@ def _single_modalities(run: Run) -> dict[str, Any]:
 
 def _pretrain(args: argparse.Namespace) -> int:
     directory = RunDirectory(args.out, resume=args.resume, overwrite=args.overwrite)
-    run = Run(directory, args.scene, _config(Config(), args.set), args.seed, quiet=args.quiet, device=args.device)
+    run = Run(directory, args.scene, _settings(Config(), args), args.seed, quiet=args.quiet, device=args.device,
+              tensorboard=args.tensorboard)
     run.pretrain()
     _say(f"pre-trained in {directory.facts('pretrain')['seconds']:.0f} s; next: bdgf-fast train {args.out}")
     return 0
 
 
 def _train(args: argparse.Namespace) -> int:
-    run = Run.reopen(args.directory, quiet=args.quiet, device=args.device)
+    run = Run.reopen(args.directory, quiet=args.quiet, device=args.device, tensorboard=args.tensorboard)
     if not args.resume:
         run.restart_training()
     run.train()
@@ -148,8 +160,21 @@ def _predict(args: argparse.Namespace) -> int:
     if args.stride < 1:
         raise UserError(f"--stride is {args.stride}; it takes 1 or more")
     memory = None if args.memory is None else parse_bytes(args.memory)
-    run.predict(args.scene, args.out, memory=memory, stride=args.stride)
+    run.predict(args.scene, args.out, memory=memory, stride=args.stride, maps=args.features)
     _say(f"wrote map.tif, probabilities.tif and map.png to {args.out or args.directory}")
+    return 0
+
+
+def _study(args: argparse.Namespace) -> int:
+    from .study import Study
+
+    study = Study(args.out, args.scene, preset=args.preset, overrides=args.set, features=args.features or (), quiet=args.quiet,
+                  device=args.device)
+    study.run(args.cells, args.seeds)
+    beside = args.out.absolute().parent
+    if (beside / "report.json").exists() and (beside / "history.json").exists():  # a study inside a run's directory
+        render(RunDirectory.open(beside))
+    print(f"{args.out / 'study.html'}, {args.out / 'study.md'}, {args.out / 'study.json'}")
     return 0
 
 

@@ -3,7 +3,7 @@
     pretrain  -> checkpoints/denoiser.safetensors
     train     -> checkpoints/network.safetensors (with the features' projection)
     predict   -> probabilities.tif, map.tif, map.png
-    evaluate  -> report.json, report.html, losses.png, confusion.png
+    evaluate  -> report.json, report.html and its pictures
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,11 @@ from ..data import (
 )
 from ..data.export import atomic
 from ..data.known_sets import absolute_reference
+from ..diffusion import ArrayFeatures, DiffusionFeatures
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.features import DiffusionFeatures
 from ..errors import UserError
-from .baselines import FEATURES, random_forest
+from .baselines import FORESTS, available, predict_baseline
+from .embedding import EMBEDDING, embed
 from .memory import peak_memory_bytes
 from .metrics import diversity, scores
 from .predict import predict_pixels
@@ -42,12 +43,15 @@ from .progress import bar
 from .ranks import barrier, leads
 from .report import render
 from .rundir import STAGES, RunDirectory, read_json, write_json
+from .tensorboard import Log
 from .train import check_split, load_network, train
 from .versions import versions
 from .whole_scene import Blocks, assemble, fit_to_memory, predict_blocks
 
 SYNTHETIC = "synthetic"
 LABELS = "labels.npz"
+NO_TEST = "{}: the split leaves no test pixel; choose smaller blocks or a smaller train_fraction"
+METRICS = ("overall_accuracy", "average_accuracy", "kappa")
 
 
 def open_scene(reference: str) -> Scene:
@@ -66,14 +70,17 @@ class Run:
         modalities: use these alone (default: all).
         quiet: no progress.
         device: where the networks run.
+        tensorboard: also write logs for TensorBoard, to DIR/tensorboard.
     """
 
     def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
-                 modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu"):
+                 modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu",
+                 tensorboard: bool = False):
         self.directory, self.config, self.seed, self.device = directory, config, seed, torch.device(device)
         self.quiet = quiet or not leads()
         self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
         self.modalities = modalities
+        self.log = Log(directory / "tensorboard") if tensorboard and leads() else None
         self._bind()
         self.scene = open_scene(self.reference)
         patch = config.data.patch
@@ -90,12 +97,12 @@ class Run:
         barrier()
 
     @classmethod
-    def reopen(cls, path: Path, *, quiet: bool = False, device: torch.device | str = "cpu") -> Run:
+    def reopen(cls, path: Path, *, quiet: bool = False, device: torch.device | str = "cpu", tensorboard: bool = False) -> Run:
         """The run in `path`, as it was configured when it began."""
         directory = RunDirectory.open(path)
         settings = read_json(directory / "config.json")
         return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
-                   modalities=settings["modalities"], quiet=quiet, device=device)
+                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard)
 
     def _bind(self) -> None:
         """Write config.json, or check that a resumed directory was begun with the same settings."""
@@ -115,8 +122,10 @@ class Run:
     # --- stages ---
 
     def pretrain(self) -> None:
-        """Stage 1. Goes on from its checkpoint where one is there."""
+        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where another model's features guide."""
         with self._stage("pretrain", "diffusion model") as progress:
+            if self.config.features.path:
+                return
             _, history = pretrain(self.prepared, self.config, seed=self.seed, checkpoint=self._checkpoint("denoiser"), resume=True,
                                   progress=progress, device=self.device)
             self._remember("pretrain", history)
@@ -125,8 +134,10 @@ class Run:
         """Stages 2 and 3: fit the features' projection, then train the group network."""
         self.directory.require("pretrain", "pretrain")
         with self._stage("train", "group network") as progress:
-            denoiser = self._denoiser()
-            features = DiffusionFeatures.fit(denoiser, self.prepared, self.config, self.seed)
+            if self.config.features.path:
+                features: DiffusionFeatures = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
+            else:
+                features = DiffusionFeatures.fit(self._denoiser(), self.prepared, self.config, self.seed)
             _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
                                resume=True, progress=progress, device=self.device)
             self._remember("train", history)
@@ -138,7 +149,8 @@ class Run:
             self._checkpoint("network").unlink(missing_ok=True)
         barrier()
 
-    def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1) -> None:
+    def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
+                maps: Sequence[Path] | None = None) -> None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
         Args:
@@ -146,7 +158,10 @@ class Run:
             out: where the files go (default: the run's directory).
             memory: resident bytes to stay within; decides the size of a block.
             stride: classify every stride-th pixel and interpolate the probabilities.
+            maps: the other scene's feature maps, where another model's guide (default: the run's own).
         """
+        if maps and not self.config.features.path:
+            raise UserError("--features: this run's network is guided by its own denoiser, not by maps of another model")
         self.directory.require("train", "train")
         prepared, target = self.prepared, Path(out or self.directory.path)
         if reference is not None:
@@ -155,9 +170,10 @@ class Run:
         own = reference is None and out is None
         stage = self._stage("predict", "prediction") if own else bar("prediction", self.quiet)
         with stage as progress:
-            network, features = self._network(prepared)
+            network, features = self._network(prepared, maps)
             config = self.config if memory is None else fit_to_memory(memory, prepared, self.config, features.channels)
             facts = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
+                     "maps": [str(m) for m in maps or ()],
                      "shape": [prepared.height, prepared.width], "predict": config.to_dict()["predict"]}
             blocks = Blocks(target / "blocks", facts)
             predict_blocks(network, features, prepared, config, blocks, stride, progress)
@@ -186,22 +202,29 @@ class Run:
     def _accuracy(self, progress: Callable) -> dict[str, Any]:
         rc = self.split.test
         if len(rc) == 0:
-            raise UserError(f"{self.scene.name}: the split leaves no test pixel; choose smaller blocks or a smaller train_fraction")
+            raise UserError(NO_TEST.format(self.scene.name))
         truth = self.prepared.labels[rc[:, 0], rc[:, 1]].numpy()
         stored = self.directory.checkpoints / LABELS
+        network, features = self._network(self.prepared)
+        if self.modalities is None:  # runs on single modalities are rows of another report
+            embed(network, features, self.prepared, self.config, rc, self.seed, self.directory.checkpoints / EMBEDDING)
         if self.directory.done("predict") and stored.exists():
             with np.load(stored) as maps:
                 labels = {name: maps[name] for name in maps.files}
         else:
-            network, features = self._network(self.prepared)
             prediction = predict_pixels(network, features, self.prepared, self.config, rc, progress)
             labels = {"fused": prediction.probabilities.argmax(1).numpy(), **{k: v.numpy() for k, v in prediction.labels.items()}}
         fused = labels.pop("fused")
         return {**scores(truth, fused, len(self.prepared.classes)), **diversity(truth, labels)}
 
-    def _network(self, prepared: PreparedScene) -> tuple[Any, DiffusionFeatures]:
+    def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, DiffusionFeatures]:
         network, state, tensors = load_network(self._checkpoint("network"), self.config)
-        return network.to(self.device), DiffusionFeatures.restore(self._denoiser(), prepared, self.config, state, tensors)
+        features: DiffusionFeatures
+        if self.config.features.path:
+            features = ArrayFeatures.restore(prepared, self.config, maps or self.config.features.path, state, tensors)
+        else:
+            features = DiffusionFeatures.restore(self._denoiser(), prepared, self.config, state, tensors)
+        return network.to(self.device), features
 
     def _denoiser(self) -> Denoiser:
         denoiser = load_denoiser(self._checkpoint("denoiser"))
@@ -210,6 +233,7 @@ class Run:
 
     def _report(self, result: dict[str, Any], baselines: dict[str, Any]) -> None:
         history = read_json(self.directory / "history.json")
+        stage1 = history.get("pretrain", {"modalities": {}, "balance": None})  # left out where another model guides
         classes, counts = self.prepared.classes, self.split.counts
         report = {
             "name": self.scene.name,
@@ -220,9 +244,10 @@ class Run:
                          "test": counts["test"][k]} for k, info in enumerate(classes)],
             "branches": result["branches"],
             "diversity": result["diversity"],
-            "modalities": {name: {"loss": history["pretrain"]["curves"]["series"][name][-1], **facts}
-                           for name, facts in history["pretrain"]["modalities"].items()},
-            "balance": history["pretrain"]["balance"],
+            "modalities": {name: {"loss": (stage1["curves"]["series"][name] or [None])[-1], **facts}
+                           for name, facts in stage1["modalities"].items()},
+            "balance": stage1["balance"],
+            "features": self.config.features.path or "denoiser",
             "baselines": baselines,
             "train_pixels": len(self.split.train),
             "test_pixels": len(self.split.test),
@@ -237,6 +262,8 @@ class Run:
         }
         write_json(self.directory / "report.json", report)
         render(self.directory)
+        if self.log is not None:
+            self.log.report(report, self.directory.path)
 
     def _checkpoint(self, name: str) -> Path:
         return self.directory.checkpoints / f"{name}.safetensors"
@@ -245,21 +272,24 @@ class Run:
         path = self.directory / "history.json"
         if leads():
             write_json(path, {**(read_json(path) if path.exists() else {}), stage: history})
+        if self.log is not None:
+            self.log.history(stage, history)
 
     def _stage(self, name: str, title: str) -> AbstractContextManager[Callable]:
-        return _Stage(self.directory, name, bar(title, self.quiet))
+        return _Stage(self.directory, name, bar(title, self.quiet), self.log)
 
 
 class _Stage:
     """Times a stage, takes the marks of the stages behind it back at the start and marks it at the end."""
 
-    def __init__(self, directory: RunDirectory, name: str, progress: AbstractContextManager[Callable]):
-        self.directory, self.name, self.progress = directory, name, progress
+    def __init__(self, directory: RunDirectory, name: str, progress: AbstractContextManager[Callable], log: Log | None):
+        self.directory, self.name, self.progress, self.log = directory, name, progress, log
 
     def __enter__(self) -> Callable:
         self.directory.forget(*STAGES[STAGES.index(self.name) :])
         self.start = time.perf_counter()
-        return self.progress.__enter__()
+        progress = self.progress.__enter__()
+        return progress if self.log is None else self.log.watch(self.name, progress)
 
     def __exit__(self, kind, value, traceback) -> None:
         self.progress.__exit__(kind, value, traceback)
@@ -271,8 +301,27 @@ class _Stage:
 
 def forests(run: Run) -> dict[str, Any]:
     """Random forests beside the method, on the same split and normalisation."""
-    return {f"random forest, {kind}": random_forest(run.prepared, run.split, patch=run.config.data.patch, kind=kind, seed=run.seed)
-            for kind in FEATURES}
+    return {name: _beside(run, name) for name in FORESTS}
+
+
+def networks(run: Run, names: Sequence[str]) -> dict[str, Any]:
+    """Other networks beside the method, in its own training loop. The dual-branch denoiser takes the denoisers of the runs on
+    single modalities, which must have pre-trained. Every rank must call it."""
+    return {name: _beside(run, name) for name in names if name in available(len(run.prepared.groups))}
+
+
+def _beside(run: Run, name: str) -> dict[str, float]:
+    rc = run.split.test
+    if len(rc) == 0:
+        raise UserError(NO_TEST.format(run.scene.name))
+    with bar(name, run.quiet) as progress:
+        labels = predict_baseline(
+            name, run.prepared, run.config, run.seed, rc, device=run.device, progress=progress,
+            checkpoint=run.directory / "baselines" / f"{name.replace(' ', '-')}.safetensors",
+            denoiser=lambda modality: load_denoiser(run.directory / "single" / modality / "checkpoints" / "denoiser.safetensors"),
+        )
+    result = scores(run.prepared.labels[rc[:, 0], rc[:, 1]].numpy(), labels, len(run.prepared.classes))
+    return {key: result[key] for key in METRICS}
 
 
 def _digest(path: Path) -> str:

@@ -36,6 +36,7 @@ def train(
     progress: Progress | None = None,
     split: Any = None,
     device: torch.device | str = "cpu",
+    network: Any = None,
 ) -> tuple[GroupNetwork, dict[str, Any]]:
     """Train the group network on the split's training pixels.
 
@@ -45,6 +46,8 @@ def train(
         checkpoint, resume, progress: as in ``pretrain``; progress counts optimiser steps.
         split: defaults to ``prepared.split``. Its validation part, where there is one, is only reported, unless
             ``train.patience`` asks to stop by it.
+        network: a network to train in place of a new ``GroupNetwork``: called like it, with its ``kinds`` and ``classes``.
+            What its ``penalty()`` gives, where it has one, is added to the loss.
 
     Returns the network (averaged weights, evaluation mode) and the history: ``curves`` ({"step", "series"}),
     ``parameters``, and ``validation_accuracy`` where the split has a validation part. By default a fixed budget: no epoch
@@ -62,7 +65,7 @@ def train(
     target = prepared.labels[rc[:, 0], rc[:, 1]]
     raw = prepared.patches(rc, size)
     guides = [] if features is None else features.patches(rc, size)
-    network = make_network(prepared, features, config, seed).to(device)
+    network = (make_network(prepared, features, config, seed) if network is None else network).to(device)
     per_epoch = -(-len(rc) // c.batch)
     steps = c.epochs * per_epoch
     optimisation = Optimisation(network, c.learning_rate, c.weight_decay, c.warmup, steps, c.ema, c.clip_gradient)
@@ -103,6 +106,8 @@ def train(
                 loss, parts = group_loss(
                     [z.float() for z in output.logits], seen, output.log_fused.float(), target[index[mine]].to(device), c, factor
                 )
+                if hasattr(network, "penalty"):
+                    loss = loss + network.penalty()
                 (loss * share).backward()
                 parts["loss"] = loss.detach()
                 total += share * float(parts["loss"])

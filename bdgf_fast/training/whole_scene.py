@@ -135,5 +135,9 @@ def assemble(
                 probabilities.write_block(top, x, strip[:, :, x : x + TILE])
             index = fused[top : top + rows]
             codes.write_block(top, 0, np.where(index >= 0, codes.codes[index], 0).astype(np.uint8))
-    write_png(target / "map.png", scene, fused, classes=prepared.classes, title=scene.name)
+    scored = None
+    if len(rc):
+        scored = np.zeros(shape, bool)
+        scored[tuple(rc.T)] = True
+    write_png(target / "map.png", scene, fused, classes=prepared.classes, title=scene.name, scored=scored)
     return picked, codes.note

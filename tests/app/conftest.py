@@ -21,3 +21,13 @@ def scene_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny():
     return [word for setting in TINY for word in ("--set", setting)] + ["--threads", "1"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_pixels_for_the_eye():
+    """The t-SNE of a report takes seconds at its usual size."""
+    from bdgf_fast.training import embedding
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "PIXELS", 40)
+        yield

@@ -1,4 +1,4 @@
-"""Baselines that a report shows beside the method: random forests on the same pixels, bands and normalisation.
+"""Random forests on the same pixels, bands and normalisation.
 
 A random forest on the patch's mean, standard deviation and centre is a strong and cheap opponent in this field; a
 method that does not beat it should say so.
@@ -23,32 +23,25 @@ def _features(prepared: Any, rc: torch.Tensor, patch: int, kind: str) -> np.ndar
 
 
 def random_forest(
-    prepared: Any, split: Any, *, patch: int, kind: str, seed: int, trees: int = 300, batch: int = 4096
-) -> dict[str, float]:
-    """Fit a random forest on the training pixels and score it on the test pixels.
+    prepared: Any, rc: torch.Tensor, *, patch: int, kind: str, seed: int, trees: int = 300, batch: int = 4096
+) -> np.ndarray:
+    """Fit a random forest on the split's training pixels and classify the pixels ``rc`` int64 (n, 2).
 
     Args:
-        prepared: the normalised scene (see `bdgf_fast.data.prepare`).
-        split: its training and test pixels.
+        prepared: the normalised scene with its split (see `bdgf_fast.data.prepare`).
         patch: side of the patch in pixels (ignored by "pixel").
         kind: "pixel" (the bands of one pixel) or "patch statistics" (mean, standard deviation, centre).
         seed: random_state of the forest.
         trees: number of trees.
-        batch: test pixels whose features are held at once.
+        batch: pixels whose features are held at once.
 
-    Returns:
-        overall_accuracy, average_accuracy and kappa on the test side.
+    Returns class indices int64 (n,).
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    from .metrics import scores
-
     if kind not in FEATURES:
         raise ValueError(f"kind is {kind!r}; takes one of {FEATURES}")
-    labels = prepared.labels
+    train = torch.as_tensor(prepared.split.train)
     forest = RandomForestClassifier(trees, random_state=seed, n_jobs=torch.get_num_threads())
-    forest.fit(_features(prepared, split.train, patch, kind), labels[split.train[:, 0], split.train[:, 1]].numpy())
-    predicted = np.concatenate([forest.predict(_features(prepared, rc, patch, kind)) for rc in split.test.split(batch)])
-    truth = labels[split.test[:, 0], split.test[:, 1]].numpy()
-    result = scores(truth, predicted, len(prepared.classes))
-    return {name: result[name] for name in ("overall_accuracy", "average_accuracy", "kappa")}
+    forest.fit(_features(prepared, train, patch, kind), prepared.labels[train[:, 0], train[:, 1]].numpy())
+    return np.concatenate([forest.predict(_features(prepared, part, patch, kind)) for part in rc.split(batch)])
