@@ -214,7 +214,7 @@ def backward(
         launch(
             group_channel_gate_mlp_bwd, batch * groups,
             logit_slope, gate, squeezed, *parameters, slopes, active, active_slope, groups, each, guide_each, hidden,
-            **used, **blocks, num_warps=warps(blocks["BH"] * max(blocks["BC"], blocks["BG"])), registers=168,
+            **used, **blocks, num_warps=4, registers=255,
         )  # fmt: skip
         inputs = slopes.shape[2]
         if grad_x is not None:

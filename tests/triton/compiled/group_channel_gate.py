@@ -5,8 +5,8 @@ import torch
 from bdgf_fast import ops
 
 REGISTERS = {
-    "group_channel_gate_fwd": 160, "group_channel_gate_bwd": 200, "group_channel_gate_sums": 96, "group_channel_gate_mlp": 128,
-    "group_channel_gate_scale": 96, "group_channel_gate_mlp_bwd": 168, "group_channel_gate_weights": 96,
+    "group_channel_gate_fwd": 160, "group_channel_gate_bwd": 200, "group_channel_gate_sums": 128, "group_channel_gate_mlp": 168,
+    "group_channel_gate_scale": 96, "group_channel_gate_mlp_bwd": 192, "group_channel_gate_weights": 96,
 }  # fmt: skip
 
 
