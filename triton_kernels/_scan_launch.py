@@ -258,6 +258,6 @@ def _enter_both_ways(scan: Scan, grad_out: Tensor, grad_last: Tensor | None) -> 
         scan.batch * scan.segments, scan.dim, scan.length, tiles, scan.dim_of_group, scan.segments, scan.segment, scan.share[1],
         *grad_out.stride(), b, d, l, *_strides(scan.z, 3), *_strides(scan.C, 4), 1,
         N=scan.states, SOFTPLUS=scan.softplus, REVERSE=scan.reverse, WIDE=scan.wide, CONST_C=scan.C.dim() == 2, **block,
-        num_warps=block["DW"],
+        num_warps=block["DW"], registers=168,
     )  # fmt: skip
     return initial, _carry(scan, local, scan.total, grad_last, back=True)
