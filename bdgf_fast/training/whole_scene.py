@@ -3,10 +3,10 @@ stays bounded; the rasters are assembled from them at the end, every tile of the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,8 @@ class Blocks:
         if leads():
             path, wanted = folder / "blocks.json", json.dumps(facts, sort_keys=True)
             if not path.exists() or path.read_text(encoding="utf-8") != wanted:
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True)
+                self.remove()
+                folder.mkdir(parents=True, exist_ok=True)
                 with atomic(path) as beside:
                     beside.write_text(wanted, encoding="utf-8")
         barrier()
@@ -85,7 +85,12 @@ class Blocks:
             return {name: stored[name] for name in stored.files}
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove what this class wrote, and the folder if nothing else is in it: the place was named by a person."""
+        for pattern in ("[0-9]*-[0-9]*.npz", ".[0-9]*-[0-9]*.part.npz", "blocks.json"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, or not empty
+            self.folder.rmdir()
 
 
 def predict_blocks(

@@ -55,8 +55,10 @@ def test_blocks_of_other_settings_are_not_taken(finished, tmp_path):
     blocks = tmp_path / "blocks"
     blocks.mkdir()
     np.savez(blocks / "0-0.npz", probabilities=np.zeros((1, 1, 1)))
+    (blocks / "mine.txt").write_text("a person's own file")
     assert main(["predict", str(finished), "--out", str(tmp_path), "--quiet"]) == 0
     np.testing.assert_array_equal(read(tmp_path / "map.tif"), read(finished / "map.tif"))
+    assert [path.name for path in blocks.iterdir()] == ["mine.txt"]
 
 
 def test_stride_interpolates_between_classified_pixels(finished, tmp_path):
