@@ -21,7 +21,8 @@ FORWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (4, 1, 1, 32), 8: (4, 2, 2, 16
            64: (8, 1, 8, 4), 128: (8, 1, 16, 2), 256: (8, 1, 32, 1)}  # fmt: skip
 BACKWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (2, 2, 2, 16), 8: (2, 2, 4, 8), 16: (4, 1, 4, 8), 32: (4, 1, 8, 4),
             64: (4, 1, 16, 2), 128: (4, 1, 32, 1), 256: (8, 1, 32, 1)}  # fmt: skip
-BACKWARD_80 = BACKWARD | {16: (2, 1, 8, 4)}  # below capability 90 the same code needs more registers
+# Where the same code needs more registers than there are: below capability 90, and below 120 over an image.
+BACKWARD_SMALL = BACKWARD | {16: (2, 1, 8, 4)}
 MANY = 64  # states from which on a forward program has as many warps as a backward one: they share B and C
 STEPS = 4  # T of the kernels
 WARPS = 4  # most warps of a backward program: what shares a sum of dB and dC
@@ -169,7 +170,7 @@ def _carry(scan: Scan, local: Tensor, total: Tensor, initial: Tensor | None, bac
 def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad_last: Tensor | None) -> None:
     """Fill the gradients named u, delta, A, B, C, D, z, bias, initial, those that are not None."""
     scan.lie_flat(scan.u, grad_out, grads["u"])
-    table = BACKWARD if capability(scan.u.device) >= 90 else BACKWARD_80
+    table = BACKWARD if capability(scan.u.device) >= (120 if scan.directions else 90) else BACKWARD_SMALL
     block = tile(table, scan.states, scan.dim_of_group, WARPS)
     channels = block["DR"] * block["DW"] * block["DL"]
     of_group = cdiv(scan.dim_of_group, channels)

@@ -18,7 +18,7 @@ from ..config import Config
 from ..data import MapWriter, ProbabilityWriter, write_png
 from ..data.export import TILE, atomic
 from ..diffusion.features import FeatureSource
-from ..errors import UserError
+from ..errors import OutputError, UserError
 from ..models import GroupNetwork
 from .predict import Progress, corners, predict
 from .ranks import barrier, leads, ranks
@@ -68,8 +68,12 @@ class Blocks:
             if not path.exists() or path.read_text(encoding="utf-8") != wanted:
                 self.remove()
                 folder.mkdir(parents=True, exist_ok=True)
-                with atomic(path) as beside:
-                    beside.write_text(wanted, encoding="utf-8")
+                try:
+                    with atomic(path) as beside:
+                        beside.write_text(wanted, encoding="utf-8")
+                except OutputError:
+                    self.remove()
+                    raise
         barrier()
 
     def path(self, y: int, x: int) -> Path:
