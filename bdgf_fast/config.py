@@ -180,8 +180,13 @@ class ModelConfig:
     """Guidance of the Mamba branch, likewise."""
     guide_transformer: str = "cross_attention"
     """Guidance of the transformer branch, likewise."""
-    dropout: float = 0.0
-    """Dropout of the pooled feature."""
+    statistics: bool = True
+    """Each head also sees mean, standard deviation and centre of every band and guide over the patch, standardised by the
+    training patches."""
+    hidden: int = 256
+    """Width of the heads' two layers."""
+    dropout: float = 0.5
+    """Dropout of the heads' inputs and layers."""
     fusion: str = "mean"
     """Prediction: ``mean`` of the branches' probabilities, ``logits`` (softmax of the mean logits) or ``learned``
     (softmax of the mean logits, weighted by learned weights per branch)."""
@@ -192,7 +197,7 @@ class ModelConfig:
             _one_of("model.branches", branch, ("cnn", "mamba", "transformer"))
         if not self.branches or len(set(self.branches)) != len(self.branches):
             raise ValueError(f"model.branches is {self.branches}; it takes one to three different branches")
-        for name in ("width", "stages", "expand", "state", "heads", "groups"):
+        for name in ("width", "stages", "expand", "state", "heads", "groups", "hidden"):
             _at_least(f"model.{name}", getattr(self, name), 1)
         for name in ("guide_cnn", "guide_mamba", "guide_transformer"):
             _one_of(f"model.{name}", getattr(self, name), guides)

@@ -44,8 +44,8 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     drift = abs(after["exp"] / before["exp"] - 1)
     machine_info["bdgf"] = {
         "limits": {name: max(before[name], after[name]) for name in before},
-        "exp_before": before["exp"],
-        "exp_after": after["exp"],
+        "before": before,
+        "after": after,
         "disturbed": drift > 0.10,
         "exp_limit_counts": max(before["exp"], after["exp"]) >= 2 * max(before["torch_exp"], after["torch_exp"]),
         "load": os.getloadavg(),

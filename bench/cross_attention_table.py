@@ -53,7 +53,7 @@ def main() -> None:
         native.set_cpu_isa(level)
         for dtype in (torch.float32, torch.bfloat16):
             for needs_grad in (False, True):
-                key = level, "float32" if dtype is torch.float32 else "16 bit", needs_grad
+                key = module.processor(level), "float32" if dtype is torch.float32 else "16 bit", needs_grad
                 table[key] = {(n, d): measure(dtype, needs_grad, n, d) for n in LENGTHS for d in DEPTHS}
                 print(key, table[key], flush=True)
     lines = [f"    {key!r}: {{\n" + "".join(

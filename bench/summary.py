@@ -21,7 +21,7 @@ def rows(data: dict) -> list[dict]:
         if "who" in bench["extra_info"]:
             groups[bench["group"]][bench["extra_info"]["who"]] = bench
         elif "ours_ms" in bench["extra_info"]:
-            result.append(_raced(bench["group"], bench["extra_info"]))
+            result.append(_raced(bench["group"], bench["extra_info"], limits))
     for group, cases in groups.items():
         if "ours" not in cases:
             continue
@@ -47,7 +47,7 @@ def rows(data: dict) -> list[dict]:
     return result
 
 
-def _raced(group: str, info: dict) -> dict:
+def _raced(group: str, info: dict, limits: dict) -> dict:
     """A row of `race.report`: the calls were timed in turn, their minima stand in extra_info."""
     times = {name[:-3]: value for name, value in info.items() if name.endswith("_ms")}
     ours = times.pop("ours")
@@ -56,6 +56,8 @@ def _raced(group: str, info: dict) -> dict:
     if "ours_extra_mib" in info:
         group += f"; extra memory {info['ours_extra_mib']:.1f} of {info['theirs_extra_mib']:.1f} MiB"
     bound = ("exp" if "exp_share" in info else "sgemm and exp") if share else None
+    if "copy_bytes" in info:
+        bound, share = "copy_bytes", info["copy_bytes"] / (ours / 1e3) / limits["copy_bytes"]
     return {"group": group, "ours_ms": ours, "baseline": fastest, "baseline_ms": times[fastest], "ratio": times[fastest] / ours,
             "bound": bound, "share": share, "others": times, "wanted": info.get("wanted")}
 

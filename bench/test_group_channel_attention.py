@@ -28,4 +28,5 @@ def test_forward_backward(benchmark, case):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
     best = race({"ours": lambda: step("cpu"), "eager": lambda: step("reference")})
     ratio = best["eager"] / best["ours"]
-    report(benchmark, f"group_channel_attention fwd+bwd {case[:4]}", best, ratio=ratio, wanted=wanted)
+    moved = 4 * (4 + 7) * q.numel()  # forward q, k, v and out; backward q, k, v, grad and three gradients
+    report(benchmark, f"group_channel_attention fwd+bwd {case[:4]}", best, ratio=ratio, copy_bytes=moved, wanted=wanted)

@@ -1,5 +1,6 @@
 """The group network of BDGF."""
 
-from .group_network import Address, GroupNetwork, GroupOutput
+from .group_network import GroupNetwork, GroupOutput
+from .head import Address
 
 __all__ = ["Address", "GroupNetwork", "GroupOutput"]

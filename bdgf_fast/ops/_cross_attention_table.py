@@ -1,14 +1,22 @@
 """Where torch's own attention is faster than the kernel: measured, written by bench/cross_attention_table.py.
 
-(instruction set level, float32 or 16 bit, with backward) -> {(L, d): SDPA's time over the kernel's}. Measured on two cores of an
-AMD Zen 5 processor, torch 2.13.0; without mask, bias and dropout.
+(instruction set level, float32 or 16 bit, with backward) -> {(L, d): SDPA's time over the kernel's}. Measured with torch 2.13.0
+on two cores of an AMD Zen 5 processor, the rows with amx on an Intel Xeon; without mask, bias and dropout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 LEAST = 0.95  # below it the call goes to torch
+
+
+def processor(level: str) -> str:
+    """The table's name of this processor at a level: matrix tiles (AMX) make torch's bfloat16 products much faster."""
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return f"{level} amx" if level == "avx512" and tiles() else level
 
 
 def ratio(level: str | None, bits: str, needs_grad: bool, length: int, depth: int) -> float | None:

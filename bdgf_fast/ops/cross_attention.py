@@ -85,7 +85,7 @@ def _library_obstacle(facts):
     return None
 
 
-_LEVEL = _native.load().cpu_isa() if _native.available() else None
+_LEVEL = table.processor(_native.load().cpu_isa()) if _native.available() else None
 
 
 def _native_preference(facts):

@@ -47,7 +47,7 @@ def train(
         split: defaults to ``prepared.split``. Its validation part, where there is one, is only reported, unless
             ``train.patience`` asks to stop by it.
         network: a network to train in place of a new ``GroupNetwork``: called like it, with its ``kinds`` and ``classes``.
-            What its ``penalty()`` gives, where it has one, is added to the loss.
+            Its ``fit(patches, guides)`` is called before and what its ``penalty()`` gives is added to the loss, where it has them.
 
     Returns the network (averaged weights, evaluation mode) and the history: ``curves`` ({"step", "series"}),
     ``parameters``, and ``validation_accuracy`` where the split has a validation part. By default a fixed budget: no epoch
@@ -66,6 +66,8 @@ def train(
     raw = prepared.patches(rc, size)
     guides = [] if features is None else features.patches(rc, size)
     network = (make_network(prepared, features, config, seed) if network is None else network).to(device)
+    if hasattr(network, "fit"):
+        network.fit(raw.to(device), [g.to(device) for g in guides])
     per_epoch = -(-len(rc) // c.batch)
     steps = c.epochs * per_epoch
     optimisation = Optimisation(network, c.learning_rate, c.weight_decay, c.warmup, steps, c.ema, c.clip_gradient)
@@ -228,7 +230,7 @@ def load_network(path: Path | str, config: Config) -> tuple[GroupNetwork, Any, d
     facts = meta["run"]["network"]
     model = Config.from_dict({"model": meta["run"]["config"]["model"]}).model
     network = GroupNetwork(facts["channels"], facts["guides"], facts["classes"], model)
-    network.load_state_dict(ckpt.without_prefix("average", tensors))
+    network.load_state_dict({**ckpt.without_prefix("model", tensors), **ckpt.without_prefix("average", tensors)})
     network.eval().requires_grad_(False)
     return network, meta["features"], ckpt.without_prefix("features", tensors)
 

@@ -52,7 +52,7 @@ def test_fewer_branches(config, branches):
 
 @pytest.mark.parametrize("fusion", ["mean", "logits", "learned"])
 def test_a_sample_does_not_depend_on_its_batch(config, fusion):
-    net = make(config, fusion=fusion, guide_mamba="channel_attention").double()
+    net = make(config, fusion=fusion, guide_mamba="channel_attention").double().eval()
     x, guides, _ = inputs()
     x, guides = x.double(), [g.double() for g in guides]
     with use_backend("reference"):
@@ -99,3 +99,34 @@ def test_steps_on_another_backend_have_the_same_losses(config, backend, guide_ma
         return values
 
     assert losses(backend) == pytest.approx(losses("reference"), rel=1e-4)
+
+
+def test_the_heads_see_standardised_statistics_of_the_training_patches(config):
+    net = make(config)
+    x, guides, _ = inputs(50)
+    net.fit(x, guides)
+    seen = net.standardise(net._pooled(x, guides))
+    assert seen.shape == (50, 3 * (4 + 8))
+    torch.testing.assert_close(seen.mean(0), torch.zeros(36), atol=0.1, rtol=0)  # but for what is clipped
+    torch.testing.assert_close(seen.std(0, correction=0), torch.ones(36), atol=0.1, rtol=0)
+    assert net.standardise(net._pooled(1e3 + x, guides)).abs().max() == 4
+    plain = make(config, statistics="false")
+    plain.fit(x, guides)
+    assert plain.standardise is None and plain(x, guides).log_fused.isfinite().all()
+
+
+def test_no_guide_reaches_a_branch_without_guidance(config):
+    net = make(config, guide_cnn="none").eval()
+    x, guides, _ = inputs()
+    net.fit(x, guides)
+    one, two = net(x, guides), net(x, [g + 1 for g in guides])
+    changed = dict(zip(net.kinds, [not torch.equal(a, b) for a, b in zip(one.logits, two.logits, strict=True)], strict=True))
+    assert changed == {"cnn": False, "mamba": True, "transformer": True}
+
+
+def test_training_leaves_inputs_of_the_heads_out(config):
+    net = make(config, dropout=0.5)
+    x, guides, _ = inputs()
+    assert not torch.equal(net(x, guides).log_fused, net(x, guides).log_fused)
+    net.eval()
+    assert torch.equal(net(x, guides).log_fused, net(x, guides).log_fused)

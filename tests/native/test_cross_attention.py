@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 
@@ -254,5 +255,6 @@ def test_the_committed_table_is_complete():
     from bdgf_fast.ops._cross_attention_table import TABLE
 
     sizes = {(n, d) for n in (49, 121, 256, 1024) for d in (8, 16, 32, 64)}
-    keys = {(level, bits, grad) for level in ("avx2", "avx512") for bits in ("float32", "16 bit") for grad in (False, True)}
+    levels, bits = ("avx2", "avx512", "avx512 amx"), ("float32", "16 bit")
+    keys = set(itertools.product(levels, bits, (False, True)))
     assert set(TABLE) == keys and all(set(rows) == sizes for rows in TABLE.values())

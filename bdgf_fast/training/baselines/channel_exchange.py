@@ -25,7 +25,7 @@ from ...config import Config, ModelConfig
 from ...diffusion.crops import generator
 from ...diffusion.unet import PixelNorm
 from ...models import Address, GroupOutput
-from ...models.group_network import Head
+from ...models.head import Head
 from ..train import train
 
 GAIN = 8.0
@@ -89,7 +89,7 @@ class ChannelExchangeNetwork(nn.Module):
         self.kinds, self.groups, self.classes = tuple(names), tuple(groups), classes
         self.stems = nn.ModuleList(nn.Conv2d(c, config.width, 3, padding=1) for c in groups)
         self.stages = nn.ModuleList(ExchangeStage(len(groups), config.width) for _ in range(config.stages))
-        self.heads = nn.ModuleList(Head(config.width, classes, config.dropout) for _ in groups)
+        self.heads = nn.ModuleList(Head(config.width, classes, config.width, 0.0) for _ in groups)
         self.weights = nn.Parameter(torch.zeros(len(groups)))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
 
@@ -100,7 +100,7 @@ class ChannelExchangeNetwork(nn.Module):
             maps = stage(maps)
         features, logits = [], []
         for i, (head, y) in enumerate(zip(self.heads, maps, strict=True)):
-            feature, logit = head(y, None if address is None else replace(address, seed=address.seed + i))
+            feature, logit = head(y, address=None if address is None else replace(address, seed=address.seed + i))
             features.append(feature)
             logits.append(logit)
         fused = (self.weights.softmax(0)[:, None, None] * torch.stack(logits)).sum(0)
