@@ -1,0 +1,50 @@
+"""Diffusion features of every pixel: dense (tiles of the scene, patches cut from their maps) against each patch through the U-Net.
+
+Both are what stage 2 runs at the default configuration; the weights do not matter for time and are not trained. Gate: a tile of
+another size gives the same dense features.
+"""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from race import report
+
+from bdgf_fast.config import Config
+from bdgf_fast.data import PreparedScene, make_split, prepare
+from bdgf_fast.data.synthetic import synthetic_scene
+from bdgf_fast.diffusion import DiffusionFeatures
+from bdgf_fast.diffusion.denoiser import Denoiser
+
+SIDE, PATCHES = 256, 512
+
+
+def features(prepared: PreparedScene, config: Config) -> DiffusionFeatures:
+    torch.manual_seed(0)
+    denoiser = Denoiser.create(prepared.groups, prepared.modality_names, config.pretrain)
+    denoiser.unet.eval().requires_grad_(False)
+    return DiffusionFeatures.fit(denoiser, prepared, config, 0, np.ones((prepared.height, prepared.width), bool))
+
+
+def fewest(call, turns: int = 3) -> float:
+    times = []
+    for _ in range(turns):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize("core", [128, 256])
+def test_a_pixel_of_the_dense_mode(benchmark, core):
+    scene, config = synthetic_scene(0, (SIDE + 80, SIDE + 80)), Config()
+    prepared = prepare(scene, make_split(scene, patch=config.data.patch, seed=0))
+    dense, patch = (features(prepared, config.override(f"features.mode={mode}")) for mode in ("dense", "patch"))
+    torch.testing.assert_close(dense.tile(40, 40, 64, 64), [m[:, :64, :64] for m in dense.tile(40, 40, 100, 96)], rtol=0, atol=1e-5)
+    at = torch.cartesian_prod(torch.arange(40, 40 + SIDE), torch.arange(40, 40 + SIDE))[:: SIDE**2 // PATCHES]
+    corners = [(y, x) for y in range(40, 40 + SIDE, core) for x in range(40, 40 + SIDE, core)]
+    tiles = fewest(lambda: [dense.tile(y - 5, x - 5, core + 10, core + 10) for y, x in corners])
+    patches = fewest(lambda: patch.patches(at, config.data.patch))
+    best = {"ours": tiles / SIDE**2, "patch mode": patches / len(at)}
+    report(benchmark, f"diffusion features of a pixel, tiles of {core}", best, wanted=50.0)
