@@ -139,8 +139,8 @@ class FeaturesConfig:
     pca: str = "level"
     """``joint``: one projection of all levels, the same guide for every stage. ``level``: one projection a level, the
     coarsest level guides the first stage."""
-    tile: int = 128
-    """Side of a tile's core in pixels (a multiple of 2^(levels of the U-Net - 1))."""
+    tile: int = 256
+    """Side of a tile's core in pixels (a multiple of 2^(levels of the U-Net - 1)). Larger ones spend less on their halos."""
     margin: int = 36
     """Halo around the core in pixels; at least the receptive radius of the U-Net makes the result independent of the
     tiles."""
@@ -269,7 +269,7 @@ class TrainConfig:
 class PredictConfig:
     """Prediction of pixels and whole scenes."""
 
-    block: int = 128
+    block: int = 256
     """Side of a predicted block in pixels; bounds the memory."""
     batch: int = 256
     """Patches a forward pass."""
