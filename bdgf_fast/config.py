@@ -180,6 +180,9 @@ class ModelConfig:
     """Guidance of the Mamba branch, likewise."""
     guide_transformer: str = "cross_attention"
     """Guidance of the transformer branch, likewise."""
+    twins: bool = True
+    """Beside each guided branch another one without guidance. The two groups are trained apart and predict by their mean: where
+    the features mislead, the bands alone do not, and the other way round. Costs as much again."""
     statistics: bool = True
     """Each head also sees mean, standard deviation and centre of every band and guide over the patch, standardised by the
     training patches."""

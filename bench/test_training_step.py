@@ -70,7 +70,8 @@ class Training:
     def loss(self, backend: str | None):
         with backends.use_backend(backend):
             out = self.network(self.x, self.maps)
-        return group_loss(out.logits, out.features, out.log_fused, self.target, self.train, 1.0)[0]
+        parts = [group_loss(p.logits, p.features, p.log_fused, self.target, self.train, 1.0)[0] for p in out.parts()]
+        return torch.stack(parts).sum()
 
     def step(self, backend: str | None):
         loss = self.loss(backend)

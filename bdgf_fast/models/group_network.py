@@ -3,8 +3,9 @@ prediction."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,12 @@ class GroupOutput:
     """Per branch (n, hidden): the feature f_b."""
     log_fused: Tensor
     """Log-probabilities of the fused prediction (n, K)."""
+    groups: list[GroupOutput] = field(default_factory=list)
+    """The guided branches and their twins, each group with its own fusion; empty where there is one group."""
+
+    def parts(self) -> list[GroupOutput]:
+        """What is trained apart: groups that learned from each other would lose what they know beside each other."""
+        return self.groups or [self]
 
 
 class GroupNetwork(nn.Module):
@@ -37,11 +44,15 @@ class GroupNetwork(nn.Module):
 
     def __init__(self, channels: int, guides: Sequence[int], classes: int, config: ModelConfig) -> None:
         super().__init__()
-        self.kinds, self.fusion, self.classes = tuple(config.branches), config.fusion, classes
-        self.branches = nn.ModuleList(Branch(kind, channels, guides, config) for kind in self.kinds)
+        members = [(kind, bool(guides) and getattr(config, f"guide_{kind}") != "none") for kind in config.branches]
+        if config.twins:
+            members += [(kind, False) for kind, guided in members if guided]
+        self.twins = len(members) - len(config.branches)
+        names = [kind if i < len(config.branches) else f"unguided {kind}" for i, (kind, _) in enumerate(members)]
+        self.kinds, self.fusion, self.classes = tuple(names), config.fusion, classes
+        self.branches = nn.ModuleList(Branch(kind, channels, guides if guided else (), config) for kind, guided in members)
         # a branch without guidance sees no guide in its head either
-        guided = [getattr(config, f"guide_{kind}") != "none" for kind in self.kinds]
-        self.seen = [3 * (channels + sum(guides) * g) if config.statistics else 0 for g in guided]
+        self.seen = [3 * (channels + sum(guides) * guided) if config.statistics else 0 for _, guided in members]
         self.standardise = Standardise(max(self.seen)) if config.statistics else None
         self.heads = nn.ModuleList(Head(config.width, classes, config.hidden, config.dropout, n) for n in self.seen)
         self.weights = nn.Parameter(torch.zeros(len(self.kinds))) if config.fusion == "learned" else None
@@ -67,11 +78,20 @@ class GroupNetwork(nn.Module):
             feature, logit = head(branch(x, guides), of_patch, own)
             features.append(feature)
             logits.append(logit)
-        return GroupOutput(logits, features, self._fuse(torch.stack(logits)))
+        if not self.twins:
+            return GroupOutput(logits, features, self._fuse(logits, 0))
+        first = len(logits) - self.twins
+        guided = GroupOutput(logits[:first], features[:first], self._fuse(logits[:first], 0))
+        twins = GroupOutput(logits[first:], features[first:], self._fuse(logits[first:], first))
+        log_fused = torch.logaddexp(guided.log_fused, twins.log_fused) - math.log(2)
+        return GroupOutput(logits, features, log_fused, [guided, twins])
 
-    def _fuse(self, logits: Tensor) -> Tensor:
+    def _fuse(self, logits: list[Tensor], first: int) -> Tensor:
+        """Log-probabilities of the fusion of the branches first, first + 1, ..."""
+        stacked = torch.stack(logits)
         if self.fusion == "mean":
-            return torch.logsumexp(F.log_softmax(logits, 2), 0) - torch.log(logits.new_tensor(float(len(logits))))
+            return torch.logsumexp(F.log_softmax(stacked, 2), 0) - math.log(len(logits))
         if self.weights is None:
-            return F.log_softmax(logits.mean(0), 1)
-        return F.log_softmax((self.weights.softmax(0)[:, None, None] * logits).sum(0), 1)
+            return F.log_softmax(stacked.mean(0), 1)
+        weights = self.weights[first : first + len(logits)].softmax(0)
+        return F.log_softmax((weights[:, None, None] * stacked).sum(0), 1)

@@ -87,7 +87,7 @@ def tsne(stored: Path, classes: list[dict[str, Any]], path: Path) -> bool:
     with np.load(stored) as data:
         truth = data["truth"]
         maps = {name: data[name] for name in data.files if name != "truth"}
-    across = min(len(maps), 2)
+    across = min(len(maps), 2 if len(maps) <= 4 else 4)
     down = -(-len(maps) // across)
     figure, axes = plt.subplots(down, across, figsize=(4.4 * across, 4.2 * down + 0.5), layout="constrained", squeeze=False)
     for axis in axes.flat[len(maps):]:

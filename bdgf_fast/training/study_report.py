@@ -241,6 +241,7 @@ def _controls(compared: list[dict[str, Any]]) -> str | None:
                            "no gain of diffusion features over raw statistics of the same reach is shown"),
         "head-statistics-off": ("statistics in the heads pay", "statistics in the heads cost accuracy",
                                 "no effect of statistics in the heads is shown"),
+        "twins-off": ("the unguided twins pay", "the unguided twins cost accuracy", "no effect of the unguided twins is shown"),
         "guidance-off": ("guidance pays", "guidance costs accuracy", "no effect of guidance as a whole is shown"),
     }  # fmt: skip
     shown = [c for c in compared if c["name"] in texts]

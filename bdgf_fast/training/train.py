@@ -104,16 +104,21 @@ def train(
                 address = Address(dropout_seed, index[mine].to(device), step)
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=c.precision == "bfloat16"):
                     output = forward(x[mine].to(device), [m[mine].to(device) for m in maps], address)
-                seen = output.features if share else [f * 0 for f in output.features]
-                loss, parts = group_loss(
-                    [z.float() for z in output.logits], seen, output.log_fused.float(), target[index[mine]].to(device), c, factor
-                )
+                wanted = target[index[mine]].to(device)
+                loss, parts = torch.zeros((), device=device), dict.fromkeys(PARTS, torch.zeros((), device=device))
+                for group in output.parts():
+                    seen = group.features if share else [f * 0 for f in group.features]
+                    own, found = group_loss(
+                        [z.float() for z in group.logits], seen, group.log_fused.float(), wanted, c, factor
+                    )
+                    loss = loss + own
+                    parts |= {name: parts[name] + value for name, value in found.items()}
                 if hasattr(network, "penalty"):
                     loss = loss + network.penalty()
                 (loss * share).backward()
                 parts["loss"] = loss.detach()
                 total += share * float(parts["loss"])
-                sums += share * torch.stack([parts.get(name, loss.new_zeros(())).double().cpu() for name in PARTS])
+                sums += share * torch.stack([parts[name].double().cpu() for name in PARTS])
             optimisation.apply(step)
             if progress is not None:
                 progress(step + 1, steps, {"loss": total})
@@ -135,7 +140,7 @@ def train(
         optimisation.settle(stopping.best)
     optimisation.use_average()
     network.eval().requires_grad_(False)
-    single = len(network.kinds) == 1
+    single = len(network.kinds) - getattr(network, "twins", 0) == 1
     shown = [name for name in PARTS if not (single and name in PARTS[2:])]
     history = {
         "curves": {"step": log["step"], "series": {name: log[name] for name in shown}},

@@ -59,7 +59,8 @@ def test_the_error_map_shows_scored_pixels_only():
 
 def test_the_embedding_has_every_branch(finished):
     with np.load(finished / "checkpoints" / "tsne.npz") as data:
-        assert set(data.files) == {"truth", "cnn", "mamba", "transformer", "fusion"}
+        branches = {"cnn", "mamba", "transformer"}
+        assert set(data.files) == {"truth", "fusion"} | branches | {f"unguided {name}" for name in branches}
         assert all(data[name].shape == (40, 2) and np.isfinite(data[name]).all() for name in data.files if name != "truth")
 
 

@@ -25,8 +25,8 @@ def test_every_branch_takes_every_guidance_and_gradients_flow(config, guide):
     x, guides, y = inputs()
     guides[0].requires_grad_()
     out = net(x, guides)
-    loss, _ = group_loss(out.logits, out.features, out.log_fused, y, config.train, 1.0)
-    loss.backward()
+    losses = [group_loss(part.logits, part.features, part.log_fused, y, config.train, 1.0)[0] for part in out.parts()]
+    torch.stack(losses).sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
     assert (guide == "none") == (guides[0].grad is None)
 
@@ -44,7 +44,7 @@ def test_sizes_and_levels(config, size, guides):
 def test_fewer_branches(config, branches):
     config.model.branches = branches
     x, guides, y = inputs()
-    out = make(config)(x, guides)
+    out = make(config, twins="false")(x, guides)
     assert len(out.logits) == len(branches)
     loss, parts = group_loss(out.logits, out.features, out.log_fused, y, config.train, 1.0)
     assert ("similarity" in parts) == (len(branches) > 1) and loss.isfinite()
@@ -69,7 +69,7 @@ def test_directions(config, directions):
 
 
 def test_the_mean_is_of_probabilities(config):
-    net = make(config)
+    net = make(config, twins="false")
     x, guides, _ = inputs()
     out = net(x, guides)
     torch.testing.assert_close(out.log_fused.exp(), torch.stack([z.softmax(1) for z in out.logits]).mean(0))
@@ -116,7 +116,7 @@ def test_the_heads_see_standardised_statistics_of_the_training_patches(config):
 
 
 def test_no_guide_reaches_a_branch_without_guidance(config):
-    net = make(config, guide_cnn="none").eval()
+    net = make(config, guide_cnn="none", twins="false").eval()
     x, guides, _ = inputs()
     net.fit(x, guides)
     one, two = net(x, guides), net(x, [g + 1 for g in guides])
@@ -130,3 +130,17 @@ def test_training_leaves_inputs_of_the_heads_out(config):
     assert not torch.equal(net(x, guides).log_fused, net(x, guides).log_fused)
     net.eval()
     assert torch.equal(net(x, guides).log_fused, net(x, guides).log_fused)
+
+
+def test_twins_see_no_guide_and_count_in_the_fusion(config):
+    net = make(config, guide_mamba="none").eval()
+    assert net.kinds == ("cnn", "mamba", "transformer", "unguided cnn", "unguided transformer")
+    x, guides, _ = inputs()
+    net.fit(x, guides)
+    one, two = net(x, guides), net(x, [g + 1 for g in guides])
+    assert [torch.equal(a, b) for a, b in zip(one.logits, two.logits, strict=True)] == [False, True, False, True, True]
+    guided, twins = one.parts()
+    assert len(guided.logits) == 3 and len(twins.logits) == 2
+    torch.testing.assert_close(one.log_fused.exp(), (guided.log_fused.exp() + twins.log_fused.exp()) / 2)
+    torch.testing.assert_close(twins.log_fused.exp(), torch.stack([z.softmax(1) for z in one.logits[3:]]).mean(0))
+    assert make(config, guides=()).kinds == make(config, twins="false").kinds == ("cnn", "mamba", "transformer")
