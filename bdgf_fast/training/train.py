@@ -235,7 +235,10 @@ def load_network(path: Path | str, config: Config) -> tuple[GroupNetwork, Any, d
     facts = meta["run"]["network"]
     model = Config.from_dict({"model": meta["run"]["config"]["model"]}).model
     network = GroupNetwork(facts["channels"], facts["guides"], facts["classes"], model)
-    network.load_state_dict({**ckpt.without_prefix("model", tensors), **ckpt.without_prefix("average", tensors)})
+    try:
+        network.load_state_dict({**ckpt.without_prefix("model", tensors), **ckpt.without_prefix("average", tensors)})
+    except RuntimeError as error:
+        raise UserError(f"{path} holds a network that this version of bdgf_fast does not build; train again") from error
     network.eval().requires_grad_(False)
     return network, meta["features"], ckpt.without_prefix("features", tensors)
 

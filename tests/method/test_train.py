@@ -5,7 +5,7 @@ import torch
 from bdgf_fast.diffusion import DiffusionFeatures
 from bdgf_fast.diffusion.denoiser import Denoiser
 from bdgf_fast.errors import UserError
-from bdgf_fast.training import evaluate, load_network, predict, predict_pixels, train
+from bdgf_fast.training import checkpoint, evaluate, load_network, predict, predict_pixels, train
 
 
 @pytest.fixture
@@ -163,3 +163,12 @@ def test_patience_stops_by_the_validation_part_and_resumes(site, config, tmp_pat
     assert equal(whole, again) and same == history
     longer, _ = train(prepared, None, config.override("train.patience=0"), seed=0)
     assert not equal(whole, longer)
+
+
+def test_a_network_of_another_version_is_refused(site, config, tmp_path):
+    path = tmp_path / "c.safetensors"
+    train(site.prepared, None, config.override("train.epochs=1", "model.branches=[cnn]"), seed=0, checkpoint=path)
+    tensors, meta = checkpoint.load(path, "train")
+    checkpoint.save(path, "train", {k: v for k, v in tensors.items() if not k.endswith("classify.bias")}, meta)
+    with pytest.raises(UserError, match="c.safetensors holds a network that this version"):
+        load_network(path, config)
