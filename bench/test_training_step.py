@@ -22,7 +22,7 @@ from race import race, report  # noqa: E402
 
 from bdgf_fast import backends, reference  # noqa: E402
 from bdgf_fast.config import Config  # noqa: E402
-from bdgf_fast.models import GroupNetwork  # noqa: E402
+from bdgf_fast.models import Address, GroupNetwork  # noqa: E402
 from bdgf_fast.ops.cross_attention import _library_attention  # noqa: E402
 from bdgf_fast.training.losses import group_loss  # noqa: E402
 from bdgf_fast.training.optimisation import Optimisation  # noqa: E402
@@ -64,12 +64,13 @@ class Training:
         self.x = torch.randn(batch, BANDS, side, side)
         self.maps = [torch.randn(batch, channels, side, side) for channels in guides]
         self.target = torch.randint(0, CLASSES, (batch,))
+        self.address = Address(0, torch.arange(batch), 0)  # both backends drop the same
         rates = (self.train.learning_rate, self.train.weight_decay, self.train.warmup)
         self.optimisation = Optimisation(self.network, *rates, 1000, self.train.ema, self.train.clip_gradient)
 
     def loss(self, backend: str | None):
         with backends.use_backend(backend):
-            out = self.network(self.x, self.maps)
+            out = self.network(self.x, self.maps, self.address)
         parts = [group_loss(p.logits, p.features, p.log_fused, self.target, self.train, 1.0)[0] for p in out.parts()]
         return torch.stack(parts).sum()
 

@@ -44,7 +44,8 @@ def fit_to_memory(budget: int, prepared: Any, config: Config, guides: Sequence[i
     pixels, size = prepared.height * prepared.width, config.data.patch
     c, times, channels = config.model, len(config.features.timesteps), prepared.channels + 2 * sum(guides)
     fixed = BASE_BYTES + prepared.cache_bytes + 8 * pixels
-    fixed += 4 * config.predict.batch * size**2 * (2 * channels + 10 * c.width * len(c.branches))
+    members = len(c.branches) * (1 + c.twins)
+    fixed += 4 * config.predict.batch * size**2 * (2 * channels + 10 * c.width * members)
     maps = sum(w / 4**i for i, w in enumerate(config.pretrain.widths))
     per_pixel = 4 * (channels + (times * (prepared.channels + 8 * config.pretrain.widths[0] + maps) if guides else 0))
     need = 0.0
