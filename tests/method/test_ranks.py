@@ -24,7 +24,11 @@ def test_two_ranks_train_what_one_trains(tmp_path):
     one, two = run(1, tmp_path), run(2, tmp_path)
     for a, b in zip(one[:2], two[:2], strict=True):
         for name in a:
-            torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=3e-4, msg=lambda text, name=name: f"{name}: {text}")
+            # a key's bias changes no softmax: its gradient is rounding, which AdamW turns into steps
+            atol = torch.full_like(a[name], 1e-4)
+            if name.endswith("key_value.bias"):
+                atol[: len(atol) // 2] = 3e-4
+            assert ((a[name] - b[name]).abs() <= atol + 1e-3 * b[name].abs()).all(), name
     torch.testing.assert_close(torch.tensor(one[2]), torch.tensor(two[2]), rtol=1e-3, atol=1e-5)
     assert len(set(one[2][0])) > 1  # the rates moved
     for a, b in zip(one[3], two[3], strict=True):
