@@ -77,7 +77,8 @@ modality alone comes from elsewhere. R² on held-out squares, with the modality 
 <h2>Time and memory</h2>
 <table><tbody>
 {% for stage, seconds in r.seconds.items() %}<tr><td>{{ stage }}</td><td>{{ "%.1f"|format(seconds) }} s</td></tr>{% endfor %}
-<tr><td>peak resident memory</td><td>{{ "%.2f"|format(r.peak_memory_bytes / 2**30) }} GiB</td></tr></tbody></table>
+{% if r.peak_memory_bytes %}<tr><td>peak resident memory</td>
+<td>{{ "%.2f"|format(r.peak_memory_bytes / 2**30) }} GiB</td></tr>{% endif %}</tbody></table>
 <h2>Versions and configuration</h2>
 <details><summary>show</summary><pre>{% for name, value in r.versions.items() %}{{ name }} {{ value }}
 {% endfor %}
