@@ -46,7 +46,7 @@ from .rundir import STAGES, RunDirectory, read_json, write_json
 from .tensorboard import Log
 from .train import check_split, load_network, train
 from .versions import versions
-from .whole_scene import Blocks, assemble, fit_to_memory, predict_blocks
+from .whole_scene import Blocks, assemble, fit_to_memory, predict_blocks, within
 
 SYNTHETIC = "synthetic"
 LABELS = "labels.npz"
@@ -169,9 +169,9 @@ class Run:
         target.mkdir(parents=True, exist_ok=True)
         own = reference is None and out is None
         stage = self._stage("predict", "prediction") if own else bar("prediction", self.quiet)
-        with stage as progress:
+        with stage as progress, within(memory):
             network, features = self._network(prepared, maps)
-            config = self.config if memory is None else fit_to_memory(memory, prepared, self.config, features.channels)
+            config = self.config if memory is None else fit_to_memory(memory, prepared, self.config, features.channels, stride)
             facts = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
                      "maps": [str(m) for m in maps or ()],
                      "shape": [prepared.height, prepared.width], "predict": config.to_dict()["predict"]}

@@ -59,12 +59,12 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
                           ("train.lambda_entropy=0", "train.lambda_similarity=0")))  # fmt: skip
     if config.model.statistics:
         cells.append(Cell("head-statistics-off", "statistics in the heads off", "branches", ("model.statistics=false",)))
-    if config.model.twins:
-        cells.append(Cell("twins-off", "unguided twins off", "branches", ("model.twins=false",)))
     ways = {b: getattr(config.model, f"guide_{b}") for b in branches}
     used = [way for way in GUIDES if way in ways.values()]
     if used:
         cells.append(Cell("guidance-off", "guidance off", "guidance", UNGUIDED))
+        if config.model.twins:
+            cells.append(Cell("twins-off", "unguided twins off", "guidance", ("model.twins=false",)))
     if len(used) > 1:
         cells += [
             Cell(f"{way.replace('_', '-')}-off", f"{GUIDES[way]} off", "guidance",

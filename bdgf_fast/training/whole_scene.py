@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from ..config import Config
 from ..data import MapWriter, ProbabilityWriter, write_png
 from ..data.export import TILE, atomic
+from ..data.readers import require
 from ..diffusion.features import FeatureSource
 from ..errors import OutputError, UserError
 from ..models import GroupNetwork
@@ -25,6 +26,7 @@ from .ranks import barrier, leads, ranks
 
 BASE_BYTES = 640 * 2**20
 """Interpreter, torch and libraries, measured, with room to spare."""
+GDAL_SHARE = 16
 BLOCKS = (512, 256, 128, 64, 32, 16)
 
 
@@ -37,20 +39,34 @@ def parse_bytes(text: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
 
 
-def fit_to_memory(budget: int, prepared: Any, config: Config, guides: Sequence[int]) -> Config:
+@contextlib.contextmanager
+def within(budget: int | None) -> Iterator[None]:
+    """Holds GDAL's cache of blocks to a share of the budget: by itself it takes 5 % of the machine's memory."""
+    if budget is None:
+        yield
+        return
+    rasterio = require("rasterio", "--memory")
+    with rasterio.Env(GDAL_CACHEMAX=budget // GDAL_SHARE):
+        yield
+
+
+def fit_to_memory(budget: int, prepared: Any, config: Config, guides: Sequence[int], stride: int = 1) -> Config:
     """The configuration with the largest ``predict.block`` whose working set fits ``budget`` bytes of resident memory;
     the scene's cache of tiles is cut to a share of it. Raises UserError when not even the smallest block fits."""
     prepared.cache_bytes = min(prepared.cache_bytes, budget // 8)
     pixels, size = prepared.height * prepared.width, config.data.patch
     c, times, channels = config.model, len(config.features.timesteps), prepared.channels + 2 * sum(guides)
-    fixed = BASE_BYTES + prepared.cache_bytes + 8 * pixels
+    fixed = BASE_BYTES + prepared.cache_bytes + budget // GDAL_SHARE + 8 * pixels
     members = len(c.branches) * (1 + c.twins)
-    fixed += 4 * config.predict.batch * size**2 * (2 * channels + 10 * c.width * members)
+    per_patch = 4 * size**2 * (2 * channels + 10 * c.width * members)
     maps = sum(w / 4**i for i, w in enumerate(config.pretrain.widths))
     per_pixel = 4 * (channels + (times * (prepared.channels + 8 * config.pretrain.widths[0] + maps) if guides else 0))
     need = 0.0
     for block in BLOCKS:
-        need = fixed + per_pixel * (block + size + 2 * config.features.margin) ** 2
+        batch = min(config.predict.batch, (block // stride + 2) ** 2)
+        predicting = per_patch * batch + per_pixel * (block + size + 2 * config.features.margin) ** 2
+        assembling = 8 * len(prepared.classes) * math.lcm(block, TILE) * prepared.width
+        need = fixed + max(predicting, assembling)
         if need <= budget:
             return config.override(f"predict.block={block}")
     raise UserError(

@@ -62,6 +62,13 @@ def test_channels(target, check_gradients, dim):
     compare(check_gradients, tensors(11, dim=dim, state=4, device=target.device))
 
 
+@pytest.mark.parametrize(("groups", "constant"), [(1, ""), (2, ""), (1, "B"), (1, "BC")])
+def test_many_channels_of_one_sequence(target, check_gradients, groups, constant):
+    """The CPU's threads share the channels and meet after some segments: here there are several meetings."""
+    too_slow(target, 700)
+    compare(check_gradients, tensors(700, batch=1, dim=200, groups=groups, constant=tuple(constant), device=target.device))
+
+
 @pytest.mark.parametrize("constant", ["", "B", "C", "BC"])
 @pytest.mark.parametrize(("groups", "dim"), [(1, 6), (2, 6), (4, 8), (2, 64)])
 def test_constant_and_grouped_matrices(target, check_gradients, groups, dim, constant):
@@ -236,9 +243,9 @@ def grads_and_output(given):
     return [out.detach(), *(x.grad for x in leaves.values())]
 
 
-@pytest.mark.parametrize("shape", [{"batch": 7, "dim": 40}, {"batch": 1, "dim": 40}])
+@pytest.mark.parametrize("shape", [{"batch": 7, "dim": 40}, {"batch": 1, "dim": 40}, {"batch": 1, "dim": 200, "state": 16}])
 def test_bitwise_the_same_on_repeat_and_for_any_thread_count(target, shape):
-    given = tensors(64 if target.backend == "reference" else 700, state=4, device=target.device, **shape)
+    given = tensors(64 if target.backend == "reference" else 700, **{"state": 4, "device": target.device, **shape})
     first = grads_and_output(given)
     assert all(torch.equal(a, b) for a, b in zip(first, grads_and_output(given), strict=True))
     if target.device != "cpu" or target.backend == "reference":

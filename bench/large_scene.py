@@ -1,0 +1,104 @@
+"""A scene of 4,000 x 4,000 pixels and 32 bands on disk, predicted in 2 GiB: `python bench/large_scene.py FOLDER [--out JSON]`.
+
+FOLDER receives 2 GB of rasters (a made-up scene of 500 x 500, 8 x 8 times) and a network of the default size trained for a moment
+on a small scene of the same sensors: weights do not matter for time and memory. Each prediction is a process of its own, whose
+VmHWM and wall time are read. Time is fixed work (reading, features of every tile, writing) plus so much for each classified pixel;
+strides 32 and 16 tell the two apart, and their sum at stride 1 is the extrapolation. Gate: the map has the scene's size and
+every pixel a class.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.transform import from_origin
+
+from bdgf_fast.config import Config
+from bdgf_fast.data.synthetic import synthetic_scene
+from bdgf_fast.training.predict import _grid
+from bdgf_fast.training.versions import versions
+
+SIDE, PART, BUDGET = 4000, 500, "2GiB"
+PROGRAM = """
+import sys
+from bdgf_fast.cli import main
+code = main(sys.argv[1:])
+print(1024 * int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]))
+sys.exit(code)
+"""
+
+
+def write_scene(folder: Path, seed: int, side: int, repeat: int, labelled: bool) -> None:
+    folder.mkdir(parents=True)
+    scene, lines = synthetic_scene(seed, (side, side), bands=29), [f'name = "{folder.name}"']
+    place = {"driver": "GTiff", "height": side * repeat, "width": side * repeat, "crs": "EPSG:32718", "tiled": True,
+             "transform": from_origin(5e5, 5e6, 10, 10)}  # fmt: skip
+    for modality in scene.modalities:
+        values = np.asarray(modality.read(0, side, 0, side), np.float32)
+        with rasterio.open(folder / f"{modality.name}.tif", "w", count=len(values), dtype="float32", **place) as raster:
+            for band, plane in enumerate(values, 1):
+                raster.write(np.tile(plane, (repeat, repeat)), band)
+        lines += ["[[modality]]", f'name = "{modality.name}"', f'path = "{modality.name}.tif"']
+    if labelled:
+        with rasterio.open(folder / "labels.tif", "w", count=1, dtype="uint8", **place) as raster:
+            raster.write((np.asarray(scene.labels) + 1).astype(np.uint8), 1)
+        lines += ["[labels]", 'path = "labels.tif"', "[split]", 'kind = "blocks"', "block = 16", "train_fraction = 0.3",
+                  "per_class = 40"]  # fmt: skip
+    (folder / "scene.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def classified(stride: int) -> int:
+    """Pixels that the network sees: every block classifies the grid points around it."""
+    block = Config().predict.block
+    return sum(len(_grid(start, min(block, SIDE - start), SIDE, stride)) for start in range(0, SIDE, block)) ** 2
+
+
+def predict(folder: Path, stride: int) -> dict:
+    out = folder / f"stride{stride}"
+    arguments = ["predict", folder / "run", "--scene", folder / "large/scene.toml", "--out", out, "--quiet", "--stride", stride,
+                 "--memory", BUDGET]  # fmt: skip
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True)
+    seconds = time.perf_counter() - start
+    with rasterio.open(out / "map.tif") as raster:
+        values = raster.read(1)
+    assert values.shape == (SIDE, SIDE)
+    assert (values > 0).all()
+    return {"stride": stride, "seconds": round(seconds, 1), "peak_mib": round(int(done.stdout.split()[-1]) / 2**20),
+            "classified_pixels": classified(stride)}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if not (args.folder / "large/scene.toml").exists():
+        write_scene(args.folder / "large", 1, PART, SIDE // PART, labelled=False)
+    if not (args.folder / "run/report.json").exists():
+        write_scene(args.folder / "small", 0, 112, 1, labelled=True)
+        short = ["--baselines", "none", "--set", "pretrain.steps=60", "--set", "train.epochs=2", "--quiet"]
+        subprocess.run([sys.executable, "-m", "bdgf_fast", "run", args.folder / "small/scene.toml", "--out", args.folder / "run", *short],
+                       check=True)  # fmt: skip
+    runs = [predict(args.folder, stride) for stride in (32, 16)]
+    coarse, fine = runs
+    pixel = (fine["seconds"] - coarse["seconds"]) / (fine["classified_pixels"] - coarse["classified_pixels"])
+    fixed = coarse["seconds"] - pixel * coarse["classified_pixels"]
+    result = {"pixels": SIDE**2, "bands": 32, "budget": BUDGET, "threads": torch.get_num_threads(), "runs": runs,
+              "fixed_seconds": round(fixed, 1), "milliseconds_a_classified_pixel": round(1e3 * pixel, 3),
+              "extrapolated_hours_at_stride_1": round((fixed + pixel * SIDE**2) / 3600, 1),
+              "versions": {k: v for k, v in versions().items() if k != "extension extension"}}  # fmt: skip
+    text = json.dumps(result, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
