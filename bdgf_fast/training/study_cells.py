@@ -40,7 +40,7 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset(("pretrain.steps=400", "pretrain.evaluate_every=400", "train.epochs=10"), 2000, None),
+    "quick": Preset(("pretrain.steps=400", "pretrain.evaluate_every=400", "train.epochs=6"), 1500, None),
     "full": Preset((), None, (DEFAULT, "masking", "guidance-off", "baselines")),
 }
 
