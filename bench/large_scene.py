@@ -64,7 +64,8 @@ def predict(folder: Path, stride: int) -> dict:
     arguments = ["predict", folder / "run", "--scene", folder / "large/scene.toml", "--out", out, "--quiet", "--stride", stride,
                  "--memory", BUDGET]  # fmt: skip
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - start
     with rasterio.open(out / "map.tif") as raster:
         values = raster.read(1)
@@ -83,9 +84,9 @@ def main() -> None:
         write_scene(args.folder / "large", 1, PART, SIDE // PART, labelled=False)
     if not (args.folder / "run/report.json").exists():
         write_scene(args.folder / "small", 0, 112, 1, labelled=True)
-        short = ["--baselines", "none", "--set", "pretrain.steps=60", "--set", "train.epochs=2", "--quiet"]
-        subprocess.run([sys.executable, "-m", "bdgf_fast", "run", args.folder / "small/scene.toml", "--out", args.folder / "run", *short],
-                       check=True)  # fmt: skip
+        command = ["-m", "bdgf_fast", "run", args.folder / "small/scene.toml", "--out", args.folder / "run", "--quiet"]
+        command += ["--baselines", "none", "--set", "pretrain.steps=60", "--set", "train.epochs=2"]
+        subprocess.run([sys.executable, *map(str, command)], check=True)
     runs = [predict(args.folder, stride) for stride in (32, 16)]
     coarse, fine = runs
     pixel = (fine["seconds"] - coarse["seconds"]) / (fine["classified_pixels"] - coarse["classified_pixels"])
