@@ -1,7 +1,7 @@
 """Diffusion features of every pixel: dense (tiles of the scene, patches cut from their maps) against each patch through the U-Net.
 
 Both are what stage 2 runs at the default configuration; the weights do not matter for time and are not trained. Gate: a tile of
-another size gives the same dense features.
+another size gives the same dense features. End to end the network comes on top, which is the same for both.
 """
 
 import numpy as np
@@ -14,6 +14,8 @@ from bdgf_fast.data import PreparedScene, make_split, prepare
 from bdgf_fast.data.synthetic import synthetic_scene
 from bdgf_fast.diffusion import DiffusionFeatures
 from bdgf_fast.diffusion.denoiser import Denoiser
+from bdgf_fast.models import GroupNetwork
+from bdgf_fast.training.predict import predict_pixels
 
 SIDE, PATCHES = 256, 512
 
@@ -40,3 +42,35 @@ def test_a_pixel_of_the_dense_mode(benchmark, core):
     }, rounds=3)  # fmt: skip
     best = {"ours": best["ours"] / SIDE**2, "patch mode": best["patch mode"] / len(at)}
     report(benchmark, f"diffusion features of a pixel, tiles of {core}", best, wanted=50.0)
+
+
+class Kept:
+    """A feature source whose maps are there already: what is left is the network."""
+
+    def __init__(self, block):
+        self._block = block
+
+    def block(self, y0, x0, h, w, size):
+        return self._block
+
+
+def test_a_pixel_end_to_end(benchmark):
+    scene, config = synthetic_scene(0, (SIDE + 80, SIDE + 80)), Config()
+    prepared, size = prepare(scene, make_split(scene, patch=config.data.patch, seed=0)), config.data.patch
+    dense, patch = (features(prepared, config.override(f"features.mode={mode}")) for mode in ("dense", "patch"))
+    network = GroupNetwork(prepared.channels, dense.channels, len(prepared.classes), config.model).eval()
+    at = torch.cartesian_prod(torch.arange(40, 40 + SIDE), torch.arange(40, 40 + SIDE))[:: SIDE**2 // PATCHES]
+    kept = Kept(dense.block(40, 40, SIDE, SIDE, size))
+    wide = config.override("predict.block=512")  # one block holds all of them
+    torch.testing.assert_close(
+        predict_pixels(network, kept, prepared, wide, at[:8]).probabilities,
+        predict_pixels(network, dense, prepared, wide, at[:8]).probabilities,
+        rtol=0, atol=1e-4,
+    )  # fmt: skip
+    best = race({
+        "features": lambda: dense.block(40, 40, SIDE, SIDE, size),
+        "network": lambda: predict_pixels(network, kept, prepared, wide, at),
+        "patch mode": lambda: predict_pixels(network, patch, prepared, wide, at),
+    }, rounds=3)  # fmt: skip
+    pixel = {"ours": best["features"] / SIDE**2 + best["network"] / len(at), "patch mode": best["patch mode"] / len(at)}
+    report(benchmark, "diffusion features and network of a pixel", pixel, network_ms_a_pixel=1e3 * best["network"] / len(at))
