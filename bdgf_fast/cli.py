@@ -146,6 +146,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--stride", type=int, default=1, metavar="S", help="classify every S-th pixel, interpolate the probabilities"
             )
+            command.add_argument(
+                "--precision", choices=("float32", "bfloat16"), default="float32",
+                help="arithmetic of the network; bfloat16 is faster where the processor or GPU multiplies it in hardware",
+            )
         if name == "train":
             command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
             _tensorboard(command)

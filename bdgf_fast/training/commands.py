@@ -160,7 +160,7 @@ def _predict(args: argparse.Namespace) -> int:
     if args.stride < 1:
         raise UserError(f"--stride is {args.stride}; it takes 1 or more")
     memory = None if args.memory is None else parse_bytes(args.memory)
-    run.predict(args.scene, args.out, memory=memory, stride=args.stride, maps=args.features)
+    run.predict(args.scene, args.out, memory=memory, stride=args.stride, maps=args.features, precision=args.precision)
     _say(f"wrote map.tif, probabilities.tif and map.png to {args.out or args.directory}")
     return 0
 

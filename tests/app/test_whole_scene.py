@@ -71,6 +71,13 @@ def test_stride_interpolates_between_classified_pixels(finished, tmp_path):
     np.testing.assert_allclose(coarse[:, 63, 63], whole[:, 60, 60], atol=1e-4)  # beyond the last classified row and column
 
 
+def test_bfloat16_gives_nearly_the_same_map(finished, tmp_path):
+    assert main(["predict", str(finished), "--out", str(tmp_path), "--quiet", "--precision", "bfloat16"]) == 0
+    whole, short = read(finished / "probabilities.tif"), read(tmp_path / "probabilities.tif")
+    np.testing.assert_allclose(short, whole, atol=3e-2)
+    assert (short != whole).any()
+
+
 def test_two_processes_share_a_run(scene_file, finished, tiny, tmp_path):
     out = tmp_path / "ranks"
     command = [
