@@ -142,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--scene", help="another scene with the same modalities (default: the run's own)")
             command.add_argument("--out", type=Path, help="directory for the map (default: the run's own)")
             _features(command)
-            command.add_argument("--memory", metavar="SIZE", help="stay within this resident memory, e.g. 2GiB")
+            command.add_argument("--memory", metavar="SIZE", help="resident memory each process stays within, e.g. 2GiB")
             command.add_argument(
                 "--stride", type=int, default=1, metavar="S", help="classify every S-th pixel, interpolate the probabilities"
             )
