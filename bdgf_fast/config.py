@@ -361,7 +361,7 @@ class Config:
             "pretrain.checkpoint_every=100",
             "pretrain.learning_rate=2e-3",
             "pretrain.ema=0.98",
-            "train.epochs=36",
+            "train.epochs=18",
             "train.learning_rate=3e-3",
             "train.ema=0.9",
             "model.state=4",

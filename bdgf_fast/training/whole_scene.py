@@ -26,7 +26,7 @@ from .ranks import barrier, leads, ranks
 
 BASE_BYTES = 640 * 2**20
 """Interpreter, torch and libraries, measured, with room to spare."""
-GDAL_SHARE = 16
+CACHE_SHARE, GDAL_SHARE = 12, 16
 BLOCKS = (512, 256, 128, 64, 32, 16)
 
 
@@ -53,7 +53,7 @@ def within(budget: int | None) -> Iterator[None]:
 def fit_to_memory(budget: int, prepared: Any, config: Config, guides: Sequence[int], stride: int = 1) -> Config:
     """The configuration with the largest ``predict.block`` whose working set fits ``budget`` bytes of resident memory;
     the scene's cache of tiles is cut to a share of it. Raises UserError when not even the smallest block fits."""
-    prepared.cache_bytes = min(prepared.cache_bytes, budget // 8)
+    prepared.cache_bytes = min(prepared.cache_bytes, budget // CACHE_SHARE)
     pixels, size = prepared.height * prepared.width, config.data.patch
     c, times, channels = config.model, len(config.features.timesteps), prepared.channels + 2 * sum(guides)
     fixed = BASE_BYTES + prepared.cache_bytes + budget // GDAL_SHARE + 8 * pixels
