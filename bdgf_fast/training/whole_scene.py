@@ -4,6 +4,7 @@ stays bounded; the rasters are assembled from them at the end, every tile of the
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import re
@@ -125,7 +126,14 @@ def predict_blocks(
     mine = set(missing[rank::world])
     for y, x, block, labels in predict(network, features, prepared, config, progress, stride=stride, wanted=mine.__contains__):
         blocks.save(y, x, block.numpy(), {name: value.numpy() for name, value in labels.items()})
+        _give_back()
     barrier()
+
+
+def _give_back() -> None:
+    """Freed pages to the system, where the C library can (glibc): what it keeps of each block adds up over a scene."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def assemble(
