@@ -28,8 +28,9 @@ SIDE, PART, BUDGET = 4000, 500, "2GiB"
 PROGRAM = """
 import sys
 from bdgf_fast.cli import main
+from bdgf_fast.training.memory import peak_memory_bytes
 code = main(sys.argv[1:])
-print(1024 * int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]))
+print(peak_memory_bytes())
 sys.exit(code)
 """
 
