@@ -58,7 +58,7 @@ def test_a_pixel_end_to_end(benchmark):
     scene, config = synthetic_scene(0, (SIDE + 80, SIDE + 80)), Config()
     prepared, size = prepare(scene, make_split(scene, patch=config.data.patch, seed=0)), config.data.patch
     dense, patch = (features(prepared, config.override(f"features.mode={mode}")) for mode in ("dense", "patch"))
-    network = GroupNetwork(prepared.channels, dense.channels, len(prepared.classes), config.model).eval()
+    network = GroupNetwork(prepared.groups, dense.channels, len(prepared.classes), config.model).eval()
     at = torch.cartesian_prod(torch.arange(40, 40 + SIDE), torch.arange(40, 40 + SIDE))[:: SIDE**2 // PATCHES]
     kept = Kept(dense.block(40, 40, SIDE, SIDE, size))
     wide = config.override("predict.block=512")  # one block holds all of them

@@ -60,7 +60,7 @@ class Training:
         torch.manual_seed(0)
         side, batch, self.train = config.data.patch, config.train.batch, config.train
         guides = [config.features.channels] * GUIDES
-        self.network = GroupNetwork(BANDS, guides, CLASSES, config.model).train()
+        self.network = GroupNetwork([BANDS], guides, CLASSES, config.model).train()
         self.x = torch.randn(batch, BANDS, side, side)
         self.maps = [torch.randn(batch, channels, side, side) for channels in guides]
         self.target = torch.randint(0, CLASSES, (batch,))

@@ -35,15 +35,19 @@ class GroupOutput:
 
 
 class GroupNetwork(nn.Module):
-    """Args: raw ``channels``, ``guides`` = channels of each guide map (coarsest first; empty = no guidance),
-    ``classes``, config.
+    """Args: ``groups`` = raw channels per modality, ``guides`` = channels of each guide map (coarsest first; empty = no
+    guidance), ``classes``, config.
 
-    ``forward(x, guides)``: x (n, C, h, w) normalised bands; guides: list of (n, C_g, h, w) on the same grid ->
+    ``forward(x, guides)``: x (n, sum of groups, h, w) normalised bands; guides: list of (n, C_g, h, w) on the same grid ->
     ``GroupOutput``. Call ``fit`` before training.
     """
 
-    def __init__(self, channels: int, guides: Sequence[int], classes: int, config: ModelConfig) -> None:
+    scale: Tensor | None
+
+    def __init__(self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig) -> None:
         super().__init__()
+        channels = sum(groups)
+        self.register_buffer("scale", balancing(groups) if config.balance else None, persistent=False)
         members = [(kind, bool(guides) and getattr(config, f"guide_{kind}") != "none") for kind in config.branches]
         if config.twins:
             members += [(kind, False) for kind, guided in members if guided]
@@ -71,6 +75,8 @@ class GroupNetwork(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         guides = [guide.contiguous(memory_format=torch.channels_last) for guide in guides]
         statistics = None if self.standardise is None else self.standardise(self._pooled(x, guides))
+        if self.scale is not None:
+            x = x * self.scale
         features, logits = [], []
         for i, (branch, head) in enumerate(zip(self.branches, self.heads, strict=True)):
             own = None if address is None else replace(address, seed=address.seed + i)
@@ -95,3 +101,11 @@ class GroupNetwork(nn.Module):
             return F.log_softmax(stacked.mean(0), 1)
         weights = self.weights[first : first + len(logits)].softmax(0)
         return F.log_softmax((weights[:, None, None] * stacked).sum(0), 1)
+
+
+def balancing(groups: Sequence[int]) -> Tensor:
+    """Factor of each band, (1, sum of groups, 1, 1): equal within a modality, and the squares' sum is the same for each modality
+    and sum(groups) in all, so that the stem's output keeps its size. Scaling the input and not the stem's first weights
+    also divides what the stem learns: an optimiser that normalises gradients moves every weight alike."""
+    share = sum(groups) / len(groups)
+    return torch.cat([torch.full((size,), math.sqrt(share / size)) for size in groups]).view(1, -1, 1, 1)

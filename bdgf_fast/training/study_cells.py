@@ -57,6 +57,9 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
         cells += [Cell(f"{b}-alone", f"{b} branch alone", "branches", (f"model.branches=[{b}]",)) for b in branches]
         cells.append(Cell("mutual-learning-off", "mutual learning off", "branches",
                           ("train.lambda_entropy=0", "train.lambda_similarity=0")))  # fmt: skip
+    if several:
+        balance, title = ("false", "off") if config.model.balance else ("true", "on")
+        cells.append(Cell(f"input-balance-{title}", f"input balance {title}", "branches", (f"model.balance={balance}",)))
     if config.model.statistics:
         cells.append(Cell("head-statistics-off", "statistics in the heads off", "branches", ("model.statistics=false",)))
     ways = {b: getattr(config.model, f"guide_{b}") for b in branches}

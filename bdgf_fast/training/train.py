@@ -215,13 +215,13 @@ def make_network(prepared: Any, features: FeatureSource | None, config: Config, 
     """A new network for a scene and its features, its weights decided by ``seed``."""
     torch.manual_seed(int(generator(seed, "weights", 1).integers(2**63)))
     guides = () if features is None else features.channels
-    return GroupNetwork(prepared.channels, guides, len(prepared.classes), config.model)
+    return GroupNetwork(prepared.groups, guides, len(prepared.classes), config.model)
 
 
 def describe_network(network: GroupNetwork, prepared: Any, features: FeatureSource | None) -> dict[str, Any]:
     """JSON-able facts from which ``load_network`` builds the same network."""
     return {
-        "channels": prepared.channels,
+        "groups": list(prepared.groups),
         "guides": [] if features is None else list(features.channels),
         "classes": len(prepared.classes),
         "branches": list(network.kinds),
@@ -234,7 +234,7 @@ def load_network(path: Path | str, config: Config) -> tuple[GroupNetwork, Any, d
     tensors, meta = ckpt.load(path, KIND)
     facts = meta["run"]["network"]
     model = Config.from_dict({"model": meta["run"]["config"]["model"]}).model
-    network = GroupNetwork(facts["channels"], facts["guides"], facts["classes"], model)
+    network = GroupNetwork(facts["groups"], facts["guides"], facts["classes"], model)
     try:
         network.load_state_dict({**ckpt.without_prefix("model", tensors), **ckpt.without_prefix("average", tensors)})
     except RuntimeError as error:

@@ -8,10 +8,10 @@ from bdgf_fast.training.losses import group_loss
 ALL = ["fusion", "gate", "channel_attention", "cross_attention", "none"]
 
 
-def make(config, guides=(8,), **changes) -> GroupNetwork:
+def make(config, guides=(8,), groups=(4,), **changes) -> GroupNetwork:
     config = config.override(*(f"model.{k}={v}" for k, v in changes.items()))
     torch.manual_seed(0)
-    return GroupNetwork(4, guides, 3, config.model)
+    return GroupNetwork(groups, guides, 3, config.model)
 
 
 def inputs(n=5, size=7, guides=(8,)):
@@ -48,6 +48,23 @@ def test_fewer_branches(config, branches):
     assert len(out.logits) == len(branches)
     loss, parts = group_loss(out.logits, out.features, out.log_fused, y, config.train, 1.0)
     assert ("similarity" in parts) == (len(branches) > 1) and loss.isfinite()
+
+
+@torch.no_grad()
+def test_balance_gives_every_modality_the_same_variance(config):
+    x, guides, _ = inputs()
+    balanced = make(config, groups=(3, 1), balance="true").double().eval()
+    plain = make(config, groups=(3, 1)).double().eval()
+    factor = balanced.scale.flatten()
+    assert factor[:3].unique().numel() == 1 and factor[:3].square().sum().allclose(factor[3:].square().sum())
+    assert factor.square().sum().allclose(torch.tensor(4.0, dtype=torch.float64))
+    x, guides = x.double(), [g.double() for g in guides]
+    with use_backend("reference"):
+        wanted = balanced(x, guides).log_fused
+        assert not plain(x, guides).log_fused.allclose(wanted)
+        for branch in plain.branches:  # the same weights otherwise, since both were made from one seed
+            branch.stem.weight.mul_(factor.view(1, -1, 1, 1))
+        assert plain(x, guides).log_fused.allclose(wanted)
 
 
 @pytest.mark.parametrize("fusion", ["mean", "logits", "learned"])
