@@ -23,6 +23,9 @@ LEVELS = ("ok", "note", "look", "missing", "wrong")
 # Values that stand for "no value" in many files; with 1e30 and beyond they are looked for at both ends of each band.
 MARKS = (-9999.0, -99999.0, -32768.0, -32767.0, -1000000.0)
 PATCH = 11
+OUTWEIGHS = 5
+"""From how many times the bands of the others a modality is reported: 4 times made no difference on a Sentinel tile, 9 times did
+on the synthetic scene."""
 
 
 @dataclass
@@ -177,6 +180,7 @@ def _check_scene(report: Report, scene: Scene, known: KnownSet | None) -> None:
         finite, empty = _check_bands(report, scene, modality)
         valid &= finite
         dead_anywhere |= empty
+    _check_balance(report, scene)
     labelled = scene.labels >= 0
     if not scene.classes:
         report.add("note", "no labels: the scene can be predicted, not trained on")
@@ -199,6 +203,14 @@ def _check_scene(report: Report, scene: Scene, known: KnownSet | None) -> None:
         _check_split(report, scene)
     elif not valid.any():
         report.add("wrong", "no pixel has a value in every band: do the files cover the same ground, is nodata right?")
+
+
+def _check_balance(report: Report, scene: Scene) -> None:
+    largest = max(scene.modalities, key=lambda m: len(m.bands))
+    bands, rest = len(largest.bands), sum(len(m.bands) for m in scene.modalities if m is not largest)
+    if bands > OUTWEIGHS * rest > 0:
+        report.add("note", f"{largest.name} has {bands} of the {bands + rest} bands and outweighs the other modalities in the "
+                   "branches; try a run with --set model.balance=true")  # fmt: skip
 
 
 def _check_split(report: Report, scene: Scene) -> None:

@@ -202,6 +202,10 @@ def test_scene_files(tmp_path, write_toml, write_tif):
     report = check(write_toml(text + labels))
     assert any("grid: 29 x 41 pixels, EPSG:32718" in t for t in levels(report, "ok"))
     assert report.status() == 0, report.text()
+    assert not any("outweighs" in t for _, t in report.findings)
+    write_tif("hsi.tif", np.concatenate([bands["hsi"], bands["hsi"]], 2).transpose(2, 0, 1))
+    wider = check(write_toml(text + labels))
+    assert any("hsi has 10 of the 11 bands and outweighs" in t for t in levels(wider, "note")) and wider.status() == 0
     bare = check(write_toml(text))
     assert any("no labels: the scene can be predicted, not trained on" in t for t in levels(bare, "note")) and bare.status() == 0
     write_tif("dsm.tif", bands["lidar"][:, :, 0], crs="EPSG:32719")
