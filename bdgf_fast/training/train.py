@@ -234,10 +234,10 @@ def load_network(path: Path | str, config: Config) -> tuple[GroupNetwork, Any, d
     tensors, meta = ckpt.load(path, KIND)
     facts = meta["run"]["network"]
     model = Config.from_dict({"model": meta["run"]["config"]["model"]}).model
-    network = GroupNetwork(facts["groups"], facts["guides"], facts["classes"], model)
     try:
+        network = GroupNetwork(facts["groups"], facts["guides"], facts["classes"], model)
         network.load_state_dict({**ckpt.without_prefix("model", tensors), **ckpt.without_prefix("average", tensors)})
-    except RuntimeError as error:
+    except (KeyError, RuntimeError) as error:
         raise UserError(f"{path} holds a network that this version of bdgf_fast does not build; train again") from error
     network.eval().requires_grad_(False)
     return network, meta["features"], ckpt.without_prefix("features", tensors)

@@ -172,3 +172,7 @@ def test_a_network_of_another_version_is_refused(site, config, tmp_path):
     checkpoint.save(path, "train", {k: v for k, v in tensors.items() if not k.endswith("classify.bias")}, meta)
     with pytest.raises(UserError, match="c.safetensors holds a network that this version"):
         load_network(path, config)
+    facts = {k: v for k, v in meta["run"]["network"].items() if k != "groups"}  # as an older version wrote it
+    checkpoint.save(path, "train", tensors, {**meta, "run": {**meta["run"], "network": facts}})
+    with pytest.raises(UserError, match="does not build; train again"):
+        load_network(path, config)
