@@ -81,9 +81,10 @@ sanitize: $(VENV)/.test
 	OMP_WAIT_POLICY=passive $(BIN)/python tests/sanitize.py $(TEST_ARGS)
 
 # The package in place: edits to Python files count at once, C++ is rebuilt by calling it again.
-dev: $(VENV)/.test
+dev: $(VENV)/.torch
 	$(PIP) pybind11 scikit-build-core ninja
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+	$(PIP) --no-build-isolation -e '.[app,test,docs]'
+	touch $(VENV)/.test
 
 # Fetches the peers' source packages; no registry is needed where they are built (bench/gpu/peers.py).
 peers: $(VENV)/.test

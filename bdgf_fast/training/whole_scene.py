@@ -29,6 +29,8 @@ BASE_BYTES = 640 * 2**20
 """Interpreter, torch and libraries, measured, with room to spare."""
 CACHE_SHARE, GDAL_SHARE = 12, 16
 BLOCKS = (512, 256, 128, 64, 32, 16)
+LEAST_BATCH = 64
+"""Patches a forward pass below which a smaller block is the better way to save memory: a block's margin costs less than that."""
 
 
 def parse_bytes(text: str) -> int:
@@ -52,24 +54,27 @@ def within(budget: int | None) -> Iterator[None]:
 
 
 def fit_to_memory(budget: int, prepared: Any, config: Config, guides: Sequence[int], stride: int = 1) -> Config:
-    """The configuration with the largest ``predict.block`` whose working set fits ``budget`` bytes of resident memory;
-    the scene's cache of tiles is cut to a share of it. Raises UserError when not even the smallest block fits."""
+    """The configuration with the largest ``predict.block`` whose working set fits ``budget`` bytes of resident memory, if need
+    be with a ``predict.batch`` down to ``LEAST_BATCH``; the scene's cache of tiles is cut to a share of the budget. Raises
+    UserError when not even the smallest block fits."""
     prepared.cache_bytes = min(prepared.cache_bytes, budget // CACHE_SHARE)
     pixels, size = prepared.height * prepared.width, config.data.patch
     c, times, channels = config.model, len(config.features.timesteps), prepared.channels + 2 * sum(guides)
     fixed = BASE_BYTES + prepared.cache_bytes + budget // GDAL_SHARE + 8 * pixels
     members = len(c.branches) * (1 + c.twins)
     per_patch = 4 * size**2 * (2 * channels + 10 * c.width * members)
-    maps = sum(w / 4**i for i, w in enumerate(config.pretrain.widths))
-    per_pixel = 4 * (channels + (times * (prepared.channels + 8 * config.pretrain.widths[0] + maps) if guides else 0))
+    levels = sum(w / 4**i for i, w in enumerate(config.pretrain.widths))
+    per_pixel = 4 * (channels + (times * (prepared.channels + 8 * config.pretrain.widths[0] + levels) if guides else 0))
     need = 0.0
     for block in BLOCKS:
-        batch = min(config.predict.batch, (block // stride + 2) ** 2)
-        predicting = per_patch * batch + per_pixel * (block + size + 2 * config.features.margin) ** 2
+        most = min(config.predict.batch, (block // stride + 2) ** 2)
+        least = min(most, LEAST_BATCH)
+        maps = per_pixel * (block + size + 2 * config.features.margin) ** 2
         assembling = 8 * len(prepared.classes) * math.lcm(block, TILE) * prepared.width
-        need = fixed + max(predicting, assembling)
+        need = fixed + max(maps + per_patch * least, assembling)
         if need <= budget:
-            return config.override(f"predict.block={block}")
+            batch = min(most, int((budget - fixed - maps) // per_patch))
+            return config.override(f"predict.block={block}", f"predict.batch={batch}")
     raise UserError(
         f"--memory {budget / 2**30:.2f} GiB is too small for one block of {BLOCKS[-1]} pixels with its margin; "
         f"this scene and model need {need / 2**30:.2f} GiB, or a smaller predict.batch (now {config.predict.batch})"

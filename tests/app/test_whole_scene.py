@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 from bdgf_fast.cli import main
+from bdgf_fast.config import Config
+from bdgf_fast.errors import UserError
+from bdgf_fast.training.whole_scene import fit_to_memory, parse_bytes
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,21 @@ def test_two_processes_share_a_run(scene_file, finished, tiny, tmp_path):
     for name, values in histories[0].items():
         assert histories[1][name] == pytest.approx(values, rel=5e-3, abs=1e-5)
     np.testing.assert_allclose(read(out / "probabilities.tif"), read(finished / "probabilities.tif"), atol=2e-2)
+
+
+def test_less_memory_first_cuts_the_batch_then_the_block():
+    def chosen(budget, stride):
+        prepared = SimpleNamespace(cache_bytes=2**31, height=4000, width=4000, channels=32, classes=[None] * 7)
+        config = fit_to_memory(parse_bytes(budget), prepared, Config(), (48, 48, 48), stride)
+        assert prepared.cache_bytes < parse_bytes(budget) / 8
+        return config.predict
+
+    roomy, tight = chosen("8GiB", 1), chosen("2GiB", 1)
+    assert (roomy.block, roomy.batch) == (512, Config().predict.batch)
+    assert tight.block == 256 and 64 <= tight.batch < roomy.batch
+    assert chosen("2GiB", 32).block == 256 and chosen("1.5GiB", 1).block == 128
+    with pytest.raises(UserError, match="--memory 0.50 GiB is too small for one block of 16 pixels"):
+        chosen("512MiB", 1)
 
 
 def test_a_large_scene_stays_within_its_memory(finished, scene_file, tmp_path):
