@@ -358,7 +358,7 @@ class Config:
     def demo(cls) -> Config:
         """A quick run of every stage, of a minute or less per pipeline on two cores. What differs from the defaults beside the
         budget was chosen on splits 0 and 1 of this scene: its spectral image has 28 of the 31 bands, so the modalities are
-        balanced (worth 4 and 7 points); statistics in the heads and unguided twins cost accuracy or time."""
+        balanced; statistics in the heads and unguided twins cost accuracy or time."""
         return cls().override(
             "pretrain.steps=300",
             "pretrain.evaluate_every=100",
