@@ -4,8 +4,10 @@
 plain PyTorch definitions; `bdgf-fast` on the command line runs the whole method.
 """
 
-from . import backends, ops, reference
+from . import _vml, backends, ops, reference
 from .backends import explain, use_backend
+
+_vml.settle()
 
 __version__ = "0.1.0"
 __all__ = ["backends", "explain", "ops", "reference", "use_backend"]

@@ -103,7 +103,7 @@ def _spread(values: list[float], factor: float = 1, digits: int = 1) -> str:
 
 
 def _signed(found: dict[str, Any]) -> str:
-    return f"{found['mean']:+.1f}" + ("" if found["std"] is None else f" ± {found['std']:.1f}")
+    return f"{found['mean']:+z.1f}" + ("" if found["std"] is None else f" ± {found['std']:.1f}")
 
 
 def _row(study: dict[str, Any], cell: dict[str, Any]) -> list[str]:
@@ -184,8 +184,8 @@ def _changed(here: dict[str, Any], there: dict[str, Any], path: str = "") -> lis
 
 def _told(cell: dict[str, Any]) -> str:
     found = cell["difference"]
-    interval = "" if found["low"] is None else f", {found['low']:+.1f} to {found['high']:+.1f}"
-    return f"{cell['title']} ({found['mean']:+.1f}{interval})"
+    interval = "" if found["low"] is None else f", {found['low']:+z.1f} to {found['high']:+z.1f}"
+    return f"{cell['title']} ({found['mean']:+z.1f}{interval})"
 
 
 def _sentences(study: dict[str, Any], cells: list[dict[str, Any]], default: dict[str, Any]) -> list[str]:

@@ -56,8 +56,8 @@ def build(folder: Path | None = None) -> Path:
     module = folder / name / f"bdgf_emulated{sysconfig.get_config_var('EXT_SUFFIX')}"
     if not module.exists():
         module.parent.mkdir(exist_ok=True)
-        _run([compiler(), "-shared", "-fsanitize=address", *map(str, objects), "-o", f"{module}.part"])
-        os.replace(f"{module}.part", module)
+        _run([compiler(), "-shared", "-fsanitize=address", *map(str, objects), "-o", f"{module}.{os.getpid()}"])
+        os.replace(f"{module}.{os.getpid()}", module)
     return module.parent
 
 
