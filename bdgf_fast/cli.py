@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
                 "--stride", type=int, default=1, metavar="S", help="classify every S-th pixel, interpolate the probabilities"
             )
             command.add_argument(
-                "--precision", choices=("float32", "bfloat16"), default="float32",
+                "--precision", choices=("float32", "bfloat16"),
                 help="arithmetic of the network; bfloat16 is faster where the processor or GPU multiplies it in hardware",
             )
         if name == "train":

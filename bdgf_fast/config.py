@@ -281,12 +281,15 @@ class PredictConfig:
     """Patches a forward pass."""
     views: int = 1
     """Rotations and flips averaged over: 1 or 8."""
+    precision: str = "float32"
+    """Arithmetic of the network: ``float32`` or ``bfloat16`` (autocast; the features stay in float32)."""
 
     def check(self) -> None:
         _at_least("predict.block", self.block, 1)
         _at_least("predict.batch", self.batch, 1)
         if self.views not in (1, 8):
             raise ValueError(f"predict.views is {self.views}; it takes 1 or 8")
+        _one_of("predict.precision", self.precision, ("float32", "bfloat16"))
 
 
 @dataclass

@@ -67,10 +67,18 @@ def test_a_pixel_end_to_end(benchmark):
         predict_pixels(network, dense, prepared, wide, at[:8]).probabilities,
         rtol=0, atol=1e-4,
     )  # fmt: skip
+    short = wide.override("predict.precision=bfloat16")
+    torch.testing.assert_close(
+        predict_pixels(network, kept, prepared, short, at).probabilities,
+        predict_pixels(network, kept, prepared, wide, at).probabilities,
+        rtol=0, atol=3e-2,
+    )  # fmt: skip
     best = race({
         "features": lambda: dense.block(40, 40, SIDE, SIDE, size),
         "network": lambda: predict_pixels(network, kept, prepared, wide, at),
+        "bfloat16": lambda: predict_pixels(network, kept, prepared, short, at),
         "patch mode": lambda: predict_pixels(network, patch, prepared, wide, at),
     }, rounds=3)  # fmt: skip
     pixel = {"ours": best["features"] / SIDE**2 + best["network"] / len(at), "patch mode": best["patch mode"] / len(at)}
-    report(benchmark, "diffusion features and network of a pixel", pixel, network_ms_a_pixel=1e3 * best["network"] / len(at))
+    network_ms = {f"network_{name}": 1e3 * best[key] / len(at) for name, key in (("float32", "network"), ("bfloat16", "bfloat16"))}
+    report(benchmark, "diffusion features and network of a pixel", pixel, **network_ms)

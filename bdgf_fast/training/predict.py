@@ -178,7 +178,8 @@ def _predict_block(
         total: Any = 0.0
         log_branches: Any = 0.0
         for view in range(config.predict.views):
-            output = network(dihedral(x, view), [dihedral(m, view) for m in maps])
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.predict.precision == "bfloat16"):
+                output = network(dihedral(x, view), [dihedral(m, view) for m in maps])
             total = total + output.log_fused.exp()
             log_branches = log_branches + torch.stack(output.logits).softmax(2)
         probabilities.append((total / config.predict.views).float().cpu())

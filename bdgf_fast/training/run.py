@@ -150,7 +150,7 @@ class Run:
         barrier()
 
     def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
-                maps: Sequence[Path] | None = None, precision: str = "float32") -> None:
+                maps: Sequence[Path] | None = None, precision: str | None = None) -> None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
         Args:
@@ -159,7 +159,7 @@ class Run:
             memory: resident bytes to stay within; decides the size of a block.
             stride: classify every stride-th pixel and interpolate the probabilities.
             maps: the other scene's feature maps, where another model's guide (default: the run's own).
-            precision: arithmetic of the network: "float32" or "bfloat16" (autocast; the features stay in float32).
+            precision: in place of the run's `predict.precision`.
         """
         if maps and not self.config.features.path:
             raise UserError("--features: this run's network is guided by its own denoiser, not by maps of another model")
@@ -172,11 +172,11 @@ class Run:
         stage = self._stage("predict", "prediction") if own else bar("prediction", self.quiet)
         with stage as progress, within(memory):
             network, features = self._network(prepared, maps)
-            if precision == "bfloat16":
-                network.forward = torch.autocast(self.device.type, torch.bfloat16)(network.forward)
-            config = self.config if memory is None else fit_to_memory(memory, prepared, self.config, features.channels, stride)
+            config = self.config if precision is None else self.config.override(f"predict.precision={precision}")
+            if memory is not None:
+                config = fit_to_memory(memory, prepared, config, features.channels, stride)
             facts = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
-                     "precision": precision, "maps": [str(m) for m in maps or ()],
+                     "maps": [str(m) for m in maps or ()],
                      "shape": [prepared.height, prepared.width], "predict": config.to_dict()["predict"]}
             blocks = Blocks(target / "blocks", facts)
             predict_blocks(network, features, prepared, config, blocks, stride, progress)
