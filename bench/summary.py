@@ -80,16 +80,28 @@ def plot(table: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = [row["group"] for row in table]
-    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(11, 0.8 + 0.26 * len(names)), layout="constrained")
-    left.barh(names, [row["ratio"] or 0 for row in table], color="#3b6ea5")
+    rows = [row for row in table if row["ratio"]]
+    names, ratios = [row["group"].replace("torch.", "").split("; extra")[0] for row in rows], [row["ratio"] for row in rows]
+    figure, (left, right) = plt.subplots(
+        1, 2, sharey=True, figsize=(12, 1 + 0.21 * len(names)), layout="constrained", width_ratios=(3, 2)
+    )
+    missed = [bool(row.get("wanted")) and row["ratio"] < row["wanted"] for row in rows]
+    left.barh(names, [r - 1 for r in ratios], left=1, color=["#c9792b" if m else "#3b6ea5" for m in missed])
+    for i, r in enumerate(ratios):
+        left.annotate(f"{r:.1f}", (max(r, 1), i), (4, 0), textcoords="offset points", va="center", fontsize=8)
     left.axvline(1, color="black", linewidth=0.8)
     left.set_xscale("log")
-    left.set_xlabel("times faster than the fastest baseline")
-    right.barh(names, [100 * (row["share"] or 0) for row in table], color="#7aa457")
-    right.set_xlim(0, 100)
-    right.set_xlabel("% of the limit")
-    left.invert_yaxis()
+    left.set_xlim(0.7, 2.5 * max(ratios))
+    left.set_xticks([1, 2, 5, 10, 20, 50, 100, 200], labels=["1", "2", "5", "10", "20", "50", "100", "200"])
+    left.minorticks_off()
+    left.set_xlabel("times the fastest baseline's speed (orange: misses its aim)")
+    right.barh(names, [100 * (row["share"] or 0) for row in rows], color="#7aa457")
+    right.set_xlim(0, 110)
+    right.set_xlabel("% of the limit, where known")
+    left.set_ylim(len(names) - 0.4, -0.6)
+    for axes in (left, right):
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
     figure.savefig(path, dpi=120)
 
 
