@@ -148,7 +148,8 @@ def parser() -> argparse.ArgumentParser:
             )
             command.add_argument(
                 "--precision", choices=("float32", "bfloat16"),
-                help="arithmetic of the network; bfloat16 is faster where the processor or GPU multiplies it in hardware",
+                help="arithmetic of the network; bfloat16 is faster where the processor or GPU multiplies it in hardware "
+                "(default: the run's predict.precision)",
             )
         if name == "train":
             command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")

@@ -62,11 +62,16 @@ def _raced(group: str, info: dict, limits: dict) -> dict:
             "bound": bound, "share": share, "others": times, "wanted": info.get("wanted")}
 
 
+def misses(row: dict) -> bool:
+    """Whether the row's ratio is below the one aimed at."""
+    return bool(row.get("wanted")) and row["ratio"] < row["wanted"]
+
+
 def markdown(table: list[dict]) -> str:
     """The table as GitHub Markdown."""
     lines = ["| operation, shape | ours ms | fastest baseline | ms | ratio | share of the limit |", "|---|---|---|---|---|---|"]
     for row in table:
-        missed = f" (aim {row['wanted']}x)" if row.get("wanted") and row["ratio"] < row["wanted"] else ""
+        missed = f" (aim {row['wanted']}x)" if misses(row) else ""
         baseline = f"{row['baseline']} | {row['baseline_ms']:.2f} | {row['ratio']:.1f}x{missed}" if row["baseline"] else "- | - | -"
         share = f"{100 * row['share']:.0f} % ({row['bound']})" if row["bound"] else "-"
         lines.append(f"| {row['group']} | {row['ours_ms']:.2f} | {baseline} | {share} |")
@@ -80,13 +85,12 @@ def plot(table: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [row for row in table if row["ratio"]]
-    names, ratios = [row["group"].replace("torch.", "").split("; extra")[0] for row in rows], [row["ratio"] for row in rows]
+    shown = [row for row in table if row["ratio"]]
+    names, ratios = [row["group"].replace("torch.", "").split("; extra")[0] for row in shown], [row["ratio"] for row in shown]
     figure, (left, right) = plt.subplots(
         1, 2, sharey=True, figsize=(12, 1 + 0.21 * len(names)), layout="constrained", width_ratios=(3, 2)
     )
-    missed = [bool(row.get("wanted")) and row["ratio"] < row["wanted"] for row in rows]
-    left.barh(names, [r - 1 for r in ratios], left=1, color=["#c9792b" if m else "#3b6ea5" for m in missed])
+    left.barh(names, [r - 1 for r in ratios], left=1, color=["#c9792b" if misses(row) else "#3b6ea5" for row in shown])
     for i, r in enumerate(ratios):
         left.annotate(f"{r:.1f}", (max(r, 1), i), (4, 0), textcoords="offset points", va="center", fontsize=8)
     left.axvline(1, color="black", linewidth=0.8)
@@ -95,7 +99,7 @@ def plot(table: list[dict], path: Path) -> None:
     left.set_xticks([1, 2, 5, 10, 20, 50, 100, 200], labels=["1", "2", "5", "10", "20", "50", "100", "200"])
     left.minorticks_off()
     left.set_xlabel("times the fastest baseline's speed (orange: misses its aim)")
-    right.barh(names, [100 * (row["share"] or 0) for row in rows], color="#7aa457")
+    right.barh(names, [100 * (row["share"] or 0) for row in shown], color="#7aa457")
     right.set_xlim(0, 110)
     right.set_xlabel("% of the limit, where known")
     left.set_ylim(len(names) - 0.4, -0.6)

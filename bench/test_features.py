@@ -80,5 +80,5 @@ def test_a_pixel_end_to_end(benchmark):
         "patch mode": lambda: predict_pixels(network, patch, prepared, wide, at),
     }, rounds=3)  # fmt: skip
     pixel = {"ours": best["features"] / SIDE**2 + best["network"] / len(at), "patch mode": best["patch mode"] / len(at)}
-    network_ms = {f"network_{name}": 1e3 * best[key] / len(at) for name, key in (("float32", "network"), ("bfloat16", "bfloat16"))}
-    report(benchmark, "diffusion features and network of a pixel", pixel, **network_ms)
+    float32, bfloat16 = (1e3 * best[name] / len(at) for name in ("network", "bfloat16"))
+    report(benchmark, "diffusion features and network of a pixel", pixel, network_float32=float32, network_bfloat16=bfloat16)

@@ -54,10 +54,8 @@ def build(folder: Path | None = None) -> Path:
         objects = list(pool.map(lambda source: _compile(source, includes, folder), SOURCES))
     name = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
     module = folder / name / f"bdgf_emulated{sysconfig.get_config_var('EXT_SUFFIX')}"
-    if not module.exists():
-        module.parent.mkdir(exist_ok=True)
-        _run([compiler(), "-shared", "-fsanitize=address", *map(str, objects), "-o", f"{module}.{os.getpid()}"])
-        os.replace(f"{module}.{os.getpid()}", module)
+    module.parent.mkdir(exist_ok=True)
+    _make(module, [compiler(), "-shared", "-fsanitize=address", *map(str, objects)])
     return module.parent
 
 
@@ -67,16 +65,19 @@ def _compile(source: Path, includes: list[str], folder: Path) -> Path:
     text = subprocess.run([*command, "-E"], capture_output=True)
     key = hashlib.sha256(" ".join(command).encode() + text.stdout).hexdigest()[:24]
     target = folder / f"{key}.o"
-    if not target.exists():
-        _run([*command, "-c", "-o", f"{target}.{os.getpid()}"])
-        os.replace(f"{target}.{os.getpid()}", target)
+    _make(target, [*command, "-c"])
     return target
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _make(target: Path, command: list[str]) -> None:
+    """Let the command write the target, unless it is there; whole or not at all, whoever else builds it."""
+    if target.exists():
+        return
+    beside = f"{target}.{os.getpid()}"
+    done = subprocess.run([*command, "-o", beside], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-6000:]}")
+    os.replace(beside, target)
 
 
 if __name__ == "__main__":
