@@ -161,6 +161,9 @@ class FeaturesConfig:
 class ModelConfig:
     """Stage 3: the group network."""
 
+    mode: str = "dense"
+    """``dense`` (pieces of the scene are mapped at once, every pixel is computed once) or ``patch`` (each pixel is classified
+    by a patch of its own: a hundred times the work)."""
     branches: list[str] = field(default_factory=lambda: ["cnn", "mamba", "transformer"])
     """Any of ``cnn``, ``mamba``, ``transformer``."""
     width: int = 64
@@ -189,6 +192,16 @@ class ModelConfig:
     balance: bool = False
     """Every modality enters the branches with the same total variance, however many bands it has. Without it a modality's weight
     grows with its bands, which costs most where one sensor has many times the bands of another."""
+    scan_window: int = 16
+    attention_window: int = 8
+    """Dense mode: sides in pixels of the windows that the scans and gates, and the attentions, work in; both powers of two."""
+    map_radius: int = 5
+    """Dense mode: a head sees its branch's map at the pixel, and mean and deviation within this many pixels of it."""
+    radii: list[int] = field(default_factory=lambda: [2, 5, 6, 18])
+    guide_radii: list[int] = field(default_factory=lambda: [5])
+    """Dense mode: the statistics in the heads are value, and mean and deviation within these distances, of bands and guides."""
+    statistics_noise: float = 0.3
+    """Dense mode: standard deviation of normal noise on the standardised statistics in training."""
     hidden: int = 256
     """Width of the heads' two layers."""
     dropout: float = 0.5
@@ -207,6 +220,17 @@ class ModelConfig:
             _at_least(f"model.{name}", getattr(self, name), 1)
         for name in ("guide_cnn", "guide_mamba", "guide_transformer"):
             _one_of(f"model.{name}", getattr(self, name), guides)
+        _one_of("model.mode", self.mode, ("dense", "patch"))
+        for name in ("scan_window", "attention_window"):
+            side = getattr(self, name)
+            if not 4 <= side <= 64 or side & (side - 1):
+                raise ValueError(f"model.{name} is {side}; it takes a power of two from 4 to 64")
+        for name in ("radii", "guide_radii"):
+            values = getattr(self, name)
+            if values and min(values) < 1 or len(set(values)) != len(values):
+                raise ValueError(f"model.{name} is {values}; it takes different distances of 1 pixel or more")
+        _at_least("model.map_radius", self.map_radius, 1)
+        _at_least("model.statistics_noise", self.statistics_noise, 0)
         _one_of("model.fusion", self.fusion, ("mean", "logits", "learned"))
         _between("model.dropout", self.dropout, 0, 0.9)
         if self.directions not in (1, 2, 4):
@@ -220,9 +244,17 @@ class ModelConfig:
 class TrainConfig:
     """Training of the group network."""
 
-    epochs: int = 40
+    epochs: int = 32
+    """Passes over the training pixels."""
+    most_steps: int = 2000
+    """Dense mode: the training ends after this many steps, however many pixels there are."""
+    crops: int = 48
+    """Dense mode: crops per step, over all ranks, each laid over a training pixel. Many small crops are worth more than few
+    large ones: labels beside each other say nearly the same."""
+    crop: int = 16
+    """Dense mode: side of a crop in pixels. The loss is taken at the labels that are ``model.map_radius`` or more from its edge."""
     batch: int = 64
-    """Patches a step, over all ranks; a last smaller batch is used, not dropped."""
+    """Patch mode: patches per step, over all ranks; a last smaller batch is used, not dropped."""
     learning_rate: float = 2e-3
     warmup: float = 0.1
     weight_decay: float = 0.05
@@ -259,6 +291,8 @@ class TrainConfig:
 
     def check(self) -> None:
         for name in ("epochs", "batch", "accumulate", "checkpoint_every"):
+            _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("most_steps", "crops", "crop"):
             _at_least(f"train.{name}", getattr(self, name), 1)
         _at_least("train.patience", self.patience, 0)
         _one_of("train.precision", self.precision, ("float32", "bfloat16"))
@@ -351,11 +385,25 @@ class Config:
                     f"features.{name} is {getattr(self.features, name)}; the U-Net of {len(self.pretrain.widths)} "
                     f"levels needs a multiple of {bottom}"
                 )
+        if self.model.mode == "dense":
+            self._check_dense()
         if max(self.features.timesteps) >= self.pretrain.timesteps:
             raise ValueError(
                 f"features.timesteps {self.features.timesteps} reach past pretrain.timesteps {self.pretrain.timesteps}"
             )
         return self
+
+    def _check_dense(self) -> None:
+        c, crop = self.model, self.train.crop
+        for name in ("scan_window", "attention_window"):
+            for where, side in (("train.crop", crop), ("predict.block", self.predict.block)):
+                if side % getattr(c, name):
+                    raise ValueError(f"{where} is {side}; the dense network needs a multiple of model.{name} {getattr(c, name)}")
+        if crop <= 2 * c.map_radius:
+            least = 2 * c.map_radius + 1
+            raise ValueError(f"train.crop is {crop}; with model.map_radius {c.map_radius} it must be at least {least}")
+        if self.features.mode == "patch":
+            raise ValueError('features.mode is "patch", which has no map for the dense network; set model.mode = "patch" too')
 
     @classmethod
     def demo(cls) -> Config:

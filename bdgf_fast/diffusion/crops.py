@@ -23,6 +23,7 @@ DRAWS = {
     "batches": 8,
     "noise": 9,
     "features": 10,
+    "windows": 11,
 }
 
 
@@ -96,3 +97,9 @@ def dihedral(x: Tensor, which: int) -> Tensor:
     if which & 4:
         x = x.flip(-1)
     return torch.rot90(x, which & 3, (-2, -1))
+
+
+def undo_dihedral(x: Tensor, which: int) -> Tensor:
+    """Inverse of ``dihedral``."""
+    x = torch.rot90(x, -(which & 3), (-2, -1))
+    return x.flip(-1) if which & 4 else x

@@ -1,6 +1,6 @@
 """The group network of BDGF."""
 
-from .group_network import GroupNetwork, GroupOutput
+from .group_network import DenseNetwork, GroupNetwork, GroupOutput
 from .head import Address
 
-__all__ = ["Address", "GroupNetwork", "GroupOutput"]
+__all__ = ["Address", "DenseNetwork", "GroupNetwork", "GroupOutput"]

@@ -1,10 +1,12 @@
-"""The group network: branches of different kind over one patch, guided by diffusion features, fused into one
-prediction."""
+"""The group network: branches of different kind, guided by diffusion features, fused into one prediction.
+
+It comes in two forms. The dense one maps a piece of a scene at once; the other classifies each pixel by a patch of its own.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .branches import Branch
 from .head import Address, Head, Standardise, pooled
+from .windows import box_statistics
 
 
 @dataclass
@@ -34,17 +37,20 @@ class GroupOutput:
         return self.groups or [self]
 
 
-class GroupNetwork(nn.Module):
-    """Args: ``groups`` = raw channels per modality, ``guides`` = channels of each guide map (coarsest first; empty = no
-    guidance), ``classes``, config.
+class Members(nn.Module):
+    """Branches with a head each, and the fusion of their predictions: what the two forms of the group network share.
 
-    ``forward(x, guides)``: x (n, sum of groups, h, w) normalised bands; guides: list of (n, C_g, h, w) on the same grid ->
-    ``GroupOutput``. Call ``fit`` before training.
+    Args:
+        groups: raw channels per modality. guides: channels of each guide map, coarsest first; empty = no guidance.
+        raw_statistics, guide_statistics: how many statistics a raw channel and a channel of a guide have.
     """
 
     scale: Tensor | None
 
-    def __init__(self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig) -> None:
+    def __init__(
+        self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig, *, dense: bool,
+        raw_statistics: int, guide_statistics: int, statistics_noise: float,
+    ) -> None:  # fmt: skip
         super().__init__()
         channels = sum(groups)
         self.register_buffer("scale", balancing(groups) if config.balance else None, persistent=False)
@@ -54,36 +60,47 @@ class GroupNetwork(nn.Module):
         self.twins = len(members) - len(config.branches)
         names = [kind if i < len(config.branches) else f"unguided {kind}" for i, (kind, _) in enumerate(members)]
         self.kinds, self.fusion, self.classes = tuple(names), config.fusion, classes
-        self.branches = nn.ModuleList(Branch(kind, channels, guides if guided else (), config) for kind, guided in members)
+        self.branches = nn.ModuleList(
+            Branch(kind, channels, guides if guided else (), config, dense) for kind, guided in members
+        )
         # a branch without guidance sees no guide in its head either
-        self.seen = [3 * (channels + sum(guides) * guided) if config.statistics else 0 for _, guided in members]
+        self.seen = [
+            raw_statistics * channels + guide_statistics * sum(guides) * guided if config.statistics else 0
+            for _, guided in members
+        ]
         self.standardise = Standardise(max(self.seen)) if config.statistics else None
-        self.heads = nn.ModuleList(Head(config.width, classes, config.hidden, config.dropout, n) for n in self.seen)
+        self.heads = nn.ModuleList(
+            Head(config.width, classes, config.hidden, config.dropout, n, statistics_noise) for n in self.seen
+        )
         self.weights = nn.Parameter(torch.zeros(len(self.kinds))) if config.fusion == "learned" else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
 
-    def fit(self, x: Tensor, guides: Sequence[Tensor] = ()) -> None:
-        """Set the statistics by which the heads' inputs are standardised, from the training patches."""
-        if self.standardise is not None:
-            self.standardise.fit(self._pooled(x, guides))
-
-    def _pooled(self, x: Tensor, guides: Sequence[Tensor]) -> Tensor:
-        return pooled([x, *guides] if max(self.seen) > 3 * x.shape[1] else [x])
-
-    def forward(self, x: Tensor, guides: Sequence[Tensor] = (), address: Address | None = None) -> GroupOutput:
-        """``address`` makes the dropout of training a function of seed, sample and step; None takes torch's generator."""
+    def branch_maps(self, x: Tensor, guides: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Each branch's map of x (B, C, ..) and the guides (B, C_k, ..), one after the other."""
         x = x.contiguous(memory_format=torch.channels_last)
         guides = [guide.contiguous(memory_format=torch.channels_last) for guide in guides]
-        statistics = None if self.standardise is None else self.standardise(self._pooled(x, guides))
         if self.scale is not None:
             x = x * self.scale
+        for branch in self.branches:
+            yield branch(x, guides)
+
+    def classify(self, seen: Sequence[Tensor], statistics: Tensor | None, address: Address | None = None) -> GroupOutput:
+        """Heads and fusion for n pixels.
+
+        Args:
+            seen: each branch's pooled map (n, 3 width). statistics: (n, S), standardised; those of the raw channels first.
+            address: makes the dropout of training a function of seed, sample and step; None takes torch's generator.
+        """
         features, logits = [], []
-        for i, (branch, head) in enumerate(zip(self.branches, self.heads, strict=True)):
+        for i, (head, rows) in enumerate(zip(self.heads, seen, strict=True)):
             own = None if address is None else replace(address, seed=address.seed + i)
-            of_patch = None if statistics is None else statistics[:, : self.seen[i]]
-            feature, logit = head(branch(x, guides), of_patch, own)
+            feature, logit = head(rows, None if statistics is None else statistics[:, : self.seen[i]], own)
             features.append(feature)
             logits.append(logit)
+        return self.fuse(features, logits)
+
+    def fuse(self, features: list[Tensor], logits: list[Tensor]) -> GroupOutput:
+        """What all branches together predict."""
         if not self.twins:
             return GroupOutput(logits, features, self._fuse(logits, 0))
         first = len(logits) - self.twins
@@ -101,6 +118,59 @@ class GroupNetwork(nn.Module):
             return F.log_softmax(stacked.mean(0), 1)
         weights = self.weights[first : first + len(logits)].softmax(0)
         return F.log_softmax((weights[:, None, None] * stacked).sum(0), 1)
+
+
+class GroupNetwork(Members):
+    """The group network over patches: each pixel is classified by a patch of its own.
+
+    ``forward(x, guides)``: x (n, sum of groups, h, w) normalised bands; guides: list of (n, C_g, h, w) on the same grid ->
+    ``GroupOutput``. Call ``fit`` before training. Arguments as for ``Members``.
+    """
+
+    def __init__(self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig) -> None:
+        super().__init__(
+            groups, guides, classes, config, dense=False, raw_statistics=3, guide_statistics=3, statistics_noise=0.0
+        )
+
+    def fit(self, x: Tensor, guides: Sequence[Tensor] = ()) -> None:
+        """Set the statistics by which the heads' inputs are standardised, from the training patches."""
+        if self.standardise is not None:
+            self.standardise.fit(self._pooled(x, guides))
+
+    def _pooled(self, x: Tensor, guides: Sequence[Tensor]) -> Tensor:
+        return pooled([x, *guides] if max(self.seen) > 3 * x.shape[1] else [x])
+
+    def forward(self, x: Tensor, guides: Sequence[Tensor] = (), address: Address | None = None) -> GroupOutput:
+        """``address`` makes the dropout of training a function of seed, sample and step; None takes torch's generator."""
+        statistics = None if self.standardise is None else self.standardise(self._pooled(x, guides))
+        return self.classify([pooled([m]) for m in self.branch_maps(x, guides)], statistics, address)
+
+
+class DenseNetwork(Members):
+    """The group network over pieces of a scene: every pixel of a map is computed once and serves all its neighbours.
+
+    ``forward(x, guides, statistics, at)``: x (B, sum of groups, H + 2, W + 2) normalised bands with a frame of one pixel;
+    guides (B, C_k, H, W); statistics (n, S), as ``standardise`` gives them; at int64 (n, 3), each pixel's sample, row and
+    column in the map, at least ``config.map_radius`` from its border -> ``GroupOutput`` of the n pixels.
+    """
+
+    def __init__(self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig) -> None:
+        super().__init__(
+            groups, guides, classes, config, dense=True, raw_statistics=1 + 2 * len(config.radii),
+            guide_statistics=1 + 2 * len(config.guide_radii), statistics_noise=config.statistics_noise,
+        )  # fmt: skip
+        self.radius = config.map_radius
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """A branch's map (B, width, H, W) -> value, mean and deviation by box (B, 3 width, H - 2 r, W - 2 r)."""
+        return box_statistics(x, [self.radius])
+
+    def forward(
+        self, x: Tensor, guides: Sequence[Tensor], statistics: Tensor | None, at: Tensor, address: Address | None = None
+    ) -> GroupOutput:
+        sample, row, column = at[:, 0], at[:, 1] - self.radius, at[:, 2] - self.radius
+        seen = [self.pooled(m).permute(0, 2, 3, 1)[sample, row, column] for m in self.branch_maps(x, guides)]
+        return self.classify(seen, statistics, address)
 
 
 def balancing(groups: Sequence[int]) -> Tensor:

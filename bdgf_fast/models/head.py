@@ -62,33 +62,52 @@ class Standardise(nn.Module):
 
 
 class Head(nn.Module):
-    """Pools a branch's map (n, width, H, W); feature and logits.
+    """Feature and logits of n pixels, from their branch's pooled map (n, 3 width) and their statistics (n, statistics).
 
     Args:
+        width: channels of the branch's map; 0 for a head that sees the statistics alone.
         hidden: width of the feature and of the layer before it.
         dropout: of the pooled values and of both layers. Half of the inputs left out makes each pass judge by others, as the
             trees of a random forest do; it is worth more here than any other regularisation (few labels, wide inputs).
-        statistics: how many standardised statistics of the patch come in beside the pooled map.
+        statistics: how many standardised statistics of the pixel's surroundings come in beside the pooled map.
+        noise: standard deviation of normal noise added to the statistics in training: few labels, and neighbours look alike.
     """
 
-    def __init__(self, width: int, classes: int, hidden: int, dropout: float, statistics: int = 0) -> None:
+    def __init__(
+        self, width: int, classes: int, hidden: int, dropout: float, statistics: int = 0, noise: float = 0.0
+    ) -> None:
         super().__init__()
-        self.norm, self.dropout = nn.LayerNorm(3 * width), dropout
+        self.norm = nn.LayerNorm(3 * width) if width else None
+        self.dropout, self.noise = dropout, noise
         self.mix, self.embed = nn.Linear(3 * width + statistics, hidden), nn.Linear(hidden, hidden)
         self.classify = nn.Linear(hidden, classes)
 
-    def forward(self, x: Tensor, statistics: Tensor | None = None, address: Address | None = None) -> tuple[Tensor, Tensor]:
-        seen = self.norm(pooled([x]))
+    def forward(
+        self, seen: Tensor | None, statistics: Tensor | None = None, address: Address | None = None
+    ) -> tuple[Tensor, Tensor]:
+        parts = [] if seen is None or self.norm is None else [self.norm(seen)]
         if statistics is not None:
-            seen = torch.cat([seen, statistics], 1)
-        feature = self.embed(self._drop(F.silu(self.mix(self._drop(seen, address, 0))), address, 1))
+            parts.append(self._disturb(statistics, address))
+        x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        feature = self.embed(self._drop(F.silu(self.mix(self._drop(x, address, 0))), address, 1))
         return feature, self.classify(self._drop(F.silu(feature), address, 2))
+
+    def _disturb(self, x: Tensor, address: Address | None) -> Tensor:
+        if not (self.training and self.noise):
+            return x
+        return x + self.noise * self._normal(x, address, 3)
+
+    def _normal(self, x: Tensor, address: Address | None, layer: int) -> Tensor:
+        """Standard normal values for layer ``layer``, addressed by sample and step."""
+        if address is None:
+            return torch.randn_like(x)
+        seed = address.seed + (layer << 32)
+        return philox_normal(x.shape, seed, sample_ids=address.samples, stream=address.step, device=x.device)
 
     def _drop(self, x: Tensor, address: Address | None, layer: int) -> Tensor:
         if not (self.training and self.dropout):
             return x
         if address is None:
             return F.dropout(x, self.dropout)
-        seed = address.seed + (layer << 32)
-        normal = philox_normal(x.shape, seed, sample_ids=address.samples, stream=address.step, device=x.device)
-        return x * (normal > NormalDist().inv_cdf(self.dropout)) / (1 - self.dropout)
+        kept = self._normal(x, address, layer) > NormalDist().inv_cdf(self.dropout)
+        return x * kept / (1 - self.dropout)

@@ -18,7 +18,12 @@ from ..config import TrainConfig
 from .ranks import sum_over_ranks
 
 
-def entropy_alignment(logits: Sequence[Tensor], kind: str = "squared") -> Tensor:
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean over samples, or the sum of ``weight`` (of sum 1) times them."""
+    return values.mean() if weight is None else (weight * values).sum()
+
+
+def entropy_alignment(logits: Sequence[Tensor], kind: str = "squared", weight: Tensor | None = None) -> Tensor:
     """Alignment of the branches' probability entropy; ``logits``: per branch (n, K). Zero for fewer than two branches.
 
     ``squared``: mean over pairs and samples of (H(p_i) - H(p_j))^2 with H divided by log K, so that it lies in [0, 1].
@@ -29,13 +34,13 @@ def entropy_alignment(logits: Sequence[Tensor], kind: str = "squared") -> Tensor
     if not pairs:
         return logits[0].new_zeros(())
     if kind == "kl":
-        return torch.stack([((a.exp() - b.exp()) * (a - b)).sum(1).mean() / 2 for a, b in pairs]).mean()
+        return torch.stack([_mean(((a.exp() - b.exp()) * (a - b)).sum(1), weight) / 2 for a, b in pairs]).mean()
     scale = math.log(max(logits[0].shape[1], 2))
     entropies = {id(z): -(z.exp() * z).sum(1) / scale for z in logs}
-    return torch.stack([(entropies[id(a)] - entropies[id(b)]).square().mean() for a, b in pairs]).mean()
+    return torch.stack([_mean((entropies[id(a)] - entropies[id(b)]).square(), weight) for a, b in pairs]).mean()
 
 
-def similarity_alignment(features: Sequence[Tensor]) -> Tensor:
+def similarity_alignment(features: Sequence[Tensor], weight: Tensor | None = None) -> Tensor:
     """Similarity-preserving alignment; ``features``: per branch (n, d). Zero for fewer than two branches.
 
     Mean over pairs of (1/n) ||G_s - G_t||_F^2, where G is F F^T with L2-normalised rows (similarity-preserving
@@ -53,7 +58,7 @@ def similarity_alignment(features: Sequence[Tensor]) -> Tensor:
         ss, tt, st = (sum_over_ranks(x) for x in (s.T @ s, t.T @ t, s.T @ t))
         a, b, c = ((s @ ss) * s).sum(1), ((t @ tt) * t).sum(1), ((s @ st) * t).sum(1)
         tiny = torch.finfo(s.dtype).tiny
-        total = total + 2 * (1 - c / (a.clamp(min=tiny).sqrt() * b.clamp(min=tiny).sqrt())).mean()
+        total = total + 2 * _mean(1 - c / (a.clamp(min=tiny).sqrt() * b.clamp(min=tiny).sqrt()), weight)
     return total / len(pairs)
 
 
@@ -69,24 +74,28 @@ def group_loss(
     target: Tensor,
     config: TrainConfig,
     factor: float,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum of the branches' cross-entropies, that of the fused prediction, and the mutual-learning terms.
 
     Args:
         logits: per branch (n, K). features: per branch (n, d). log_fused: log-probabilities (n, K). target: (n,) int64.
         factor: the ramp's value.
+        weight: (n,), of sum 1, of each sample in every mean; None = all alike.
 
     Returns the loss and its detached parts (``ce``, ``ce_fused``, ``entropy``, ``similarity``).
     """
-    smoothing = config.label_smoothing
-    ce = torch.stack([F.cross_entropy(z, target, label_smoothing=smoothing) for z in logits]).sum()
+    def cross_entropy(z: Tensor) -> Tensor:
+        return _mean(F.cross_entropy(z, target, label_smoothing=config.label_smoothing, reduction="none"), weight)
+
+    ce = torch.stack([cross_entropy(z) for z in logits]).sum()
     parts = {"ce": ce}
     loss = ce
     if len(logits) > 1:
         # log-probabilities are logits of themselves: log_softmax leaves them as they are
-        parts["ce_fused"] = F.cross_entropy(log_fused, target, label_smoothing=smoothing)
-        parts["entropy"] = entropy_alignment(logits, config.entropy)
-        parts["similarity"] = similarity_alignment(features)
+        parts["ce_fused"] = cross_entropy(log_fused)
+        parts["entropy"] = entropy_alignment(logits, config.entropy, weight)
+        parts["similarity"] = similarity_alignment(features, weight)
         loss = (
             ce
             + parts["ce_fused"]

@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..diffusion.crops import dihedral
+from ..diffusion.crops import dihedral, undo_dihedral
 from ..diffusion.features import FeatureSource, windows
-from ..models import GroupNetwork
+from ..errors import UserError
+from ..models import DenseNetwork, GroupNetwork
+from .dense import guide_reach, halo, middle, raw_reach, statistics, tiles_of
 from .metrics import diversity, scores
 
 Progress = Callable[[int, int, dict[str, float]], None]
+Network = DenseNetwork | GroupNetwork
+STRIP = 32
+"""Rows of a block whose statistics are held at once."""
 
 
 @dataclass
@@ -33,7 +38,7 @@ def corners(prepared: Any, config: Config) -> list[tuple[int, int]]:
 
 
 def predict(
-    network: GroupNetwork,
+    network: Network,
     features: FeatureSource | None,
     prepared: Any,
     config: Config,
@@ -52,8 +57,10 @@ def predict(
         wanted: whether to predict the block with this corner, all by default.
 
     Pixels that are not valid, or have no valid neighbour, have probability 0 for every class, and label -1. Memory is
-    bounded by ``predict.block`` and ``predict.batch``.
+    bounded by ``predict.block`` and ``predict.batch``. The result does not depend on the blocks.
     """
+    if stride > 1 and isinstance(network, DenseNetwork):
+        raise UserError("--stride is for patch networks; this one computes all pixels of a block at once, a stride saves nothing")
     side = config.predict.block
     chosen = [corner for corner in corners(prepared, config) if wanted is None or wanted(corner)]
     valid = torch.as_tensor(prepared.valid)
@@ -108,7 +115,7 @@ def _interpolate(
 
 
 def predict_pixels(
-    network: GroupNetwork,
+    network: Network,
     features: FeatureSource | None,
     prepared: Any,
     config: Config,
@@ -136,7 +143,7 @@ def predict_pixels(
 
 
 def evaluate(
-    network: GroupNetwork,
+    network: Network,
     features: FeatureSource | None,
     prepared: Any,
     config: Config,
@@ -156,9 +163,8 @@ def evaluate(
     return {**scores(truth, fused, prediction.probabilities.shape[1]), **diversity(truth, branches)}
 
 
-@torch.no_grad()
 def _predict_block(
-    network: GroupNetwork,
+    network: Network,
     features: FeatureSource | None,
     prepared: Any,
     config: Config,
@@ -166,6 +172,64 @@ def _predict_block(
     box: tuple[int, int, int, int],
 ) -> Prediction:
     """Predict pixels rc that lie in box = (y0, x0, h, w)."""
+    if isinstance(network, DenseNetwork):
+        return _predict_map(network, features, prepared, config, rc, box)
+    return _predict_patches(network, features, prepared, config, rc, box)
+
+
+@torch.no_grad()
+def _predict_map(
+    network: DenseNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    rc: Tensor,
+    box: tuple[int, int, int, int],
+) -> Prediction:
+    """Pixels of a box by the dense network: the branches over the whole box, aligned to the scene's windows, then heads and
+    statistics strip by strip."""
+    c, device, tile = config.model, next(network.parameters()).device, tiles_of(features)
+    side, around, raw_margin, guide_margin = max(c.scan_window, c.attention_window), halo(c), raw_reach(c), guide_reach(c)
+    top, left = box[0] // side * side, box[1] // side * side
+    h, w = -(-(box[0] + box[2]) // side) * side - top, -(-(box[1] + box[3]) // side) * side - left
+    raw = prepared.window(top - raw_margin, left - raw_margin, h + 2 * raw_margin, w + 2 * raw_margin).to(device)
+    guides = [] if tile is None else tile(top - guide_margin, left - guide_margin, h + 2 * guide_margin, w + 2 * guide_margin)
+    guides = [g.to(device) for g in guides]
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=config.predict.precision == "bfloat16")
+    total, by_branch = torch.zeros(len(rc), network.classes), torch.zeros(len(network.kinds), len(rc), network.classes)
+    strip_of = (rc[:, 0] - top) // STRIP
+    for view in range(config.predict.views):
+        x = dihedral(middle(raw, raw_margin - around - 1)[None], view)
+        seen = [dihedral(middle(g, guide_margin - around)[None], view) for g in guides]
+        with cast:
+            maps = [middle(undo_dihedral(m, view), around - c.map_radius) for m in network.branch_maps(x, seen)]
+        for k in strip_of.unique().tolist():
+            a, b = k * STRIP, min((k + 1) * STRIP, h)
+            mine = (strip_of == k).nonzero().squeeze(1)
+            row, column = rc[mine, 0] - top - a, rc[mine, 1] - left
+            with cast:
+                pooled = [network.pooled(m[:, :, a : b + 2 * c.map_radius])[0][:, row, column].T for m in maps]
+                rows = None
+                if network.standardise is not None:
+                    near = raw[:, a : b + 2 * raw_margin]
+                    found = statistics(near, raw_margin, [g[:, a : b + 2 * guide_margin] for g in guides], guide_margin, c)
+                    rows = network.standardise(found[: max(network.seen), row, column].T)
+                output = network.classify(pooled, rows)
+            total[mine] += output.log_fused.exp().float().cpu()
+            by_branch[:, mine] += torch.stack(output.logits).softmax(2).float().cpu()
+    return Prediction(total / config.predict.views, dict(zip(network.kinds, by_branch.argmax(2), strict=True)))
+
+
+@torch.no_grad()
+def _predict_patches(
+    network: GroupNetwork,
+    features: FeatureSource | None,
+    prepared: Any,
+    config: Config,
+    rc: Tensor,
+    box: tuple[int, int, int, int],
+) -> Prediction:
+    """Pixels of a box by patches of their own."""
     size, before, device = config.data.patch, config.data.patch // 2, next(network.parameters()).device
     y0, x0, h, w = box
     corner = torch.tensor([y0, x0])

@@ -1,4 +1,4 @@
-"""Stage 3: training of the group network on labelled patches and their diffusion features."""
+"""Stage 3: training of the group network on labelled pixels and the diffusion features around them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Config
-from ..diffusion.crops import dihedral, generator
+from ..config import Config, TrainConfig
+from ..diffusion.crops import generator
 from ..diffusion.features import FeatureSource
 from ..errors import UserError
-from ..models import Address, GroupNetwork
+from ..models import DenseNetwork, GroupNetwork
 from . import checkpoint as ckpt
 from .losses import group_loss, ramp
 from .optimisation import Optimisation
-from .ranks import leads, ranks, reduce_sum
+from .ranks import leads, reduce_sum
+from .samples import DenseSamples, Part, PatchSamples
 
 KIND = "train"
 PARTS = ("loss", "ce", "ce_fused", "entropy", "similarity")
 Progress = Callable[[int, int, dict[str, float]], None]
+Network = DenseNetwork | GroupNetwork
+NETWORKS: dict[str, type[DenseNetwork] | type[GroupNetwork]] = {"dense": DenseNetwork, "patch": GroupNetwork}
 
 
 def train(
@@ -37,7 +39,7 @@ def train(
     split: Any = None,
     device: torch.device | str = "cpu",
     network: Any = None,
-) -> tuple[GroupNetwork, dict[str, Any]]:
+) -> tuple[Network, dict[str, Any]]:
     """Train the group network on the split's training pixels.
 
     Args:
@@ -61,15 +63,11 @@ def train(
     split = prepared.split if split is None else split
     check_split(split, config)
     rc = torch.as_tensor(split.train, dtype=torch.int64)
-    size = config.data.patch
-    target = prepared.labels[rc[:, 0], rc[:, 1]]
-    raw = prepared.patches(rc, size)
-    guides = [] if features is None else features.patches(rc, size)
     network = (make_network(prepared, features, config, seed) if network is None else network).to(device)
-    if hasattr(network, "fit"):
-        network.fit(raw.to(device), [g.to(device) for g in guides])
-    per_epoch = -(-len(rc) // c.batch)
-    steps = c.epochs * per_epoch
+    made_of = DenseSamples if isinstance(network, DenseNetwork) else PatchSamples
+    samples = made_of(prepared, features, config, seed, rc, device)
+    samples.fit(network)
+    steps, per_round = samples.steps, samples.per_round
     optimisation = Optimisation(network, c.learning_rate, c.weight_decay, c.warmup, steps, c.ema, c.clip_gradient)
     run = {
         "config": {k: config.to_dict()[k] for k in ("data", "features", "model", "train")},
@@ -89,51 +87,37 @@ def train(
     stored: Any = features if hasattr(features, "tensors") else None
     feature_state = {} if stored is None else ckpt.with_prefix("features", stored.tensors())
     forward = torch.compile(network) if c.compile else network
-    dropout_seed = int(generator(seed, "noise", 2**40).integers(2**62))
-    for epoch in range(start, c.epochs):
-        if stopping.stops(epoch):
+    rounds = -(-steps // per_round)
+    for done in range(start, rounds):
+        if stopping.stops(done):
             break
         network.train()
-        order = torch.from_numpy(generator(seed, "batches", epoch).permutation(len(rc)))
+        own_steps = range(done * per_round, min(steps, (done + 1) * per_round))
         sums = torch.zeros(len(PARTS), dtype=torch.float64)
-        for i, index in enumerate(order.split(c.batch)):
-            step = epoch * per_epoch + i
-            x, maps = augmented(raw[index], [g[index] for g in guides], config, seed, step)
-            factor, total = ramp(step, steps, c.ramp), 0.0
-            for mine, share in _parts(len(index), c.accumulate):
-                address = Address(dropout_seed, index[mine].to(device), step)
+        for step in own_steps:
+            total = torch.zeros(len(PARTS), dtype=torch.float64)
+            for part in samples.parts(step):
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=c.precision == "bfloat16"):
-                    output = forward(x[mine].to(device), [m[mine].to(device) for m in maps], address)
-                wanted = target[index[mine]].to(device)
-                loss, parts = torch.zeros((), device=device), dict.fromkeys(PARTS, torch.zeros((), device=device))
-                for group in output.parts():
-                    seen = group.features if share else [f * 0 for f in group.features]
-                    own, found = group_loss(
-                        [z.float() for z in group.logits], seen, group.log_fused.float(), wanted, c, factor
-                    )
-                    loss = loss + own
-                    parts |= {name: parts[name] + value for name, value in found.items()}
-                if hasattr(network, "penalty"):
-                    loss = loss + network.penalty()
-                (loss * share).backward()
-                parts["loss"] = loss.detach()
-                total += share * float(parts["loss"])
-                sums += share * torch.stack([parts[name].double().cpu() for name in PARTS])
+                    output = forward(*part.inputs, part.address)
+                loss, parts = _loss(network, output, part, c, ramp(step, steps, c.ramp))
+                (loss * part.share).backward()
+                total += part.share * torch.stack([parts[name].double().cpu() for name in PARTS])
             optimisation.apply(step)
+            sums += total
             if progress is not None:
-                progress(step + 1, steps, {"loss": total})
-        log["step"].append((epoch + 1) * per_epoch)
-        for name, value in zip(PARTS, (reduce_sum(sums) / per_epoch).tolist(), strict=True):
+                progress(step + 1, steps, {"loss": float(total[0])})
+        log["step"].append(own_steps[-1] + 1)
+        for name, value in zip(PARTS, (reduce_sum(sums) / len(own_steps)).tolist(), strict=True):
             log[name].append(value)
         if c.patience:
             with optimisation.averaged():
                 accuracy = _validation_accuracy(network, features, prepared, config, split)
-            stopping.add(epoch + 1, accuracy, optimisation.average if c.ema else optimisation.parameters)
-        last = epoch + 1 == c.epochs or stopping.stops(epoch + 1)
-        if checkpoint is not None and ((epoch + 1) % c.checkpoint_every == 0 or last) and leads():
+            stopping.add(done + 1, accuracy, optimisation.average if c.ema else optimisation.parameters)
+        last = done + 1 == rounds or stopping.stops(done + 1)
+        if checkpoint is not None and ((done + 1) % c.checkpoint_every == 0 or last) and leads():
             if last and stopping.best:
                 optimisation.settle(stopping.best)
-            meta = {"epoch": epoch + 1, "run": run, "log": log, "features": stored.state() if feature_state else None,
+            meta = {"epoch": done + 1, "run": run, "log": log, "features": stored.state() if feature_state else None,
                     "stopping": stopping.state()}  # fmt: skip
             ckpt.save(checkpoint, KIND, {**optimisation.tensors(), **feature_state, **stopping.tensors()}, meta)
     if stopping.best:
@@ -159,21 +143,24 @@ def check_split(split: Any, config: Config) -> None:
         raise UserError("train.patience stops by the validation part, which this split lacks; set val_blocks in [split]")
 
 
-def _parts(count: int, accumulate: int) -> list[tuple[slice, float]]:
-    """This rank's parts of a batch of ``count`` samples, each with its share of the batch.
+def _loss(network: Any, output: Any, part: Part, c: TrainConfig, factor: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of one part of a step, and its detached summands by the names in ``PARTS``."""
+    loss = torch.zeros((), device=part.target.device)
+    parts = dict.fromkeys(PARTS, loss)
+    for group in output.parts():
+        seen = group.features if part.share else [f * 0 for f in group.features]
+        own, found = group_loss(
+            [z.float() for z in group.logits], seen, group.log_fused.float(), part.target, c, factor, part.weight
+        )
+        loss = loss + own
+        parts |= {name: parts[name] + value for name, value in found.items()}
+    if hasattr(network, "penalty"):
+        loss = loss + network.penalty()
+    parts["loss"] = loss.detach()
+    return loss, parts
 
-    Every rank has equally many, since they sum matrices in between: one without a sample takes the first with share 0.
-    """
-    rank, world = ranks()
-    strides = min(accumulate * world, max(count, world))
-    parts = []
-    for k in range(rank, -(-strides // world) * world, world):
-        taken = len(range(k, count, strides)) if k < strides else 0
-        parts.append((slice(k, None, strides), taken / count) if taken else (slice(0, 1), 0.0))
-    return parts
 
-
-def _validation_accuracy(network: GroupNetwork, features: Any, prepared: Any, config: Config, split: Any) -> float:
+def _validation_accuracy(network: Network, features: Any, prepared: Any, config: Config, split: Any) -> float:
     """Overall accuracy on the validation part."""
     from .predict import predict_pixels
 
@@ -211,14 +198,14 @@ class _Stopping:
         self.best = [tensors[str(i)] for i in range(len(tensors))]
 
 
-def make_network(prepared: Any, features: FeatureSource | None, config: Config, seed: int) -> GroupNetwork:
+def make_network(prepared: Any, features: FeatureSource | None, config: Config, seed: int) -> Network:
     """A new network for a scene and its features, its weights decided by ``seed``."""
     torch.manual_seed(int(generator(seed, "weights", 1).integers(2**63)))
     guides = () if features is None else features.channels
-    return GroupNetwork(prepared.groups, guides, len(prepared.classes), config.model)
+    return NETWORKS[config.model.mode](prepared.groups, guides, len(prepared.classes), config.model)
 
 
-def describe_network(network: GroupNetwork, prepared: Any, features: FeatureSource | None) -> dict[str, Any]:
+def describe_network(network: Network, prepared: Any, features: FeatureSource | None) -> dict[str, Any]:
     """JSON-able facts from which ``load_network`` builds the same network."""
     return {
         "groups": list(prepared.groups),
@@ -228,37 +215,16 @@ def describe_network(network: GroupNetwork, prepared: Any, features: FeatureSour
     }
 
 
-def load_network(path: Path | str, config: Config) -> tuple[GroupNetwork, Any, dict[str, Tensor]]:
+def load_network(path: Path | str, config: Config) -> tuple[Network, Any, dict[str, Tensor]]:
     """The averaged network of a checkpoint that ``train`` wrote, with the features' state and tensors (for
     ``DiffusionFeatures.restore``; None where features of another kind, or none, were used). Raises UserError."""
     tensors, meta = ckpt.load(path, KIND)
     facts = meta["run"]["network"]
     model = Config.from_dict({"model": meta["run"]["config"]["model"]}).model
     try:
-        network = GroupNetwork(facts["groups"], facts["guides"], facts["classes"], model)
+        network = NETWORKS[model.mode](facts["groups"], facts["guides"], facts["classes"], model)
         network.load_state_dict({**ckpt.without_prefix("model", tensors), **ckpt.without_prefix("average", tensors)})
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path} holds a network that this version of bdgf_fast does not build; train again") from error
     network.eval().requires_grad_(False)
     return network, meta["features"], ckpt.without_prefix("features", tensors)
-
-
-def augmented(raw: Tensor, guides: list[Tensor], config: Config, seed: int, step: int) -> tuple[Tensor, list[Tensor]]:
-    """Rotations and flips of patch and guides together (one of the eight per sample), and noise on bands and guides."""
-    c = config.train
-    if c.augment:
-        which = generator(seed, "augmentation", step + 2**32).integers(0, 8, len(raw))
-        maps = [raw, *guides]
-        turned = [torch.empty_like(m) for m in maps]
-        for k in range(8):
-            mine = torch.from_numpy(np.flatnonzero(which == k))
-            for m, target in zip(maps, turned, strict=True):
-                target[mine] = dihedral(m[mine], k)
-        raw, guides = turned[0], turned[1:]
-    if c.noise:
-        source = torch.Generator().manual_seed(int(generator(seed, "noise", step).integers(2**63)))
-        raw = raw + c.noise * torch.randn(raw.shape, generator=source)
-    if c.guide_noise:
-        source = torch.Generator().manual_seed(int(generator(seed, "noise", step + 2**31).integers(2**63)))
-        guides = [g + c.guide_noise * torch.randn(g.shape, generator=source) for g in guides]
-    return raw, guides

@@ -25,7 +25,7 @@ from ...config import Config, ModelConfig
 from ...diffusion.crops import generator
 from ...diffusion.unet import PixelNorm
 from ...models import Address, GroupOutput
-from ...models.head import Head
+from ...models.head import Head, pooled
 from ..train import train
 
 GAIN = 8.0
@@ -100,7 +100,7 @@ class ChannelExchangeNetwork(nn.Module):
             maps = stage(maps)
         features, logits = [], []
         for i, (head, y) in enumerate(zip(self.heads, maps, strict=True)):
-            feature, logit = head(y, address=None if address is None else replace(address, seed=address.seed + i))
+            feature, logit = head(pooled([y]), address=None if address is None else replace(address, seed=address.seed + i))
             features.append(feature)
             logits.append(logit)
         fused = (self.weights.softmax(0)[:, None, None] * torch.stack(logits)).sum(0)

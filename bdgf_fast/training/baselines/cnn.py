@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...config import Config
-from ...models import GroupNetwork
-from ..train import train
+from ..train import Network, train
 
 
-def residual_cnn(prepared: Any, config: Config, seed: int, **how: Any) -> tuple[GroupNetwork, None]:
+def residual_cnn(prepared: Any, config: Config, seed: int, **how: Any) -> tuple[Network, None]:
     """Train it on the split's training pixels; ``how`` goes to ``train`` (checkpoint, resume, progress, device)."""
     plain = ("model.statistics=false", "model.dropout=0", f"model.hidden={config.model.width}")
     config = config.override("model.branches=[cnn]", "model.guide_cnn=none", *plain)

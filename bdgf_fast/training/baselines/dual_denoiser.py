@@ -15,33 +15,35 @@ from torch import Tensor
 
 from ...config import Config
 from ...diffusion.denoiser import Denoiser
-from ...diffusion.features import BlockFeatures, DiffusionFeatures, FeatureSource
-from ...models import GroupNetwork
-from ..train import train
+from ...diffusion.features import BlockFeatures, DiffusionFeatures
+from ..train import Network, train
 
 
 class JoinedFeatures:
     """Feature sources with equally many maps, concatenated map by map."""
 
-    def __init__(self, sources: Sequence[FeatureSource]) -> None:
+    def __init__(self, sources: Sequence[DiffusionFeatures]) -> None:
         self.sources = list(sources)
         self.channels = tuple(sum(level) for level in zip(*(s.channels for s in sources), strict=True))
 
     def patches(self, rc: Tensor, size: int) -> list[Tensor]:
         return _joined([s.patches(rc, size) for s in self.sources])
 
+    def tile(self, y0: int, x0: int, h: int, w: int) -> list[Tensor]:
+        return _joined([s.tile(y0, x0, h, w) for s in self.sources], 0)
+
     def block(self, y0: int, x0: int, h: int, w: int, size: int) -> BlockFeatures:
         blocks = [s.block(y0, x0, h, w, size) for s in self.sources]
         return lambda rc: _joined([block(rc) for block in blocks])
 
 
-def _joined(maps: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    return [torch.cat(level, 1) for level in zip(*maps, strict=True)]
+def _joined(maps: Sequence[Sequence[Tensor]], axis: int = 1) -> list[Tensor]:
+    return [torch.cat(level, axis) for level in zip(*maps, strict=True)]
 
 
 def dual_denoiser(
     prepared: Any, config: Config, seed: int, *, denoiser: Callable[[str], Denoiser], **how: Any
-) -> tuple[GroupNetwork, JoinedFeatures]:
+) -> tuple[Network, JoinedFeatures]:
     """Fit the features of every modality's own denoiser, then train the group network on them.
 
     Args:
