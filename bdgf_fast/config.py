@@ -183,8 +183,8 @@ class ModelConfig:
     """Guidance of the Mamba branch, likewise."""
     guide_transformer: str = "cross_attention"
     """Guidance of the transformer branch, likewise."""
-    twins: bool = True
-    """Beside each guided branch another one without guidance. The two groups are trained apart and predict by their mean: where
+    twins: bool = False
+    """Beside each guided branch a copy of it without guidance. The two groups are trained apart and predict by their mean: where
     the features mislead, the bands alone do not, and the other way round. Costs as much again."""
     statistics: bool = True
     """Each head also sees mean, standard deviation and centre of every band and guide over the patch, standardised by the
@@ -200,6 +200,8 @@ class ModelConfig:
     radii: list[int] = field(default_factory=lambda: [2, 5, 6, 18])
     guide_radii: list[int] = field(default_factory=lambda: [5])
     """Dense mode: the statistics in the heads are value, and mean and deviation within these distances, of bands and guides."""
+    trees: int = 100
+    """Dense mode: trees of the random forests on those statistics that predict beside the branches; 0 for none."""
     statistics_noise: float = 0.3
     """Dense mode: standard deviation of normal noise on the standardised statistics in training."""
     hidden: int = 256
@@ -231,6 +233,7 @@ class ModelConfig:
                 raise ValueError(f"model.{name} is {values}; it takes different distances of 1 pixel or more")
         _at_least("model.map_radius", self.map_radius, 1)
         _at_least("model.statistics_noise", self.statistics_noise, 0)
+        _at_least("model.trees", self.trees, 0)
         _one_of("model.fusion", self.fusion, ("mean", "logits", "learned"))
         _between("model.dropout", self.dropout, 0, 0.9)
         if self.directions not in (1, 2, 4):
@@ -244,8 +247,8 @@ class ModelConfig:
 class TrainConfig:
     """Training of the group network."""
 
-    epochs: int = 32
-    """Passes over the training pixels."""
+    epochs: int = 8
+    """Passes over the training pixels. A network over patches needs some 40: its steps have fewer of them."""
     most_steps: int = 2000
     """Dense mode: the training ends after this many steps, however many pixels there are."""
     crops: int = 48

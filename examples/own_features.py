@@ -3,8 +3,8 @@
     python examples/own_features.py
 
 Two ways. `ArrayFeatures` takes maps that are computed already: arrays in memory, .npy, GeoTIFF (on the command line:
-`bdgf-fast run SCENE --out DIR --features maps.npy`). A class with `channels`, `patches` and `block` computes them when they
-are asked for. Here the other model is a small frozen CNN with random filters; put your own in its place.
+`bdgf-fast run SCENE --out DIR --features maps.npy`). A class with `channels` and `tile` computes them
+when they are asked for. Here the other model is a small frozen CNN with random filters; put your own in its place.
 """
 
 import torch
@@ -31,26 +31,16 @@ class CnnFeatures:
 
     def __init__(self, model: nn.Module, prepared) -> None:
         self.model, self.prepared = model, prepared
-        rows = torch.from_numpy(prepared.split.train_region).nonzero()[::10]
-        self.mean = torch.zeros(16, 1, 1)
+        self.mean, self.factor = torch.zeros(16, 1, 1), 1.0
         self.channels = (16,)  # one guide map
-        at = self.patches(rows, 1)[0]  # scaled by the training side alone, all channels by one factor
-        self.mean, self.factor = at.mean(0), at.std(0).square().mean().sqrt()
+        whole = self.tile(0, 0, prepared.height, prepared.width)[0]
+        at = whole[:, torch.from_numpy(prepared.split.train_region)]  # scaled by the training side alone, by one factor
+        self.mean, self.factor = at.mean(1)[:, None, None], float(at.std(1).square().mean().sqrt())
 
-    factor = 1.0
-
-    def tile(self, y0: int, x0: int, h: int, w: int) -> torch.Tensor:
+    def tile(self, y0: int, x0: int, h: int, w: int) -> list[torch.Tensor]:
         r = self.reach
         window = self.prepared.window(y0 - r, x0 - r, h + 2 * r, w + 2 * r)  # mirrored outside the scene
-        return (self.model(window[None])[0] - self.mean) / self.factor
-
-    def block(self, y0: int, x0: int, h: int, w: int, size: int):
-        before = size // 2
-        tile = self.tile(y0 - before, x0 - before, h + size - 1, w + size - 1)
-        return lambda rc: [torch.stack([tile[:, r - y0 : r - y0 + size, c - x0 : c - x0 + size] for r, c in rc.tolist()])]
-
-    def patches(self, rc: torch.Tensor, size: int) -> list[torch.Tensor]:
-        return self.block(0, 0, self.prepared.height, self.prepared.width, size)(rc)
+        return [(self.model(window[None])[0] - self.mean) / self.factor]
 
 
 def main() -> None:
@@ -59,7 +49,7 @@ def main() -> None:
                                "train.ema=0.9", "train.learning_rate=5e-3", "features.channels=8")  # fmt: skip
     prepared = prepare(scene, make_split(scene, patch=config.data.patch, seed=SEED))
     cnn = CnnFeatures(frozen_cnn(prepared.channels), prepared)
-    maps = ArrayFeatures.fit(prepared, config, SEED, [cnn.tile(0, 0, scene.height, scene.width).numpy()])
+    maps = ArrayFeatures.fit(prepared, config, SEED, [cnn.tile(0, 0, scene.height, scene.width)[0].numpy()])
     for name, features in (("no guide", None), ("own class", cnn), ("precomputed maps", maps)):
         network, _ = train(prepared, features, config, seed=SEED)
         print(f"{name}: overall accuracy {100 * evaluate(network, features, prepared, config)['overall_accuracy']:.1f} %")

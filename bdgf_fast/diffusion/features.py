@@ -23,10 +23,11 @@ STREAM = 2**31 + 2
 
 
 class FeatureSource(Protocol):
-    """Guide maps on the pixel grid, coarsest level first. Whatever has these three members can guide the network:
+    """Guide maps on the pixel grid, coarsest level first. Whatever has these members can guide the network:
 
     ``train(prepared, source, config, seed=...)`` and ``predict_pixels(network, source, prepared, config, rc)`` ask for no
-    more. Stage k of S takes map k * len(channels) // S. Maps should be centred and of variance near 1 (not whitened: the
+    more: ``tile`` for a dense network, ``patches`` and ``block`` for one over patches. Stage k of S takes map
+    k * len(channels) // S. Maps should be centred and of variance near 1 (not whitened: the
     small directions are noise), by statistics of the training side. The same pixel must get the same features however it is
     asked for. A source with ``state()`` and ``tensors()`` has them stored in the network's checkpoint. Maps that are computed
     already need no class: see ``ArrayFeatures``; ``examples/own_features.py`` has both ways.
@@ -34,6 +35,10 @@ class FeatureSource(Protocol):
 
     channels: tuple[int, ...]
     """Channels of each map."""
+
+    def tile(self, y0: int, x0: int, h: int, w: int) -> list[Tensor]:
+        """Maps of rows y0..y0+h-1, columns x0..x0+w-1: per map float32 (C_k, h, w), mirrored where they leave the scene."""
+        ...
 
     def patches(self, rc: Tensor, size: int) -> list[Tensor]:
         """Maps around the pixels rc int64 (n, 2): per map float32 (n, C_k, size, size), cut as

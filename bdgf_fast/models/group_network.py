@@ -15,8 +15,12 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .branches import Branch
+from .forest import Forest
 from .head import Address, Head, Standardise, pooled
 from .windows import box_statistics
+
+TINY = 1e-12
+"""Least share of a class in a forest whose logarithm is taken."""
 
 
 @dataclass
@@ -24,7 +28,7 @@ class GroupOutput:
     """What the network returns for n patches."""
 
     logits: list[Tensor]
-    """Per branch (n, K)."""
+    """Per member (n, K): branches, then forests."""
     features: list[Tensor]
     """Per branch (n, hidden): the feature f_b."""
     log_fused: Tensor
@@ -150,8 +154,12 @@ class DenseNetwork(Members):
     """The group network over pieces of a scene: every pixel of a map is computed once and serves all its neighbours.
 
     ``forward(x, guides, statistics, at)``: x (B, sum of groups, H + 2, W + 2) normalised bands with a frame of one pixel;
-    guides (B, C_k, H, W); statistics (n, S), as ``standardise`` gives them; at int64 (n, 3), each pixel's sample, row and
-    column in the map, at least ``config.map_radius`` from its border -> ``GroupOutput`` of the n pixels.
+    guides (B, C_k, H, W); statistics (n, S) of the pixels; at int64 (n, 3), each pixel's sample, row and column in the map, at
+    least ``config.map_radius`` from its border -> ``GroupOutput`` of the n pixels. Call ``fit`` before training.
+
+    Beside the branches stand random forests on the same statistics: one on those of the bands and, in a guided network, one on
+    those of bands and guides. They have no part in training by gradients; in evaluation mode each counts as much in the fusion
+    as all branches together.
     """
 
     def __init__(self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig) -> None:
@@ -159,7 +167,20 @@ class DenseNetwork(Members):
             groups, guides, classes, config, dense=True, raw_statistics=1 + 2 * len(config.radii),
             guide_statistics=1 + 2 * len(config.guide_radii), statistics_noise=config.statistics_noise,
         )  # fmt: skip
-        self.radius = config.map_radius
+        self.radius, self.trees = config.map_radius, config.trees
+        views = []
+        if config.trees and config.statistics:
+            views = sorted({(1 + 2 * len(config.radii)) * sum(groups), max(self.seen)})
+        self.forests = nn.ModuleList(Forest(classes) for _ in views)
+        self.forest_seen = views
+        self.kinds += ("forest of bands", "forest of bands and guides")[: len(views)]
+
+    def fit(self, statistics: Tensor, target: Tensor, seed: int) -> None:
+        """Take the training pixels' statistics (n, S): what the heads' inputs are standardised by. Grow the forests."""
+        if self.standardise is not None:
+            self.standardise.fit(statistics[:, : max(self.seen)])
+        for k, (forest, size) in enumerate(zip(self.forests, self.forest_seen, strict=True)):
+            forest.fit(statistics[:, :size], target, self.trees, seed + k)  # type: ignore[operator]
 
     def pooled(self, x: Tensor) -> Tensor:
         """A branch's map (B, width, H, W) -> value, mean and deviation by box (B, 3 width, H - 2 r, W - 2 r)."""
@@ -171,6 +192,18 @@ class DenseNetwork(Members):
         sample, row, column = at[:, 0], at[:, 1] - self.radius, at[:, 2] - self.radius
         seen = [self.pooled(m).permute(0, 2, 3, 1)[sample, row, column] for m in self.branch_maps(x, guides)]
         return self.classify(seen, statistics, address)
+
+    def classify(self, seen: Sequence[Tensor], statistics: Tensor | None, address: Address | None = None) -> GroupOutput:
+        """As ``Members.classify``, from statistics as they are; in evaluation mode with the forests."""
+        ready = None if statistics is None or self.standardise is None else self.standardise(statistics[:, : max(self.seen)])
+        output = super().classify(seen, ready, address)
+        if self.training or not self.forests or statistics is None:
+            return output
+        found = [forest(statistics[:, :size]) for forest, size in zip(self.forests, self.forest_seen, strict=True)]
+        output.logits += [share.clamp(min=TINY).log() for share in found]
+        members = torch.stack([output.log_fused.float().exp(), *found])
+        output.log_fused = members.mean(0).clamp(min=TINY).log()
+        return output
 
 
 def balancing(groups: Sequence[int]) -> Tensor:

@@ -12,33 +12,27 @@ from torch import Tensor
 from ..config import Config
 from ..data.export import atomic
 from ..diffusion.features import FeatureSource
-from ..models import GroupNetwork
+from .predict import Network, predict_pixels
 
 EMBEDDING = "tsne.npz"
 PIXELS, FEWEST = 400, 30
 FUSION = "fusion"
 
 
-@torch.no_grad()
 def pooled_features(
-    network: GroupNetwork, features: FeatureSource | None, prepared: Any, config: Config, rc: Tensor
+    network: Network, features: FeatureSource | None, prepared: Any, config: Config, rc: Tensor
 ) -> dict[str, np.ndarray]:
-    """Pooled features of the pixels rc int64 (n, 2): {branch: float32 (n, width)}, and where there are several branches their
+    """Features of the pixels rc int64 (n, 2): {branch: float32 (n, hidden)}, and where there are several branches their
     ``fusion``, the concatenation with every branch divided by its overall deviation."""
-    device, size = next(network.parameters()).device, config.data.patch
-    raw = prepared.patches(rc, size)
-    guides = [] if features is None else features.patches(rc, size)
-    parts = []
-    for index in torch.arange(len(rc)).split(config.predict.batch):
-        parts.append(network(raw[index].to(device), [g[index].to(device) for g in guides]).features)
-    found = {k: torch.cat(f).float().cpu().numpy() for k, f in zip(network.kinds, zip(*parts, strict=True), strict=True)}
+    prediction = predict_pixels(network, features, prepared, config, rc, keep_features=True)
+    found = {name: values.numpy() for name, values in prediction.features.items()}
     if len(found) > 1:
         found[FUSION] = np.concatenate([(f - f.mean(0)) / max(f.std(), 1e-12) for f in found.values()], 1)
     return found
 
 
 def embed(
-    network: GroupNetwork, features: FeatureSource | None, prepared: Any, config: Config, rc: Tensor, seed: int, path: Path
+    network: Network, features: FeatureSource | None, prepared: Any, config: Config, rc: Tensor, seed: int, path: Path
 ) -> None:
     """Write ``path`` (.npz): the labels ``truth`` int64 (n,) of at most ``PIXELS`` random pixels of rc, and their t-SNE float32
     (n, 2) per branch and of the fusion. Too few pixels leave no file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,10 +25,12 @@ STRIP = 32
 
 @dataclass
 class Prediction:
-    """n pixels: fused ``probabilities`` float32 (n, K) and each branch's ``labels`` int64 {name: (n,)}."""
+    """n pixels: fused ``probabilities`` float32 (n, K) and each member's ``labels`` int64 {name: (n,)}; on demand each branch's
+    ``features`` float32 {name: (n, hidden)}, of the first view."""
 
     probabilities: Tensor
     labels: dict[str, Tensor]
+    features: dict[str, Tensor] = field(default_factory=dict)
 
 
 def corners(prepared: Any, config: Config) -> list[tuple[int, int]]:
@@ -121,8 +123,11 @@ def predict_pixels(
     config: Config,
     rc: Tensor,
     progress: Progress | None = None,
+    *,
+    keep_features: bool = False,
 ) -> Prediction:
-    """Predict the pixels rc int64 (n, 2), in their order. Pixels of one block share one pass of the U-Net."""
+    """Predict the pixels rc int64 (n, 2), in their order. Pixels of one block share one pass of the U-Net and of a dense network.
+    ``keep_features``: return the branches' features too."""
     rc = torch.as_tensor(rc, dtype=torch.int64)
     side, classes = config.predict.block, network.classes
     result = Prediction(
@@ -133,10 +138,12 @@ def predict_pixels(
         mine = (group == i).nonzero().squeeze(1)
         low, high = rc[mine].amin(0), rc[mine].amax(0) + 1
         box = (int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
-        part = _predict_block(network, features, prepared, config, rc[mine], box)
+        part = _predict_block(network, features, prepared, config, rc[mine], box, keep_features)
         result.probabilities[mine] = part.probabilities
         for name, labels in part.labels.items():
             result.labels[name][mine] = labels
+        for name, values in part.features.items():
+            result.features.setdefault(name, torch.empty(len(rc), values.shape[1]))[mine] = values
         if progress is not None:
             progress(i + 1, len(cells), {})
     return result
@@ -170,11 +177,12 @@ def _predict_block(
     config: Config,
     rc: Tensor,
     box: tuple[int, int, int, int],
+    keep_features: bool = False,
 ) -> Prediction:
     """Predict pixels rc that lie in box = (y0, x0, h, w)."""
     if isinstance(network, DenseNetwork):
-        return _predict_map(network, features, prepared, config, rc, box)
-    return _predict_patches(network, features, prepared, config, rc, box)
+        return _predict_map(network, features, prepared, config, rc, box, keep_features)
+    return _predict_patches(network, features, prepared, config, rc, box, keep_features)
 
 
 @torch.no_grad()
@@ -185,6 +193,7 @@ def _predict_map(
     config: Config,
     rc: Tensor,
     box: tuple[int, int, int, int],
+    keep_features: bool = False,
 ) -> Prediction:
     """Pixels of a box by the dense network: the branches over the whole box, aligned to the scene's windows, then heads and
     statistics strip by strip."""
@@ -197,6 +206,7 @@ def _predict_map(
     guides = [g.to(device) for g in guides]
     cast = torch.autocast(device.type, torch.bfloat16, enabled=config.predict.precision == "bfloat16")
     total, by_branch = torch.zeros(len(rc), network.classes), torch.zeros(len(network.kinds), len(rc), network.classes)
+    kept: dict[str, Tensor] = {}
     strip_of = (rc[:, 0] - top) // STRIP
     for view in range(config.predict.views):
         x = dihedral(middle(raw, raw_margin - around - 1)[None], view)
@@ -213,11 +223,15 @@ def _predict_map(
                 if network.standardise is not None:
                     near = raw[:, a : b + 2 * raw_margin]
                     found = statistics(near, raw_margin, [g[:, a : b + 2 * guide_margin] for g in guides], guide_margin, c)
-                    rows = network.standardise(found[: max(network.seen), row, column].T)
+                    rows = found[:, row, column].T
                 output = network.classify(pooled, rows)
             total[mine] += output.log_fused.exp().float().cpu()
-            by_branch[:, mine] += torch.stack(output.logits).softmax(2).float().cpu()
-    return Prediction(total / config.predict.views, dict(zip(network.kinds, by_branch.argmax(2), strict=True)))
+            by_branch[:, mine] += torch.stack([z.float() for z in output.logits]).softmax(2).cpu()
+            if keep_features and view == 0:
+                for name, values in zip(network.kinds, output.features, strict=False):  # forests have none
+                    kept.setdefault(name, torch.empty(len(rc), values.shape[1]))[mine] = values.float().cpu()
+    labels = dict(zip(network.kinds, by_branch.argmax(2), strict=True))
+    return Prediction(total / config.predict.views, labels, kept)
 
 
 @torch.no_grad()
@@ -228,6 +242,7 @@ def _predict_patches(
     config: Config,
     rc: Tensor,
     box: tuple[int, int, int, int],
+    keep_features: bool = False,
 ) -> Prediction:
     """Pixels of a box by patches of their own."""
     size, before, device = config.data.patch, config.data.patch // 2, next(network.parameters()).device
@@ -236,6 +251,7 @@ def _predict_patches(
     raw = prepared.window(y0 - before, x0 - before, h + size - 1, w + size - 1)
     guide = None if features is None else features.block(y0, x0, h, w, size)
     probabilities, labels = [], []
+    kept: dict[str, list[Tensor]] = {}
     for part in rc.split(config.predict.batch):
         x = windows(raw, part - corner, size).to(device)
         maps = [] if guide is None else [m.to(device) for m in guide(part)]
@@ -246,6 +262,13 @@ def _predict_patches(
                 output = network(dihedral(x, view), [dihedral(m, view) for m in maps])
             total = total + output.log_fused.exp()
             log_branches = log_branches + torch.stack(output.logits).softmax(2)
+            if keep_features and view == 0:
+                for name, values in zip(network.kinds, output.features, strict=True):
+                    kept.setdefault(name, []).append(values.float().cpu())
         probabilities.append((total / config.predict.views).float().cpu())
         labels.append(log_branches.argmax(2).cpu())
-    return Prediction(torch.cat(probabilities), dict(zip(network.kinds, torch.cat(labels, 1), strict=True)))
+    return Prediction(
+        torch.cat(probabilities),
+        dict(zip(network.kinds, torch.cat(labels, 1), strict=True)),
+        {name: torch.cat(values) for name, values in kept.items()},
+    )

@@ -33,7 +33,7 @@ from ..data.known_sets import absolute_reference
 from ..diffusion import ArrayFeatures, DiffusionFeatures
 from ..diffusion.denoiser import Denoiser
 from ..errors import UserError
-from .baselines import FORESTS, available, predict_baseline
+from .baselines import FORESTS, GUIDED_FOREST, available, predict_baseline
 from .embedding import EMBEDDING, embed
 from .memory import peak_memory_bytes
 from .metrics import diversity, scores
@@ -137,7 +137,7 @@ class Run:
             if self.config.features.path:
                 features: DiffusionFeatures = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
             else:
-                features = DiffusionFeatures.fit(self._denoiser(), self.prepared, self.config, self.seed)
+                features = DiffusionFeatures.fit(self.denoiser(), self.prepared, self.config, self.seed)
             _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
                                resume=True, progress=progress, device=self.device)
             self._remember("train", history)
@@ -226,10 +226,10 @@ class Run:
         if self.config.features.path:
             features = ArrayFeatures.restore(prepared, self.config, maps or self.config.features.path, state, tensors)
         else:
-            features = DiffusionFeatures.restore(self._denoiser(), prepared, self.config, state, tensors)
+            features = DiffusionFeatures.restore(self.denoiser(), prepared, self.config, state, tensors)
         return network.to(self.device), features
 
-    def _denoiser(self) -> Denoiser:
+    def denoiser(self) -> Denoiser:
         denoiser = load_denoiser(self._checkpoint("denoiser"))
         denoiser.unet.to(self.device)
         return denoiser
@@ -303,8 +303,8 @@ class _Stage:
 
 
 def forests(run: Run) -> dict[str, Any]:
-    """Random forests beside the method, on the same split and normalisation."""
-    return {name: _beside(run, name) for name in FORESTS}
+    """Forests beside the method, on the same split and normalisation."""
+    return {name: _beside(run, name) for name in (*FORESTS, *(() if run.config.features.path else (GUIDED_FOREST,)))}
 
 
 def networks(run: Run, names: Sequence[str]) -> dict[str, Any]:
@@ -321,6 +321,7 @@ def _beside(run: Run, name: str) -> dict[str, float]:
         labels = predict_baseline(
             name, run.prepared, run.config, run.seed, rc, device=run.device, progress=progress,
             checkpoint=run.directory / "baselines" / f"{name.replace(' ', '-')}.safetensors",
+            features=lambda: DiffusionFeatures.fit(run.denoiser(), run.prepared, run.config, run.seed),
             denoiser=lambda modality: load_denoiser(run.directory / "single" / modality / "checkpoints" / "denoiser.safetensors"),
         )
     result = scores(run.prepared.labels[rc[:, 0], rc[:, 1]].numpy(), labels, len(run.prepared.classes))

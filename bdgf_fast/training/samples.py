@@ -111,14 +111,10 @@ class DenseSamples:
         self.per_round = min(self.per_epoch, 50)
 
     def fit(self, network: Any) -> None:
-        """Set the statistics by which the heads' inputs are standardised, and keep them standardised."""
-        if network.standardise is None:
-            return
-        assert self.statistics is not None
-        wanted = len(network.standardise.mean)
-        self.statistics = self.statistics[:, :wanted].to(self.device)
-        network.standardise.fit(self.statistics)
-        self.statistics = network.standardise(self.statistics)
+        """Set what the heads standardise their inputs by, and grow the forests."""
+        if self.statistics is not None:
+            self.statistics = self.statistics.to(self.device)
+            network.fit(self.statistics, self.target, self.seed)
 
     def _lookup(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Index of the training pixel at each (row, column), -1 where there is none."""

@@ -36,7 +36,7 @@ from .progress import bar
 from .ranks import ranks
 from .run import NO_TEST, SYNTHETIC, open_scene
 from .rundir import read_json, write_json
-from .study_cells import METHOD, PRESETS, STATISTICS, Cell, all_cells, listing, select
+from .study_cells import DEFAULT_CELL, METHOD, PRESETS, STATISTICS, Cell, all_cells, listing, select
 from .study_report import markdown, page
 from .train import check_split, train
 from .versions import versions
@@ -157,6 +157,7 @@ class Study:
                 labels = predict_baseline(
                     cell.kind, prepared, config, seed, rc, checkpoint=checkpoint, device=self.device, progress=progress,
                     denoiser=lambda name: denoiser_of(prepared.select([name])),
+                    features=lambda: self._features(DEFAULT_CELL, prepared, config, seed, denoiser_of),
                 )  # fmt: skip
                 extra = {}
         seconds = time.perf_counter() - start - sum(spent for _, spent in used)

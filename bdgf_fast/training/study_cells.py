@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ..config import Config
 from ..errors import UserError
-from .baselines import DUAL, available
+from .baselines import DUAL, GUIDED_FOREST, available
+from .train import PATCH_TRAINING
 
 METHOD, STATISTICS = "method", "raw statistics"
 DEFAULT = "default"
@@ -30,6 +31,9 @@ class Cell:
     kind: str = METHOD
 
 
+DEFAULT_CELL = Cell(DEFAULT, "default", DEFAULT)
+
+
 @dataclass(frozen=True)
 class Preset:
     """``settings`` come before the user's own, ``test_pixels`` None = all, ``groups`` of cells by default (None = all)."""
@@ -40,15 +44,15 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset(("pretrain.steps=400", "pretrain.evaluate_every=400", "train.epochs=6"), 1500, None),
-    "full": Preset((), None, (DEFAULT, "masking", "guidance-off", "baselines")),
+    "quick": Preset(("pretrain.steps=400", "pretrain.evaluate_every=400", "train.epochs=4"), 1500, None),
+    "full": Preset((), None, (DEFAULT, "guidance-off", "forests-off", "controls", "baselines")),
 }
 
 
 def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
     """Every cell that makes sense for a scene with these modalities and this default configuration, in the table's order."""
     several, own_denoiser = len(modalities) > 1, not config.features.path
-    cells = [Cell(DEFAULT, "default", DEFAULT)]
+    cells = [DEFAULT_CELL]
     if several and own_denoiser:
         policies = ("none", "fixed", "adaptive")
         cells += [Cell(f"masking-{p}", f"masking: {p}", "masking", (f"pretrain.masking={p}",)) for p in policies]
@@ -60,14 +64,19 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
     if several:
         balance, title = ("false", "off") if config.model.balance else ("true", "on")
         cells.append(Cell(f"input-balance-{title}", f"input balance {title}", "branches", (f"model.balance={balance}",)))
+    if config.model.mode == "dense":
+        if config.model.statistics and config.model.trees:
+            cells.append(Cell("forests-off", "forests off", "branches", ("model.trees=0",)))
+        cells.append(Cell("patch-network", "network over patches, with unguided copies", "branches",
+                          (*PATCH_TRAINING, "model.twins=true")))  # fmt: skip
     if config.model.statistics:
         cells.append(Cell("head-statistics-off", "statistics in the heads off", "branches", ("model.statistics=false",)))
     ways = {b: getattr(config.model, f"guide_{b}") for b in branches}
     used = [way for way in GUIDES if way in ways.values()]
     if used:
         cells.append(Cell("guidance-off", "guidance off", "guidance", UNGUIDED))
-        if config.model.twins:
-            cells.append(Cell("twins-off", "unguided twins off", "guidance", ("model.twins=false",)))
+        twins, title = ("false", "off") if config.model.twins else ("true", "on")
+        cells.append(Cell(f"twins-{title}", f"unguided copies of the branches {title}", "guidance", (f"model.twins={twins}",)))
     if len(used) > 1:
         cells += [
             Cell(f"{way.replace('_', '-')}-off", f"{GUIDES[way]} off", "guidance",
@@ -82,8 +91,8 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
             ]
             break
     if own_denoiser:
-        modes = ("dense", "patch")
-        cells += [Cell(f"{mode}-features", f"{mode} features", "features", (f"features.mode={mode}",)) for mode in modes]
+        cells.append(Cell("patch-features", "network and features over patches", "features",
+                          (*PATCH_TRAINING, "features.mode=patch")))  # fmt: skip
     if several:
         cells += [Cell(f"{m}-alone", f"{m} alone", "modalities", modalities=(m,)) for m in modalities]
     if own_denoiser and used:
@@ -91,7 +100,7 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
     if used:
         cells.append(Cell("raw-statistics", "raw statistics guide", "controls", kind=STATISTICS))
     cells += [Cell(name.replace(", ", "-").replace(" ", "-").lower(), name, "baselines", kind=name)
-              for name in available(len(modalities)) if own_denoiser or name != DUAL]  # fmt: skip
+              for name in available(len(modalities)) if own_denoiser or name not in (DUAL, GUIDED_FOREST)]  # fmt: skip
     return cells
 
 

@@ -23,6 +23,8 @@ from .samples import DenseSamples, Part, PatchSamples
 KIND = "train"
 PARTS = ("loss", "ce", "ce_fused", "entropy", "similarity")
 Progress = Callable[[int, int, dict[str, float]], None]
+PATCH_TRAINING = ("model.mode=patch", "train.epochs=40")
+"""Settings of a network over patches that was tuned as such."""
 Network = DenseNetwork | GroupNetwork
 NETWORKS: dict[str, type[DenseNetwork] | type[GroupNetwork]] = {"dense": DenseNetwork, "patch": GroupNetwork}
 
@@ -124,7 +126,7 @@ def train(
         optimisation.settle(stopping.best)
     optimisation.use_average()
     network.eval().requires_grad_(False)
-    single = len(network.kinds) - getattr(network, "twins", 0) == 1
+    single = len(getattr(network, "branches", network.kinds)) - getattr(network, "twins", 0) == 1
     shown = [name for name in PARTS if not (single and name in PARTS[2:])]
     history = {
         "curves": {"step": log["step"], "series": {name: log[name] for name in shown}},

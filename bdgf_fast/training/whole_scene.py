@@ -21,8 +21,7 @@ from ..data.export import TILE, atomic
 from ..data.readers import require
 from ..diffusion.features import FeatureSource
 from ..errors import OutputError, UserError
-from ..models import GroupNetwork
-from .predict import Progress, corners, predict
+from .predict import Network, Progress, corners, predict
 from .ranks import barrier, leads, ranks
 
 BASE_BYTES = 640 * 2**20
@@ -121,7 +120,7 @@ class Blocks:
 
 
 def predict_blocks(
-    network: GroupNetwork, features: FeatureSource | None, prepared: Any, config: Config, blocks: Blocks,
+    network: Network, features: FeatureSource | None, prepared: Any, config: Config, blocks: Blocks,
     stride: int, progress: Progress | None,
 ) -> None:
     """Predict every block that is not finished; each rank takes its share of them."""

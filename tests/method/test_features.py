@@ -69,7 +69,7 @@ def test_fit_does_not_depend_on_the_tiles(site, config, denoiser):
 @pytest.mark.parametrize("mode", ["dense", "patch"])
 @pytest.mark.parametrize("size", [7, 8])
 def test_patches_blocks_and_restored_features(site, config, denoiser, mode, size):
-    config = config.override(f"features.mode={mode}")
+    config = config.override("model.mode=patch", f"features.mode={mode}")
     features = DiffusionFeatures.fit(denoiser, site.prepared, config, 3)
     rc = torch.tensor([[0, 0], [64, 64], [30, 40], [33, 2], [0, 64]])
     patches = features.patches(rc, size)

@@ -26,7 +26,7 @@ from ...diffusion.crops import generator
 from ...diffusion.unet import PixelNorm
 from ...models import Address, GroupOutput
 from ...models.head import Head, pooled
-from ..train import train
+from ..train import PATCH_TRAINING, train
 
 GAIN = 8.0
 THRESHOLD = 0.02
@@ -121,7 +121,7 @@ class ChannelExchangeNetwork(nn.Module):
 def channel_exchange(prepared: Any, config: Config, seed: int, **how: Any) -> tuple[ChannelExchangeNetwork, None]:
     """Train it on the split's training pixels, without mutual learning; ``how`` goes to ``train``."""
     torch.manual_seed(int(generator(seed, "weights", 1).integers(2**63)))
-    config = config.override("train.lambda_entropy=0", "train.lambda_similarity=0")
+    config = config.override(*PATCH_TRAINING, "train.lambda_entropy=0", "train.lambda_similarity=0")
     network = ChannelExchangeNetwork(prepared.groups, prepared.modality_names, len(prepared.classes), config.model)
     train(prepared, None, config, seed=seed, network=network, **how)  # in place
     return network, None

@@ -1,7 +1,7 @@
-"""Random forests on the same pixels, bands and normalisation.
+"""Forests on the same pixels, bands and normalisation.
 
-A random forest on the patch's mean, standard deviation and centre is a strong and cheap opponent in this field; a
-method that does not beat it should say so.
+A random forest on simple statistics of a pixel's surroundings is a strong and cheap opponent in this field; a method that does
+not beat it should say so. The statistics at several radii are those that the dense network's heads see, and reach as far.
 """
 
 from __future__ import annotations
@@ -11,37 +11,53 @@ from typing import Any
 import numpy as np
 import torch
 
-FEATURES = ("pixel", "patch statistics")
+from ...config import Config
+from ..dense import Tile, statistics_at
+
+FOREST, EXTRA = "random forest", "extra trees"
+PIXEL, PATCH, RADII, RADII_AND_FEATURES = (
+    "pixel", "patch statistics", "statistics at several radii", "statistics at several radii, bands and features",
+)  # fmt: skip
 
 
-def _features(prepared: Any, rc: torch.Tensor, patch: int, kind: str) -> np.ndarray:
-    if kind == "pixel":
+def _features(prepared: Any, rc: torch.Tensor, config: Config, kind: str, tile: Tile | None) -> np.ndarray:
+    if kind == PIXEL:
         return prepared.patches(rc, 1)[:, :, 0, 0].numpy()
+    if kind in (RADII, RADII_AND_FEATURES):
+        return statistics_at(prepared, tile if kind == RADII_AND_FEATURES else None, config.model, rc, config.features.tile).numpy()
+    patch = config.data.patch
     patches = prepared.patches(rc, patch)
     centre = patches[:, :, patch // 2, patch // 2]
     return torch.cat([patches.mean((2, 3)), patches.std((2, 3)), centre], 1).numpy()
 
 
 def random_forest(
-    prepared: Any, rc: torch.Tensor, *, patch: int, kind: str, seed: int, trees: int = 300, batch: int = 4096
-) -> np.ndarray:
-    """Fit a random forest on the split's training pixels and classify the pixels ``rc`` int64 (n, 2).
+    prepared: Any, rc: torch.Tensor, *, config: Config, kind: str, seed: int, grower: str = FOREST, tile: Tile | None = None,
+    trees: int = 300, batch: int = 16384,
+) -> np.ndarray:  # fmt: skip
+    """Fit a forest on the split's training pixels and classify the pixels ``rc`` int64 (n, 2).
 
     Args:
         prepared: the normalised scene with its split (see `bdgf_fast.data.prepare`).
-        patch: side of the patch in pixels (ignored by "pixel").
-        kind: "pixel" (the bands of one pixel) or "patch statistics" (mean, standard deviation, centre).
+        config: ``data.patch`` and the radii of ``model``.
+        kind: "pixel" (the bands of one pixel), "patch statistics" (mean, standard deviation, centre), "statistics at several
+            radii" (the same at ``model.radii``) or these of "bands and features".
         seed: random_state of the forest.
+        grower: "random forest" or "extra trees" (extremely randomised trees).
+        tile: the features' maps, where they are asked for.
         trees: number of trees.
         batch: pixels whose features are held at once.
 
     Returns class indices int64 (n,).
     """
-    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
-    if kind not in FEATURES:
-        raise ValueError(f"kind is {kind!r}; takes one of {FEATURES}")
+    if kind not in (PIXEL, PATCH, RADII, RADII_AND_FEATURES):
+        raise ValueError(f"kind is {kind!r}; it takes one of {(PIXEL, PATCH, RADII, RADII_AND_FEATURES)}")
+    if kind == RADII_AND_FEATURES and tile is None:
+        raise ValueError(f"{kind!r} needs the features' maps: tile")
     train = torch.as_tensor(prepared.split.train)
-    forest = RandomForestClassifier(trees, random_state=seed, n_jobs=torch.get_num_threads())
-    forest.fit(_features(prepared, train, patch, kind), prepared.labels[train[:, 0], train[:, 1]].numpy())
-    return np.concatenate([forest.predict(_features(prepared, part, patch, kind)) for part in rc.split(batch)])
+    made = {FOREST: RandomForestClassifier, EXTRA: ExtraTreesClassifier}[grower]
+    forest = made(trees, random_state=seed, n_jobs=torch.get_num_threads())
+    forest.fit(_features(prepared, train, config, kind, tile), prepared.labels[train[:, 0], train[:, 1]].numpy())
+    return np.concatenate([forest.predict(_features(prepared, part, config, kind, tile)) for part in rc.split(batch)])
