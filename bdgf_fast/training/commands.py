@@ -167,9 +167,13 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _study(args: argparse.Namespace) -> int:
     from .study import Study
+    from .study_cells import listing
 
     study = Study(args.out, args.scene, preset=args.preset, overrides=args.set, features=args.features or (), quiet=args.quiet,
                   device=args.device)
+    if args.cells and "list" in args.cells:
+        print(listing(study.cells))
+        return 0
     study.run(args.cells, args.seeds)
     beside = args.out.absolute().parent
     if (beside / "report.json").exists() and (beside / "history.json").exists():  # a study inside a run's directory

@@ -36,7 +36,7 @@ from .progress import bar
 from .ranks import ranks
 from .run import NO_TEST, SYNTHETIC, open_scene
 from .rundir import read_json, write_json
-from .study_cells import DEFAULT_CELL, METHOD, PRESETS, STATISTICS, Cell, all_cells, listing, select
+from .study_cells import DEFAULT_CELL, METHOD, PRESETS, STATISTICS, Cell, all_cells, select
 from .study_report import markdown, page
 from .train import check_split, train
 from .versions import versions
@@ -96,9 +96,6 @@ class Study:
 
     def run(self, wanted: Sequence[str] | None, seeds: Sequence[int]) -> None:
         """Run the cells that have no result yet, seed after seed; writes the tables after every one."""
-        if wanted and "list" in wanted:
-            print(listing(self.cells))
-            return
         chosen = select(self.cells, wanted or self.preset.wanted)
         if len(set(seeds)) != len(seeds):
             raise UserError(f"--seeds names a seed twice: {list(seeds)}")
