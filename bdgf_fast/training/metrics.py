@@ -56,3 +56,27 @@ def diversity(truth: np.ndarray, branches: dict[str, np.ndarray]) -> dict[str, A
             "all_right": float(right.all(0).mean()),
         },
     }
+
+
+NEAR, MIDDLE = 8, 12
+"""Upper ends in pixels of the distances that ``by_distance`` keeps apart."""
+
+
+def by_distance(train: np.ndarray, test: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+    """Accuracy by Chebyshev distance to the nearest training pixel: what lies near one is easier.
+
+    Args:
+        train, test: int64 (n, 2) of (row, column). right: bool, of each test pixel.
+
+    Returns, for up to 8, 9 to 12 and 13 or more pixels, ``from``, ``to`` (None = no end), ``pixels`` and ``accuracy`` (None
+    without a pixel). O(n log n).
+    """
+    from scipy.spatial import cKDTree
+
+    distance = cKDTree(np.asarray(train)).query(np.asarray(test), p=np.inf)[0]
+    found = []
+    for low, high in ((0, NEAR), (NEAR + 1, MIDDLE), (MIDDLE + 1, None)):
+        inside = (distance >= low) & (distance <= (np.inf if high is None else high))
+        accuracy = float(np.asarray(right)[inside].mean()) if inside.any() else None
+        found.append({"from": low, "to": high, "pixels": int(inside.sum()), "accuracy": accuracy})
+    return found

@@ -29,7 +29,7 @@ from ..diffusion.features import FeatureSource
 from ..errors import UserError
 from .baselines import predict_baseline
 from .baselines.statistics import StatisticsFeatures
-from .metrics import diversity, scores
+from .metrics import by_distance, diversity, scores
 from .predict import predict_pixels
 from .pretrain import load_denoiser, pretrain
 from .progress import bar
@@ -161,6 +161,8 @@ class Study:
         checkpoint.unlink(missing_ok=True)
         result = scores(truth, labels, len(prepared.classes))
         result.pop("confusion_matrix")
+        assert prepared.split is not None
+        result["by_distance"] = by_distance(prepared.split.train.numpy(), rc.numpy(), labels == truth)
         return {**result, **extra, "pixels": len(rc), "seconds": round(seconds, 2),
                 "pretraining": [key for key, _ in used]}  # fmt: skip
 
