@@ -139,9 +139,9 @@ def default_names(count: int) -> list[str]:
     return [f"band {i}" for i in range(1, count + 1)]
 
 
-def is_default_name(name: str) -> bool:
-    """Whether a band's name says no more than its place."""
-    return name.startswith("band ") and name[5:].isdigit()
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, as in "1 band" and "3 classes"."""
+    return f"{number} {noun if number == 1 else noun + ('es' if noun.endswith('s') else 's')}"
 
 
 def require(module: str, source: str) -> Any:

@@ -218,7 +218,7 @@ def _notes(split: Split, scene: Scene, spec: SplitSpec, patch: int) -> None:
     for side in sides:
         absent = [n for n, c in zip(names, split.counts[side], strict=True) if c == 0]
         if absent:
-            add(f"no {'validation' if side == 'val' else side} pixel of class {', '.join(absent)}.", warn=True)
+            add(f"no {'validation' if side == 'val' else side} pixel of {', '.join(absent)}.", warn=True)
     if spec.kind == "given":
         both = int((scene.given["train"] & scene.given["test"]).sum())
         if both:
