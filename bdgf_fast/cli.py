@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import json
 import io
+import json
 import logging
 import os
 import sys
@@ -171,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     looks = data.add_subparsers(dest="look", required=True, metavar="COMMAND")
     check = looks.add_parser("check", help="what is there, what is missing, what looks wrong (exit status 1)")
     check.add_argument("scene", metavar="DIR|SCENE", help="a folder, a scene file or NAME:FOLDER")
-    check.add_argument("--run", type=Path, metavar="RUN", help="a run's directory: do the values look like those it was trained on?")
+    check.add_argument("--run", type=Path, metavar="RUN", help="a run's directory: do the values look like its own?")
     check.add_argument("--strict", action="store_true", help="exit status 1 for findings marked `look` as well")
     _common(check)
     names = looks.add_parser("list", help="the data sets known by name, or the files and facts of one")

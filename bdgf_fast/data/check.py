@@ -199,10 +199,6 @@ def _check_scene(report: Report, scene: Scene, run: str | os.PathLike[str] | Non
     counts = np.bincount(scene.labels[labelled], minlength=len(scene.classes))
     present = ", ".join(f"{c.name} {n}" for c, n in zip(scene.classes, counts, strict=True))
     report.add("ok", f"labels: {int(labelled.sum())} pixels in {counted(len(scene.classes), 'class')}: {present}")
-    if {"train", "test"} <= set(scene.given):
-        both = int((scene.given["train"] & scene.given["test"]).sum())
-        if both:
-            report.add("look", f"{both} pixels are in the training and in the test side; they are trained on and not scored")
     if not valid.any():
         report.add("wrong", "no pixel has a value in every band: do the files cover the same ground, is nodata right?")
     elif scene._valid is not None:
@@ -252,8 +248,8 @@ def _check_split(report: Report, scene: Scene) -> None:
     if not sum(split.counts["test"]):
         report.add("wrong", "the split leaves no test pixel; choose smaller blocks or a smaller train_fraction")
     for text in split.notes:
-        if "in the train and in the test map" not in text:  # said above
-            report.add("look" if text.startswith("no ") else "note", text)
+        grave = text.startswith("no ") or "in the train and in the test map" in text
+        report.add("look" if grave else "note", text)
     for text in value_warnings(prepared):
         report.add("look", text.replace("what the model was trained on", "the range of the training side"))
 
