@@ -103,12 +103,11 @@ def _in_pixels(raster: Raster, reference: Raster, x: np.ndarray, y: np.ndarray) 
     here, there = (np.array(t, float).reshape(3, 3) for t in (raster.transform, reference.transform))
     places = here @ np.stack([x, y, np.ones_like(x)])
     if raster.crs is not None and reference.crs is not None and raster.crs != reference.crs:
-        from rasterio.errors import RasterioError
         from rasterio.warp import transform
 
         try:
             xs, ys = transform(raster.crs, reference.crs, places[0], places[1])
-        except (RasterioError, ValueError):
+        except Exception:  # GDAL's own errors share no public class
             return None
         places = np.stack([xs, ys, np.ones_like(x)])
     if not np.isfinite(places).all():

@@ -73,6 +73,7 @@ def _equals_nodata(values: np.ndarray, nodata: float | None) -> Any:
     if nodata is None or np.isnan(nodata):
         return False
     if values.dtype.kind == "f":
+        values = values.astype(np.float32) if values.dtype.itemsize == 2 else values
         if abs(nodata) > HUGE:
             return np.abs(values) > HUGE if np.isinf(nodata) else values * np.sign(nodata) > HUGE
         with np.errstate(over="ignore", invalid="ignore"):
