@@ -123,10 +123,10 @@ def burn(features: Features, grid: Raster, notes: list[str]) -> ArrayRaster:
     if not first.any():
         raise SceneError(f"{features.source}: no shape covers a pixel of {grid.source}; do the two lie on the same ground?")
     if clash.any():
-        notes.append(f"{features.source}: {int(clash.sum())} pixels lie in shapes of different classes and stay without label")
+        notes.append(f"{features.source}: pixels in shapes of different classes stay without label: {int(clash.sum())}")
         first[clash] = 0
     if features.skipped:
-        notes.append(f"{features.source}: {features.skipped} shapes without geometry or class are left out")
+        notes.append(f"{features.source}: shapes without geometry or class are left out: {features.skipped}")
     unused = int(codes.max()) + 1  # marks pixels without label, so that any code may be a class
     kind = np.result_type(np.min_scalar_type(int(codes.min())), np.min_scalar_type(unused))
     return ArrayRaster(np.array([unused, *codes], kind)[first], features.source, layout="hw", nodata=float(unused))
