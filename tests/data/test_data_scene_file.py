@@ -434,3 +434,23 @@ def test_the_real_tile(tile, write_toml):
     assert [len(m.bands) for m in scene.modalities] == [12, 2, 1]
     assert np.bincount(scene.labels[scene.labels >= 0]).tolist() == [3127, 10396, 21213, 11742, 3608]
     assert scene.valid().all()
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_loading_labels_takes_few_bytes_a_pixel(tmp_path, write_toml, given):
+    import tracemalloc
+
+    side = 2500
+    codes = np.arange(side * side, dtype=np.uint32).reshape(side, side) // 977 % 6
+    np.save(tmp_path / "x.npy", np.zeros((side, side), np.uint8))
+    for name, kind in (("gt", np.uint8), ("train", np.int16), ("test", np.float32)):
+        np.save(tmp_path / f"{name}.npy", (codes if name == "gt" else codes * (codes % 2 == (name == "test"))).astype(kind))
+    text = HSI.replace("hsi.tif", "x.npy") + '[labels]\npath = "gt.npy"\nignore = [0, 4]\n'
+    text += 'train = "train.npy"\ntest = "test.npy"\n' if given else ""
+    path = write_toml(text)
+    tracemalloc.start()
+    scene = load_scene(path)
+    peak = tracemalloc.get_traced_memory()[1] / side**2
+    tracemalloc.stop()
+    assert peak < 8, f"{peak:.1f} bytes a pixel"
+    assert np.array_equal(scene.labels, np.array([-1, 0, 1, 2, -1, 3])[codes]) and np.array_equal(scene.ignored, codes == 4)
