@@ -14,7 +14,7 @@ from bdgf_fast.errors import SceneError
 MAX_CLASSES = 32767  # class indices are int16
 MISSING = np.iinfo(np.int64).min
 """Code of pixels for which a label file holds no value."""
-STRIP_PIXELS = 2**18
+STRIP_PIXELS = 2**17
 NO_CLASS_NAMES = frozenset(
     ("unclassified", "unlabelled", "unlabeled", "background", "no data", "nodata", "none", "null", "undefined", "unknown")
 )
@@ -32,7 +32,7 @@ class ClassInfo:
 
 
 def strips(height: int, width: int) -> Iterator[tuple[int, int]]:
-    """Row ranges of about 250,000 pixels: label maps are looked through piece by piece, in int64."""
+    """Row ranges of about 130,000 pixels: label maps are looked through piece by piece, in int64."""
     rows = max(1, STRIP_PIXELS // max(1, width))
     for y0 in range(0, height, rows):
         yield y0, min(height, y0 + rows)

@@ -179,5 +179,7 @@ def assemble(
     if len(rc):
         scored = np.zeros(shape, bool)
         scored[tuple(rc.T)] = True
-    write_png(target / "map.png", scene, fused, classes=prepared.classes, title=scene.name, scored=scored)
+    split = prepared.split
+    trained = split.train_region if split is not None and split.kind == "blocks" else None
+    write_png(target / "map.png", scene, fused, classes=prepared.classes, title=scene.name, scored=scored, blocks=trained)
     return picked, codes.note

@@ -15,9 +15,8 @@ from bdgf_fast.errors import DataWarning
 
 
 def program(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "bdgf_fast", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+    command = [sys.executable, "-m", "bdgf_fast", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 @pytest.fixture
@@ -54,12 +53,12 @@ def test_seeds_out_of_range(arguments, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", [["predict", "."], ["study", "synthetic"], ["run", "synthetic"], ["pretrain", "synthetic"], ["demo"]])
+@pytest.mark.parametrize("command", ["predict .", "study synthetic", "run synthetic", "pretrain synthetic", "demo"])
 def test_out_that_is_a_file_or_lies_below_one(command, tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("mine")
     for out, said in ((file, "is a file; name a directory"), (file / "below", "which is a file; name a directory")):
-        assert main([*command, "--out", str(out)]) == 2
+        assert main([*command.split(), "--out", str(out)]) == 2
         assert said in capsys.readouterr().err
     assert file.read_text() == "mine"
 

@@ -196,7 +196,7 @@ def test_things_to_look_at(tmp_path):
     look = levels(report, "look")
     assert "hsi: one value everywhere in band 4; dead bands are dropped" in look
     assert "hsi: 1 of 1189 pixels hold NaN, infinity or nodata in some band" in look
-    assert any("lidar: 3 pixels of band 1 are -9999.0, which looks like a mark for no value; if it is, say nodata" in t for t in look)
+    assert any("lidar: 3 pixels of band 1 are -9999.0, which looks like a mark for no value; if it is" in t for t in look)
     assert any("1 of 875 labelled pixels have no value" in text for text in look)
     assert report.status() == 0 and report.status(strict=True) == 1
 

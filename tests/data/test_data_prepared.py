@@ -231,7 +231,7 @@ def test_bands_in_another_order_are_taken_by_name(ready):
     assert torch.equal(there.window(0, 0, H, W), prepared.window(0, 0, H, W))
     assert there.scene.modalities[0].rgb == (3, 0, 5), "colours follow their bands"
     shuffled.modalities[0].bands = ["d", "a", "f", "b", "c", "x"]
-    with pytest.raises(StateError, match="band 1 of modality 'hsi' is called 'd' here, 'a' in the checkpoint; name the bands alike"):
+    with pytest.raises(StateError, match="band 1 of modality 'hsi' is called 'd' here, 'a' in the checkpoint; name"):
         PreparedScene.from_state(shuffled, None, state)
 
 

@@ -41,7 +41,8 @@ def test_state_holds_what_the_training_side_looked_like(state):
     inside = scene.modalities[0].read(0, H, 0, W)[:, split.train_region]
     entry = state["modalities"][0]
     assert entry["percentiles"]["at"] == [0, 1, 5, 25, 50, 75, 95, 99, 100] and entry["units"] == ["", "", ""]
-    np.testing.assert_allclose(entry["percentiles"]["values"], np.percentile(inside, entry["percentiles"]["at"], axis=1).T, rtol=1e-6)
+    expected = np.percentile(inside, entry["percentiles"]["at"], axis=1).T
+    np.testing.assert_allclose(entry["percentiles"]["values"], expected, rtol=1e-6)
     assert PreparedScene.from_state(scene, None, state).state() == state
 
 

@@ -42,7 +42,7 @@ def test_scale_and_offset_are_applied_unless_switched_off(scene, write_tif):
         data.scales, data.offsets, data.units = (1e-4, 2, 1, 1, 1), (-0.1, 0, 0, 0, 7), ("reflectance",) * 5
     stored = CUBE.astype(np.float64)
     expected = stored * np.array([1e-4, 2, 1, 1, 1])[:, None, None] + np.array([-0.1, 0, 0, 0, 7])[:, None, None]
-    hidden = CUBE == CUBE[1, 2, 3]
+    hidden = CUBE[1, 2, 3] == CUBE
     got = scene('path = "x.tif"')
     np.testing.assert_allclose(whole(got), np.where(hidden, np.nan, expected), rtol=1e-6)
     np.testing.assert_allclose(got.modalities[0].read(2, 5, 3, 9), np.where(hidden, np.nan, expected)[:, 2:5, 3:9], rtol=1e-6)

@@ -27,7 +27,7 @@ def point(row, column):
 
 
 def write(path, shapes, crs="EPSG:32718", layer=None, **fields):
-    columns = {key: np.array(values, object if isinstance(values[0], (str, type(None))) else None) for key, values in fields.items()}
+    columns = {key: np.array(values, object if isinstance(values[0], str) else None) for key, values in fields.items()}
     kind = {shape.geom_type for shape in shapes if shape is not None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
