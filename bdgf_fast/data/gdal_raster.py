@@ -114,7 +114,7 @@ class GdalRaster(Raster):
     def _check_length(self, data: Any) -> None:
         """An ENVI file cut short reads as zeros without a word from GDAL; its header tells the length."""
         tags = data.tags(ns="ENVI")
-        offset = int(tags.get("header_offset", 0) or 0)
+        offset = int((re.match(r"\s*(\d{1,18})", tags.get("header_offset", "")) or ["", "0"])[1])
         needed = offset + data.count * data.height * data.width * np.dtype(data.dtypes[0]).itemsize
         if not isinstance(self.path, Path) or tags.get("file_compression", "0") != "0":
             return
