@@ -262,6 +262,7 @@ def _speaking() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    logging.getLogger("rasterio").setLevel(logging.WARNING)  # it tells GDAL's errors besides raising them
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}"
     logging.captureWarnings(True)

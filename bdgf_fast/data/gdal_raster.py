@@ -210,8 +210,9 @@ class GdalRaster(Raster):
             try:
                 return getattr(data, read)(bands, window=((y0, y1), (x0, x1)))
             except rasterio.errors.RasterioError as error:
+                reason = str(error.__cause__ or error).rstrip(".")
                 raise SceneError(
-                    f"{self.source}: rows {y0}-{y1}, columns {x0}-{x1} cannot be read ({error}); is the file complete?"
+                    f"{self.source}: rows {y0}-{y1}, columns {x0}-{x1} cannot be read ({reason}); is the file complete?"
                 ) from None
 
     def native(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -100,3 +101,35 @@ def test_warnings_are_sentences(monkeypatch, caplog):
         assert main(["info"]) == 0
     assert [record.getMessage() for record in caplog.records] == ["warning: a.tif: 3 pixels hold nodata."]
     assert warnings.formatwarning is before
+
+
+def test_predict_says_that_a_scene_has_other_values(scene_file, tiny, tmp_path, capsys, caplog):
+    """A scene with an offset is not classified as if nothing were wrong, and one whose bands are swapped is put right."""
+    rasterio = pytest.importorskip("rasterio")
+    out = tmp_path / "run"
+    assert main(["pretrain", str(scene_file), "--out", str(out), "--quiet", *tiny]) == 0
+    assert main(["train", str(out), "--quiet", "--threads", "1"]) == 0
+    maps = {}
+    for name in ("same", "offset", "swapped"):
+        folder = tmp_path / name
+        shutil.copytree(scene_file.parent, folder)
+        with rasterio.open(folder / "sar.tif", "r+") as data:
+            values = data.read()
+            if name == "swapped":
+                data.write(values[::-1])
+                for i, text in enumerate(data.descriptions[::-1], 1):
+                    data.set_band_description(i, text)
+            elif name == "offset":
+                data.offsets = (1000.0, 0.0)
+        caplog.clear()
+        with warnings.catch_warnings(), caplog.at_level(logging.WARNING, "py.warnings"):
+            warnings.simplefilter("always", DataWarning)
+            arguments = ["predict", str(out), "--scene", str(folder / "scene.toml"), "--out", str(folder / "map"), "--quiet"]
+            assert main([*arguments, "--threads", "1"]) == 0
+        said = " ".join(record.getMessage() for record in caplog.records)
+        assert ("VV (100.0 % of the values clipped" in said) == (name == "offset")
+        assert ("stand in another order" in said) == (name == "swapped")
+        with rasterio.open(folder / "map" / "probabilities.tif") as data:
+            maps[name] = data.read()
+    np.testing.assert_array_equal(maps["same"], maps["swapped"])
+    assert not np.array_equal(maps["same"], maps["offset"])
