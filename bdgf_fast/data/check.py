@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,15 +15,20 @@ import numpy as np
 from bdgf_fast.data import known_sets
 from bdgf_fast.data.known_sets import SUFFIXES, Found, KnownSet
 from bdgf_fast.data.matfile import list_variables, listing
+from bdgf_fast.data.prepared import PreparedScene, prepare
+from bdgf_fast.data.ranges import value_warnings
+from bdgf_fast.data.raster import counted, require
 from bdgf_fast.data.scene import Modality, Scene
-from bdgf_fast.data.scene_file import known_scene, load_scene
+from bdgf_fast.data.scene_file import in_folder, known_scene, load_scene
 from bdgf_fast.data.split import make_split
-from bdgf_fast.errors import DataWarning, SceneError, SplitError
+from bdgf_fast.errors import DataWarning, SceneError, SplitError, StateError
 
 LEVELS = ("ok", "note", "look", "missing", "wrong")
 # Values that stand for "no value" in many files; with 1e30 and beyond they are looked for at both ends of each band.
 MARKS = (-9999.0, -99999.0, -32768.0, -32767.0, -1000000.0)
-PATCH = 11
+PATCH, LEAST_PATCH = 11, 7  # the default of data.patch, and the smallest it takes
+BORDER = 0.001
+"""Share of the scene's pixels from which zeros along its border are pointed out."""
 OUTWEIGHS = 5
 """From how many times the bands of the others a modality is reported: 4 times made no difference on a Sentinel tile, 9 times did
 on the synthetic scene."""
@@ -57,29 +63,30 @@ class Report:
         return "\n".join(lines)
 
 
-def check(reference: str | os.PathLike[str]) -> Report:
-    """Look at a folder, a scene file or NAME:FOLDER.
+def check(reference: str | os.PathLike[str], run: str | os.PathLike[str] | None = None) -> Report:
+    """Look at a folder, a scene file or NAME:FOLDER; ``run`` is the directory of a run whose model it is meant for.
 
-    All values are read once, in strips. Raises SceneError only when ``reference`` itself names nothing.
+    Values are read in strips, once for their own sake and once as a run reads them. Raises SceneError only when ``reference``
+    itself names nothing.
     """
     named = known_sets.split_reference(reference)
     if named is not None:
-        return _check_known(known_sets.find(*named), str(reference))
-    path = Path(reference)
+        return _check_known(known_sets.find(*named), str(reference), run)
+    path = in_folder(Path(reference))
     if path.is_dir():
-        return _check_folder(path)
+        return _check_folder(path, run)
     report = Report(f"{path}: a scene file")
     if not path.is_file():
         raise SceneError(f"{path} does not exist; name a folder, a scene file or NAME:FOLDER.")
     with _heeding(report):
-        _check_scene(report, load_scene(path), None)
+        _check_scene(report, load_scene(path), run)
     return report
 
 
-def _check_folder(folder: Path) -> Report:
+def _check_folder(folder: Path, run: str | os.PathLike[str] | None) -> Report:
     found = known_sets.recognise(folder)
     if len(found) == 1:
-        return _check_known(found[0], str(folder))
+        return _check_known(found[0], str(folder), run)
     report = Report(f"{folder}: no scene yet", root=folder)
     if found:
         names = ", ".join(one.known.name for one in found)
@@ -106,7 +113,7 @@ def _contents(file: Path) -> str:
 # --- known sets ---
 
 
-def _check_known(found: Found, said: str) -> Report:
+def _check_known(found: Found, said: str, run: str | os.PathLike[str] | None) -> Report:
     known = found.known
     report = Report(f"{said}: {known.title}, files in {found.root}", root=found.root)
     for role in known.roles:
@@ -130,7 +137,7 @@ def _check_known(found: Found, said: str) -> Report:
     with _heeding(report):
         scene = known_scene(found, {}, f"{known.name} in {found.root}", found.root)
         _check_published(report, known, scene)
-        _check_scene(report, scene, known)
+        _check_scene(report, scene, run)
     for text in known.unverified:
         report.add("note", f"not verified in the table of {known.name}: {text}")
     return report
@@ -149,7 +156,7 @@ def _check_published(report: Report, known: KnownSet, scene: Scene) -> None:
     for role in known.modalities:
         bands = next((len(m.bands) for m in scene.modalities if m.name == role.name), None)
         if bands is not None and role.bands is not None and bands != role.bands:
-            report.add("look", f"{role.name}: {bands} bands, published are {role.bands}")
+            report.add("look", f"{role.name}: {counted(bands, 'band')}, published are {role.bands}")
     for side, counts in known.counts.items():
         mask = scene.given.get(side) if side != "labelled" else np.ones(size, bool)
         if mask is None:
@@ -166,21 +173,22 @@ def _check_published(report: Report, known: KnownSet, scene: Scene) -> None:
 # --- any scene ---
 
 
-def _check_scene(report: Report, scene: Scene, known: KnownSet | None) -> None:
+def _check_scene(report: Report, scene: Scene, run: str | os.PathLike[str] | None) -> None:
     for text in scene.notes:
         report.add("note", text)
     where = scene.crs.to_string() if scene.crs is not None else "no coordinate system"
     report.add("ok", f"grid: {_times((scene.height, scene.width))} pixels, {where}")
     valid = np.ones((scene.height, scene.width), bool)
-    dead_anywhere = False
     for modality in scene.modalities:
         if scene.crs is not None:
             for raster in {id(r): r for r, _ in modality.parts if r.crs is None}.values():
                 report.add("look", f"{raster.source} has no coordinate system; it is taken to lie on the grid of the others")
-        finite, empty = _check_bands(report, scene, modality)
-        valid &= finite
-        dead_anywhere |= empty
+        valid &= _check_bands(report, scene, modality)
     _check_balance(report, scene)
+    if not report.count("wrong"):
+        scene._valid = valid
+    if run is not None and not report.count("wrong"):
+        _check_run(report, scene, Path(run))
     labelled = scene.labels >= 0
     if not scene.classes:
         report.add("note", "no labels: the scene can be predicted, not trained on")
@@ -189,20 +197,29 @@ def _check_scene(report: Report, scene: Scene, known: KnownSet | None) -> None:
     if lost:
         report.add("look", f"{lost} of {int(labelled.sum())} labelled pixels have no value in some band and are left out")
     counts = np.bincount(scene.labels[labelled], minlength=len(scene.classes))
-    without = [c.name for c, n in zip(scene.classes, counts, strict=True) if n == 0]
-    present = ", ".join(f"{c.name} {n}" for c, n in zip(scene.classes, counts, strict=True) if n)
-    report.add("ok", f"labels: {int(labelled.sum())} pixels in {len(scene.classes) - len(without)} classes: {present}")
-    if without:
-        report.add("wrong", f"no pixel of class {', '.join(without)}; put the codes into ignore")
-    if {"train", "test"} <= set(scene.given):
-        both = int((scene.given["train"] & scene.given["test"]).sum())
-        if both:
-            report.add("wrong", f"{both} pixels are in the training and in the test side; a score on them means nothing")
-    if not dead_anywhere and valid.any() and not without:
-        scene._valid = valid
-        _check_split(report, scene)
-    elif not valid.any():
+    present = ", ".join(f"{c.name} {n}" for c, n in zip(scene.classes, counts, strict=True))
+    report.add("ok", f"labels: {int(labelled.sum())} pixels in {counted(len(scene.classes), 'class')}: {present}")
+    if not valid.any():
         report.add("wrong", "no pixel has a value in every band: do the files cover the same ground, is nodata right?")
+    elif scene._valid is not None:
+        _check_split(report, scene)
+
+
+def _check_run(report: Report, scene: Scene, run: Path) -> None:
+    """Whether the scene fits the model of a run, and whether its values look like those the model was trained on."""
+    file = run / "scene.json"
+    try:
+        prepared = PreparedScene.from_state(scene, None, json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise SceneError(f"{file} cannot be read ({error}); --run names the directory of a run.") from None
+    except StateError as error:
+        report.add("wrong", str(error))
+        return
+    found = value_warnings(prepared)
+    for text in found:
+        report.add("look", text)
+    if not found:
+        report.add("ok", f"values look like those the model in {run} was trained on")
 
 
 def _check_balance(report: Report, scene: Scene) -> None:
@@ -214,28 +231,39 @@ def _check_balance(report: Report, scene: Scene) -> None:
 
 
 def _check_split(report: Report, scene: Scene) -> None:
+    least = min(scene.height, scene.width)
+    if least < LEAST_PATCH:
+        report.add("wrong", f"the scene is {_times((scene.height, scene.width))} pixels; a patch has at least {LEAST_PATCH} a side")
+        return
+    if least < PATCH:
+        report.add("look", f"patches of {PATCH} pixels are larger than the scene: run with --set data.patch={least}")
     try:
-        split = make_split(scene, patch=PATCH)
-    except SplitError as error:
+        split = make_split(scene, patch=min(PATCH, least))
+        prepared = prepare(scene, split)
+    except (SplitError, SceneError) as error:
         report.add("wrong", str(error))
         return
     sizes = ", ".join(f"{sum(counts)} {side}" for side, counts in split.counts.items() if sum(counts))
-    report.add("ok", f"split {split.kind!r}, seed 0, patches of {PATCH}: {sizes} pixels")
+    report.add("ok", f"split {split.kind!r}, seed 0, patches of {min(PATCH, least)}: {sizes} pixels")
+    if not sum(split.counts["test"]):
+        report.add("wrong", "the split leaves no test pixel; choose smaller blocks or a smaller train_fraction")
     for text in split.notes:
-        if "in the train and in the test map" not in text:  # said above
-            report.add("look" if text.startswith("no ") else "note", text)
+        grave = text.startswith("no ") or "in the train and in the test map" in text
+        report.add("look" if grave else "note", text)
+    for text in value_warnings(prepared):
+        report.add("look", text.replace("what the model was trained on", "the range of the training side"))
 
 
-def _check_bands(report: Report, scene: Scene, modality: Modality) -> tuple[np.ndarray, bool]:
-    """One pass over the values: (pixels with a value in every band, whether a band has none at all)."""
+def _check_bands(report: Report, scene: Scene, modality: Modality) -> np.ndarray:
+    """One pass over the values: bool (H, W) of the pixels with a value in every band that has any."""
     count = len(modality.bands)
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
     at_low, at_high, seen = (np.zeros(count, np.int64) for _ in range(3))
-    valid = np.zeros((scene.height, scene.width), bool)
+    valid, zero = (np.zeros((scene.height, scene.width), bool) for _ in range(2))
     for y0, y1 in scene.strips():
         values = modality.read(y0, y1, 0, scene.width)
         finite = np.isfinite(values)
-        valid[y0:y1] = finite.all(0)
+        valid[y0:y1], zero[y0:y1] = finite.all(0), (values == 0).all(0)
         seen += finite.sum((1, 2))
         lows, highs = (np.where(finite, values, fill) for fill in (np.inf, -np.inf))
         strip_low, strip_high = lows.min((1, 2)), highs.max((1, 2))
@@ -246,20 +274,40 @@ def _check_bands(report: Report, scene: Scene, modality: Modality) -> tuple[np.n
     empty = seen == 0
     dead = ~empty & (low == high)
     span = f"values {low[~empty].min():.6g} to {high[~empty].max():.6g}" if not empty.all() else "no values"
-    report.add("ok", f"{modality.name}: {count} bands, {span}")
+    report.add("ok", f"{modality.name}: {counted(count, 'band')}, {span}")
+    if empty.all():
+        report.add("wrong", f"{modality.name}: no value at all (NaN or nodata everywhere)")
+        return valid
     if empty.any():
-        report.add("wrong", f"{modality.name}: no value at all (NaN or nodata everywhere) in {_some(names[empty])}")
+        report.add("look", f"{modality.name}: no value at all (NaN or nodata everywhere) in {_some(names[empty])}; goes without")
+        scene.empty[modality.name] = np.flatnonzero(empty).tolist()
+        valid[:] = True
+        scene._look(modality, valid)
     if dead.any():
         report.add("look", f"{modality.name}: one value everywhere in {_some(names[dead])}; dead bands are dropped")
     missing = int((~valid).sum())
-    if missing and not empty.any():
+    if missing:
         report.add("look", f"{modality.name}: {missing} of {valid.size} pixels hold NaN, infinity or nodata in some band")
     for value, tally, ends in ((low, at_low, low < high), (high, at_high, low < high)):
         for mark in sorted({float(v) for v in value[~empty & ends] if v in MARKS or abs(v) >= 1e30}):
             hit = value == mark
-            report.add("look", f"{modality.name}: {int(tally[hit].max())} pixels of {_some(names[hit])} are {mark:g}, which looks "
-                       f"like a mark for no value; if it is, say nodata = {mark:g}")  # fmt: skip
-    return valid, bool(empty.any())
+            report.add("look", f"{modality.name}: {int(tally[hit].max())} pixels of {_some(names[hit])} are {mark!r}, which looks "
+                       f"like a mark for no value; if it is, say nodata = {mark!r}")  # fmt: skip
+    border = _at_border(zero)
+    if border > BORDER * zero.size and not zero.all():
+        report.add("look", f"{modality.name}: {border} pixels along the border are 0 in every band and count as values; if they "
+                   "hold none, say nodata = 0")  # fmt: skip
+    return valid
+
+
+def _at_border(zero: np.ndarray) -> int:
+    """Pixels of the True areas that touch the edge of the scene."""
+    edge = (zero[0], zero[-1], zero[:, 0], zero[:, -1])
+    if not any(side.any() for side in edge):
+        return 0
+    areas, _ = require("scipy.ndimage", "data check").label(zero)
+    touching = np.unique(np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]]))
+    return int(np.isin(areas, touching[touching > 0]).sum())
 
 
 def _tally(total: np.ndarray, best: np.ndarray, strip: np.ndarray, count: np.ndarray, better: np.ufunc) -> np.ndarray:
@@ -291,4 +339,4 @@ def _times(shape: tuple[int, ...]) -> str:
 
 def _some(names: np.ndarray) -> str:
     shown = ", ".join(names[:6])
-    return f"{len(names)} bands ({shown}{', ...' if len(names) > 6 else ''})" if len(names) > 1 else shown
+    return f"{counted(len(names), 'band')} ({shown}{', ...' if len(names) > 6 else ''})" if len(names) > 1 else shown

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 import threading
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bdgf_fast.data.readers import require
+from bdgf_fast.data.matfile_structure import damage
+from bdgf_fast.data.raster import require
 from bdgf_fast.errors import SceneError
 
 _NOT_ARRAYS = ("struct", "cell", "char", "function", "opaque", "object")
@@ -43,10 +44,8 @@ class Hdf5Array:
         with self._lock:
             if self._file is None or self._pid != os.getpid():
                 self._file, self._pid = _open(self.path), os.getpid()
-            try:
+            with _reading(self.path, f"MATLAB v7.3 file at {self.key!r}"):
                 values = self._file[self.key][index[::-1] if self._backwards else index]
-            except (OSError, RuntimeError, KeyError) as error:
-                raise SceneError(f"{self.path}: {self.key!r} cannot be read ({error}); is the file complete?") from None
         return values.T if self._backwards else values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -62,15 +61,35 @@ class Hdf5Array:
 def list_variables(path: Path) -> Listing:
     """Name, shape and MATLAB class of every variable, without reading the arrays."""
     if _is_hdf5(path):
-        with _open(path) as file:
+        with _open(path) as file, _reading(path, "MATLAB v7.3 file"):
             return [(name, *_describe(item)) for name, item in file.items() if not name.startswith("#")]
+    _check_v5(path)
     io = require("scipy.io", str(path))
+    with _reading(path, ".mat file"):
+        try:
+            return [(name, tuple(shape), kind) for name, shape, kind in io.whosmat(path)]
+        except NotImplementedError:
+            raise SceneError(f"{path} is a .mat file of a version that is not known; save it again with '-v7'.") from None
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """One sentence for whatever a reader fed with a damaged file comes upon: SciPy and HDF5 let errors of all kinds through."""
     try:
-        return [(name, tuple(shape), kind) for name, shape, kind in io.whosmat(path)]
-    except NotImplementedError:
-        raise SceneError(f"{path} is a .mat file of a version that is not known; save it again with '-v7'.") from None
-    except (ValueError, OSError, TypeError, EOFError, zlib.error) as error:
-        raise SceneError(f"{path} is not a readable .mat file: {error}.") from None
+        yield
+    except (SceneError, _Stopped):
+        raise
+    except MemoryError:
+        raise SceneError(f"{path} promises an array larger than the memory; is the file damaged?") from None
+    except Exception as error:
+        reason = str(error).strip().rstrip(".").replace("\n", " ") or type(error).__name__
+        raise SceneError(f"{path} is not a readable {what}: {reason}; is it complete?") from None
+
+
+def _check_v5(path: Path) -> None:
+    with _reading(path, ".mat file"):
+        if (found := damage(path)) is not None:
+            raise ValueError(found)
 
 
 def choose_variable(path: Path, wanted: Sequence[str], role: str = "hsi") -> str:
@@ -121,7 +140,7 @@ def load_names(path: Path, variable: str) -> list[str]:
                 return ["".join(map(chr, np.asarray(file[ref]).ravel())) for ref in np.asarray(cells).ravel()]
         value = _walk_v5(_read_v5(path, name, True), steps)
         return [str(text) for text in np.atleast_1d(value)]
-    except (LookupError, AttributeError, ValueError, TypeError, OSError, zlib.error):
+    except Exception:  # names are a convenience; what is wrong with the file shows where its values are read
         return []
 
 
@@ -166,14 +185,13 @@ class _Stopped(LookupError):
 
 def _load_v5(path: Path, variable: str, name: str, steps: list[str | int]) -> np.ndarray:
     try:
-        # Structs are far easier to walk squeezed; plain arrays keep their singleton dimensions (scenes of one row).
-        value = _walk_v5(_read_v5(path, name, bool(steps)), steps)
+        with _reading(path, ".mat file"):
+            # Structs are far easier to walk squeezed; plain arrays keep their singleton dimensions (scenes of one row).
+            value = _walk_v5(_read_v5(path, name, bool(steps)), steps)
+            if hasattr(value, "toarray"):
+                value = value.toarray()
     except _Stopped as error:
         raise SceneError(f"{path}: {variable!r} {error}.") from None
-    except (ValueError, OSError, TypeError, EOFError, KeyError, zlib.error) as error:
-        raise SceneError(f"{path} is not a readable .mat file: {error}; is it complete?") from None
-    if hasattr(value, "toarray"):
-        value = value.toarray()
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufc":
         raise SceneError(f"{path}: {variable!r} is no numeric array; it is {type(value).__name__}.")
     return value
@@ -248,18 +266,16 @@ def _referred(file: Any, item: Any, index: int) -> Any:
 
 
 def _load_hdf5(path: Path, variable: str, name: str, steps: list[str | int]) -> Hdf5Array:
-    with _open(path) as file:
-        try:
+    try:
+        with _open(path) as file, _reading(path, f"MATLAB v7.3 file at {variable!r}"):
             item = _walk_hdf5(file, name, steps)
             if _is_reference(item) and item.size == 1:
                 item = _referred(file, item, 0)
-        except _Stopped as error:
-            raise SceneError(f"{path}: {variable!r} {error}.") from None
-        except (OSError, RuntimeError, KeyError) as error:
-            raise SceneError(f"{path}: {variable!r} cannot be read ({error}); is the file complete?") from None
-        shape, kind = _describe(item)
-        if hasattr(item, "shape") and item.dtype.names == ("real", "imag"):
-            raise SceneError(f"{path}: {variable!r} holds complex values; real numbers are needed (take magnitude or dB).")
-        if not hasattr(item, "shape") or kind in _NOT_ARRAYS or item.dtype.kind not in "biuf" or 0 in shape:
-            raise SceneError(f"{path}: {variable!r} is no numeric array; it is {'empty' if 0 in shape else kind}.")
-        return Hdf5Array(path, item.name, item.dtype, tuple(shape), _matlab_class(item) is not None)
+            shape, kind = _describe(item)
+            if hasattr(item, "shape") and item.dtype.names == ("real", "imag"):
+                raise SceneError(f"{path}: {variable!r} holds complex values; real numbers are needed (take magnitude or dB).")
+            if not hasattr(item, "shape") or kind in _NOT_ARRAYS or item.dtype.kind not in "biuf" or 0 in shape:
+                raise SceneError(f"{path}: {variable!r} is no numeric array; it is {'empty' if 0 in shape else kind}.")
+            return Hdf5Array(path, item.name, item.dtype, tuple(shape), _matlab_class(item) is not None)
+    except _Stopped as error:
+        raise SceneError(f"{path}: {variable!r} {error}.") from None

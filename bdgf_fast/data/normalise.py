@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from bdgf_fast.data.scene import Modality, Scene
 from bdgf_fast.errors import DataWarning, SceneError
 
 PERCENTILES = (1.0, 99.0)
+SEEN = (0.0, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 100.0)
+"""Percentiles of each band that are kept to know other scenes' values by."""
 CLIP = 1.5
 MAX_SAMPLE_VALUES = 100_000_000  # per modality; 400 MB of float32
 
@@ -61,6 +63,9 @@ class Normaliser:
     pca_components: np.ndarray | None = None  # (n, len(kept))
     pca_scaling: Scaling | None = None
 
+    units: list[str] = field(default_factory=list)
+    seen: np.ndarray | None = None  # (all bands, len(SEEN)), NaN for bands without value
+
     @property
     def channels(self) -> int:
         return len(self.kept) if self.pca_components is None else len(self.pca_components)
@@ -86,7 +91,11 @@ class Normaliser:
                 "components": self.pca_components.tolist(),
                 **self.pca_scaling.state(),
             }
-        return {"name": self.name, "bands": self.bands, "kept": self.kept, **self.scaling.state(), "pca": pca}
+        seen = None if self.seen is None else [[v if np.isfinite(v) else None for v in band] for band in self.seen.tolist()]
+        return {
+            "name": self.name, "bands": self.bands, "kept": self.kept, **self.scaling.state(), "pca": pca,
+            "units": self.units, "percentiles": {"at": list(SEEN), "values": seen},
+        }  # fmt: skip
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Normaliser:
@@ -94,14 +103,18 @@ class Normaliser:
         if (pca := state["pca"]) is not None:
             out.pca_mean, out.pca_components = (np.asarray(pca[key], np.float64) for key in ("mean", "components"))
             out.pca_scaling = Scaling.from_state(pca)
+        out.units = list(state.get("units", []))
+        seen = state.get("percentiles", {})
+        if seen.get("values") is not None and tuple(seen["at"]) == SEEN:
+            out.seen = np.array(seen["values"], np.float64)
         return out
 
 
-def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Normaliser:
-    """Statistics of ``modality`` over the pixels where ``region`` (H, W) is True.
+def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Normaliser | None:
+    """Statistics of ``modality`` over the pixels where ``region`` (H, W) is True; None when no band varies there.
 
     At most MAX_SAMPLE_VALUES values are held: beyond that every k-th pixel, in row-major order, is used.
-    Raises SceneError when no band varies there; warns when some do not.
+    Warns when some bands do not vary, and when none does.
     """
     total = int(region.sum())
     if total == 0:
@@ -118,20 +131,18 @@ def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Norm
     scaling = Scaling.fit(sample)
     alive = scaling.high > scaling.low
     kept = np.flatnonzero(alive).tolist()
+    dead = [modality.bands[i] for i in np.flatnonzero(~alive) if i not in scene.empty.get(modality.name, [])]
     if not kept:
-        raise SceneError(
-            f"{modality.source}: every band of modality {modality.name!r} is constant on the training side; leave "
-            "the modality out or choose other training blocks."
-        )
-    if len(kept) < len(alive):
-        dead = [modality.bands[i] for i in np.flatnonzero(~alive)]
-        warnings.warn(
-            f"{modality.source}: modality {modality.name!r} loses {len(dead)} band(s) that are constant on the "
-            f"training side: {', '.join(dead)}.",
-            DataWarning,
-            stacklevel=3,
-        )
+        text = f"modality {modality.name!r} is left out: all of it is constant on the training side."
+    elif dead:
+        text = f"modality {modality.name!r} goes without {', '.join(dead)}: constant on the training side."
+    if dead:
+        warnings.warn(f"{modality.source}: {text}", DataWarning, stacklevel=3)
+    if not kept:
+        return None
     normaliser = Normaliser(modality.name, list(modality.bands), kept, Scaling(scaling.low[kept], scaling.high[kept]))
+    normaliser.units = modality.units
+    normaliser.seen = np.percentile(sample, SEEN, axis=1).T.astype(np.float64)
     if modality.pca is not None:
         _fit_pca(normaliser, modality, sample[kept])
     return normaliser

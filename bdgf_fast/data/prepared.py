@@ -6,14 +6,16 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
+from bdgf_fast.data.grid import pixel_metres
 from bdgf_fast.data.normalise import Normaliser, fit_normaliser
-from bdgf_fast.data.scene import ClassInfo, Scene
+from bdgf_fast.data.scene import ClassInfo, Modality, Scene
 from bdgf_fast.data.split import Split
 from bdgf_fast.errors import DataWarning, SceneError, StateError
 
@@ -35,7 +37,10 @@ def prepare(
     if not chosen:
         raise SceneError(f"{scene.labels_source}: choose at least one modality.")
     region = split.train_region & scene.valid()
-    normalisers = [fit_normaliser(scene, m, region) for m in chosen]
+    fitted = [fit_normaliser(scene, m, region) for m in chosen]
+    normalisers = [normaliser for normaliser in fitted if normaliser is not None]
+    if not normalisers:
+        raise SceneError(f"{scene.labels_source}: every band is constant on the training side; choose other training blocks.")
     return PreparedScene(scene, normalisers, cache_bytes=cache_bytes, split=split)
 
 
@@ -43,8 +48,9 @@ class PreparedScene:
     """Normalised view of a scene.
 
     Attributes: ``groups`` channels per modality, ``modality_names``, ``channels`` their sum, ``height``, ``width``,
-    ``classes``, ``split``, ``labels`` int64 (H, W) with -1 unlabelled, ``valid`` bool (H, W), False where any modality
-    of the scene has no value (selecting modalities does not change it: runs on fewer are scored on the same pixels).
+    ``classes``, ``split``, ``labels`` int64 (H, W) of indices into them with -1 unlabelled, ``pixel`` the sides in metres of
+    the pixels the normalisation was fitted on (None where not known), ``valid`` bool (H, W), False where any modality of the
+    scene has no value (selecting modalities does not change it: runs on fewer are scored on the same pixels).
     Missing values read as 0. Reading is safe from several threads.
     """
 
@@ -66,16 +72,28 @@ class PreparedScene:
         self.height, self.width = scene.height, scene.width
         self.classes = list(classes if classes is not None else scene.classes)
         self.cache_bytes = cache_bytes
+        self.pixel = pixel_metres(scene)
         self._lock = threading.RLock()
         self._tiles: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
 
     @cached_property
     def labels(self) -> torch.Tensor:
-        return torch.from_numpy(self.scene.labels.astype(np.int64))
+        own, codes = [c.code for c in self.scene.classes], [c.code for c in self.classes]
+        if own == codes:
+            return torch.from_numpy(self.scene.labels.astype(np.int64))
+        table = np.array([*(codes.index(code) for code in own), -1], np.int64)  # the last entry is that of -1
+        return torch.from_numpy(table[self.scene.labels])
 
     @cached_property
     def valid(self) -> torch.Tensor:
-        return torch.from_numpy(self.scene.valid())
+        valid = self.scene.valid()
+        for normaliser in self.normalisers:
+            for band in sorted(set(normaliser.kept) & set(self.scene.empty.get(normaliser.name, []))):
+                raise SceneError(
+                    f"{self.scene.labels_source}: band {normaliser.bands[band]!r} of modality {normaliser.name!r} holds no value "
+                    "here, but the model was trained on it; correct the file or 'nodata'."
+                )
+        return torch.from_numpy(valid)
 
     @property
     def in_memory(self) -> bool:
@@ -199,13 +217,15 @@ class PreparedScene:
                 raise SceneError(f"{self.scene.labels_source} has no modality {name!r}; it has {', '.join(known)}.")
         if not names or len(set(names)) < len(names):
             raise SceneError(f"choose at least one of {', '.join(known)}, each once.")
-        return PreparedScene(
+        part = PreparedScene(
             self.scene,
             [known[n] for n in names],
             cache_bytes=self.cache_bytes,
             classes=self.classes,
             split=self.split,
         )
+        part.pixel = self.pixel
+        return part
 
     def state(self) -> dict[str, Any]:
         """JSON-able: everything needed to prepare the same or another scene alike."""
@@ -213,6 +233,7 @@ class PreparedScene:
             "version": STATE_VERSION,
             "scene": self.scene.name,
             "groups": list(self.groups),
+            "pixel": self.pixel,
             "modalities": [n.state() for n in self.normalisers],
             "classes": [{"code": c.code, "name": c.name, "colour": list(c.colour)} for c in self.classes],
         }
@@ -223,8 +244,8 @@ class PreparedScene:
     ) -> PreparedScene:
         """Prepare ``scene`` with the stored normalisation; ``split`` (None at prediction) is kept as it is.
 
-        The scene may have another size, and modalities the state does not know are left aside.
-        Raises StateError naming the modality, the number of bands or the class that differs.
+        The scene may have another size, fewer classes, and its bands in another order where their names tell it; modalities
+        the state does not know are left aside. Raises StateError naming the modality, the bands or the class that differs.
         """
         where = f"{scene.labels_source} does not fit the checkpoint of scene {state.get('scene')!r}"
         if state.get("version") != STATE_VERSION:
@@ -235,33 +256,53 @@ class PreparedScene:
         try:
             normalisers = [Normaliser.from_state(entry) for entry in state["modalities"]]
             classes = [ClassInfo(c["code"], c["name"], tuple(c["colour"])) for c in state["classes"]]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"the checkpoint's data state is damaged ({error!r}); train again.") from None
         present = {m.name: m for m in scene.modalities}
         for normaliser in normalisers:
             if normaliser.name not in present:
                 raise StateError(f"{where}: it has no modality {normaliser.name!r}, only {', '.join(present)}.")
-            bands = present[normaliser.name].bands
-            if len(bands) != len(normaliser.bands):
-                raise StateError(
-                    f"{where}: modality {normaliser.name!r} has {len(bands)} bands, the checkpoint "
-                    f"{len(normaliser.bands)}."
-                )
-            if bands != normaliser.bands:
-                first = next(i for i, (a, b) in enumerate(zip(bands, normaliser.bands, strict=True)) if a != b)
-                warnings.warn(
-                    f"{scene.labels_source}: band {first + 1} of modality {normaliser.name!r} is called "
-                    f"{bands[first]!r} here, {normaliser.bands[first]!r} in the checkpoint; check that the order is "
-                    "the same.",
-                    DataWarning,
-                    stacklevel=2,
-                )
-        if scene.classes and [c.code for c in scene.classes] != [c.code for c in classes]:
+            order = _order(scene, present[normaliser.name], normaliser, where)
+            if order is not None:
+                present[normaliser.name] = present[normaliser.name].reordered(order)
+                empty = [order.index(band) for band in scene.empty.get(normaliser.name, [])]
+                scene = replace(scene, modalities=list(present.values()), empty={**scene.empty, normaliser.name: empty})
+        known = [c.code for c in classes]
+        strange = [str(c.code) for c in scene.classes if c.code not in known]
+        if strange:
             raise StateError(
-                f"{where}: its class codes are {', '.join(str(c.code) for c in scene.classes)}, the checkpoint's "
-                f"{', '.join(str(c.code) for c in classes)}; list the same classes in [labels], or leave [labels] out."
+                f"{where}: its class codes {', '.join(strange)} are not among the checkpoint's {', '.join(map(str, known))}; "
+                "list the same classes in [labels], or leave [labels] out."
             )
-        return cls(scene, normalisers, cache_bytes=cache_bytes, classes=classes, split=split)
+        out = cls(scene, normalisers, cache_bytes=cache_bytes, classes=classes, split=split)
+        out.pixel = state.get("pixel")
+        return out
+
+
+def _order(scene: Scene, modality: Modality, normaliser: Normaliser, where: str) -> list[int] | None:
+    """The modality's bands in the order the checkpoint knows, told by their names; None where they stand in it."""
+    bands, wanted = ([name.strip().casefold() for name in names] for names in (modality.bands, normaliser.bands))
+    if len(bands) != len(wanted):
+        raise StateError(f"{where}: modality {normaliser.name!r} has {len(bands)} bands, the checkpoint {len(wanted)}.")
+    if bands == wanted:
+        return None
+    if sorted(bands) == sorted(wanted) and len(set(bands)) == len(bands):
+        warnings.warn(
+            f"{scene.labels_source}: the bands of modality {normaliser.name!r} stand in another order than in the checkpoint and "
+            f"are taken by their names, {', '.join(normaliser.bands)}.",
+            DataWarning,
+            stacklevel=3,
+        )
+        return [bands.index(name) for name in wanted]
+    first = next(i for i, (a, b) in enumerate(zip(bands, wanted, strict=True)) if a != b)
+    said = f"band {first + 1} of modality {normaliser.name!r} is called {modality.bands[first]!r} here, {normaliser.bands[first]!r}"
+    moved = [name for i, name in enumerate(bands) if name in wanted and wanted[i] != name]
+    if moved:
+        raise StateError(f"{where}: {said} in the checkpoint; name the bands alike, with band_names, or put them in that order.")
+    warnings.warn(
+        f"{scene.labels_source}: {said} in the checkpoint; check that the order is the same.", DataWarning, stacklevel=3
+    )
+    return None
 
 
 def mirror(index: torch.Tensor, size: int) -> torch.Tensor:

@@ -1,268 +1,151 @@
-"""Raster readers behind one small interface: GeoTIFF, ENVI and everything else GDAL opens, .npy, .mat and plain arrays.
-
-Every reader gives windows as float32 with NaN where a value is missing (nodata, NaN, infinity, masked by the file), so
-that the code above needs no second convention for validity.
-"""
+"""Files by what they are: which reader a name takes, arrays in files, names with patterns, archives and addresses."""
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Sequence
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bdgf_fast.data.gdal_raster import ENVI_SUFFIXES, GdalRaster
+from bdgf_fast.data.raster import ArrayRaster, Raster, default_names, require
 from bdgf_fast.errors import SceneError
 
-# Data files of an ENVI pair; GDAL opens the data file, users name the header as often.
-_ENVI_SUFFIXES = ("", ".dat", ".img", ".bin", ".raw", ".bsq", ".bil", ".bip")
+ARRAY_SUFFIXES = (".npy", ".npz", ".mat", ".txt")
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml")
+_LOCAL_ARCHIVES = re.compile(r"(/vsi(?:zip|tar|gzip|7z|rar)/)(?!/|vsi|\{)(?!.*://)(.+)")
+_BESIDE = (".hdr", ".xml", ".txt", ".enp", ".sta", ".roi", ".ovr", ".png", ".jpg", ".toml")
+"""What often lies beside an ENVI header under the same name and is not its data."""
 
 
-class Raster:
-    """One source of bands on one grid.
-
-    Attributes: ``source`` (for messages), ``height``, ``width``, ``names`` (one per band), ``crs``, ``transform`` (None
-    without georeference), ``nodata`` (one value or None per band).
-    """
-
-    source: str
-    height: int
-    width: int
-    names: list[str]
-    crs: Any = None
-    transform: Any = None
-    nodata: list[float | None]
-
-    def native(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        """Window of 0-based ``bands`` as stored, (C, y1 - y0, x1 - x0)."""
-        raise NotImplementedError
-
-    def masked(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray | None:
-        """True where the file's own mask hides a value, (C, h, w) or None without a mask."""
-        return None
-
-    def missing(self, raw: np.ndarray, bands: Sequence[int], window: tuple[int, int, int, int]) -> np.ndarray:
-        """True where ``raw`` (C, h, w) holds no value."""
-        bad = ~np.isfinite(raw) if raw.dtype.kind == "f" else np.zeros(raw.shape, bool)
-        for plane, value, band in zip(bad, raw, bands, strict=True):
-            nodata = _as_stored(self.nodata[band], raw.dtype)
-            if nodata is not None:
-                plane |= value == nodata
-        mask = self.masked(bands, *window)
-        return bad if mask is None else bad | mask
-
-    def read(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        """Window of 0-based ``bands``: float32 (C, y1 - y0, x1 - x0), NaN where missing."""
-        raw = self.native(bands, y0, y1, x0, x1)
-        bad = self.missing(raw, bands, (y0, y1, x0, x1))
-        with np.errstate(over="ignore"):
-            out = raw.astype(np.float32)
-        bad |= ~np.isfinite(out)  # a finite double beyond float32
-        out[bad] = np.nan
-        return out
-
-
-def _as_stored(nodata: float | None, dtype: np.dtype) -> Any:
-    """The nodata value in the raster's own type, or None when it cannot occur there."""
-    if nodata is None or np.isnan(nodata):
-        return None
-    if dtype.kind == "f":
-        return dtype.type(nodata)
-    info = np.iinfo(dtype) if dtype.kind in "iu" else None
-    if info is None or nodata != int(nodata) or not info.min <= nodata <= info.max:
-        return None
-    return dtype.type(nodata)
-
-
-def _check_dtype(dtype: np.dtype, source: str) -> None:
-    if dtype.kind not in "biuf":
-        raise SceneError(
-            f"{source} holds {dtype} values; real numbers are needed (take magnitude or dB of complex data)."
-        )
-
-
-class ArrayRaster(Raster):
-    """Bands of an array in memory, memory-mapped, or in a file that is read in windows (`matfile.Hdf5Array`).
-
-    ``layout`` is "hw" for (H, W), "hwc" for (H, W, C) or "chw" for (C, H, W).
-    """
-
-    def __init__(
-        self,
-        array: Any,
-        source: str,
-        *,
-        layout: str,
-        nodata: float | None = None,
-        names: Sequence[str] | None = None,
-        crs: Any = None,
-        transform: Any = None,
-    ) -> None:
-        _check_dtype(array.dtype, source)
-        if array.ndim != len(layout):
-            raise SceneError(f"{source} has shape {array.shape}; layout {layout!r} needs {len(layout)} dimensions.")
-        if 0 in array.shape:
-            raise SceneError(f"{source} has shape {array.shape}: it is empty.")
-        self._array, self._layout = array, layout
-        self.source = source
-        sizes = dict(zip(layout, array.shape, strict=True))
-        count, self.height, self.width = sizes.get("c", 1), sizes["h"], sizes["w"]
-        self.names = list(names) if names is not None else default_names(count)
-        self.nodata = [nodata] * count
-        self.crs, self.transform = crs, transform
-
-    def native(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        low, high = min(bands), max(bands) + 1
-        ranges = {"h": slice(y0, y1), "w": slice(x0, x1), "c": slice(low, high)}
-        window = self._array[tuple(ranges[axis] for axis in self._layout)]
-        if self._layout != "chw":
-            window = window[None] if self._layout == "hw" else window.transpose(2, 0, 1)
-        out = np.stack([window[b - low] for b in bands])
-        return out.astype(np.uint8) if out.dtype.kind == "b" else out
-
-
-class GdalRaster(Raster):
-    """Any raster rasterio opens, read in windows.
-
-    The handle is opened on first use, once per process (GDAL handles do not survive a fork) and guarded by a lock
-    (nor are they thread-safe).
-    """
-
-    def __init__(self, path: Path, nodata: float | None = None) -> None:
-        self.path, self.source = path, str(path)
-        self._handle: Any = None
-        self._pid = -1
-        self._lock = threading.RLock()
-        data = self._open()
-        for dtype in data.dtypes:
-            if dtype.startswith("complex"):
-                _check_dtype(np.dtype(complex), self.source)
-        self.height, self.width = data.height, data.width
-        if data.driver == "ENVI":
-            self._check_length(data)
-        described = [text or "" for text in data.descriptions]
-        self.names = [text or fallback for text, fallback in zip(described, default_names(data.count), strict=True)]
-        self.nodata = [nodata] * data.count if nodata is not None else list(data.nodatavals)
-        self.crs = data.crs or None
-        self.transform = None if self.crs is None and data.transform.is_identity else data.transform
-        from rasterio.enums import MaskFlags
-
-        self._mask = any(MaskFlags.per_dataset in flags for flags in data.mask_flag_enums)
-
-    def _check_length(self, data: Any) -> None:
-        """An ENVI file cut short reads as zeros without a word from GDAL; its header tells the length."""
-        offset = int(data.tags(ns="ENVI").get("header_offset", 0))
-        needed = offset + data.count * data.height * data.width * np.dtype(data.dtypes[0]).itemsize
-        found = self.path.stat().st_size
-        compressed = data.tags(ns="ENVI").get("file_compression", "0") != "0"
-        if found < needed and not compressed:
-            raise SceneError(
-                f"{self.source} has {found} bytes, its header promises {needed} ({data.count} bands of {data.height} x "
-                f"{data.width}); the file is cut short or the header belongs to another one."
-            )
-
-    def _open(self) -> Any:
-        if self._handle is None or self._pid != os.getpid():
-            rasterio = require("rasterio", self.source)
-            import warnings
-
-            try:
-                with warnings.catch_warnings():
-                    # A raster without georeference is a normal input here, not a thing to warn about.
-                    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                    self._handle = rasterio.open(self.path)
-            except rasterio.errors.RasterioError as error:
-                hint = ""
-                if self.path.suffix.lower() in _ENVI_SUFFIXES and not _headers(self.path):
-                    hint = f" An ENVI file needs its header, {self.path.with_suffix('.hdr').name}, beside it."
-                raise SceneError(f"{self.source} cannot be opened as a raster: {str(error).rstrip('.')}.{hint}") from None
-            self._pid = os.getpid()
-        return self._handle
-
-    def _window(self, read: str, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        with self._lock:
-            data = self._open()
-            import rasterio
-
-            try:
-                return getattr(data, read)([b + 1 for b in bands], window=((y0, y1), (x0, x1)))
-            except rasterio.errors.RasterioError as error:
-                raise SceneError(
-                    f"{self.source}: rows {y0}-{y1}, columns {x0}-{x1} cannot be read ({error}); is the file complete?"
-                ) from None
-
-    def native(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        return self._window("read", bands, y0, y1, x0, x1)
-
-    def masked(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray | None:
-        return self._window("read_masks", bands, y0, y1, x0, x1) == 0 if self._mask else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_handle", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _handle=None, _lock=threading.RLock())
-
-
-def default_names(count: int) -> list[str]:
-    """Band names for rasters that carry none."""
-    return [f"band {i}" for i in range(1, count + 1)]
-
-
-def require(module: str, source: str) -> Any:
-    """Import an optional package, or say which file needs it and how to get it."""
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise SceneError(f"{source} needs the package {module}: pip install 'bdgf-fast[app]'.") from None
-
-
-def load_array(path: Path, variable: str | None) -> Any:
-    """Array of a .npy (memory-mapped), .mat (v7.3 in windows, older ones whole) or .txt file (exported ENVI regions)."""
-    if path.suffix.lower() in (".npy", ".txt") and variable is not None:
-        raise SceneError(f"{path}: 'variable' belongs to .mat files; a {path.suffix} file holds one array.")
-    if path.suffix.lower() == ".txt":
+def load_array(path: Path | str, variable: str | None) -> Any:
+    """Array of a .npy (memory-mapped), .npz, .mat (v7.3 in windows, older ones whole) or .txt file (exported ENVI regions)."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".txt") and variable is not None:
+        raise SceneError(f"{path}: 'variable' belongs to .mat and .npz files; a {path.suffix} file holds one array.")
+    if suffix == ".txt":
         from bdgf_fast.data.envi_regions import load_regions
 
         return load_regions(path)
-    if path.suffix.lower() == ".npy":
+    if suffix in (".npy", ".npz"):
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise SceneError(f"{path} is not a readable .npy array: {error}.") from None
+            loaded = np.load(path, mmap_mode="r" if suffix == ".npy" else None, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else _of_archive(loaded, path, variable)
+        except SceneError:
+            raise
+        except MemoryError:
+            raise SceneError(f"{path} promises an array larger than the memory; is the file damaged?") from None
+        except Exception as error:  # numpy lets errors of ast, struct, zipfile and zlib through
+            reason = str(error).rstrip(".") or type(error).__name__
+            raise SceneError(f"{path} is not a readable {suffix} array: {reason}.") from None
     from bdgf_fast.data.matfile import load_variable
 
     return load_variable(path, variable)
 
 
-def is_array_file(path: Path) -> bool:
+def _of_archive(archive: Any, path: Path, variable: str | None) -> np.ndarray:
+    with archive:
+        if variable is None and len(archive.files) == 1:
+            variable = archive.files[0]
+        if variable not in archive.files:
+            held = ", ".join(archive.files) or "nothing"
+            raise SceneError(f'{path} holds {held}; name one with variable = "...".')
+        return archive[variable]
+
+
+def is_array_file(path: Path | str) -> bool:
     """Whether the file holds a bare array whose axis order must be told or guessed."""
-    return path.suffix.lower() in (".npy", ".mat", ".txt")
+    return isinstance(path, Path) and path.suffix.lower() in ARRAY_SUFFIXES
+
+
+def is_vector_file(path: Path | str) -> bool:
+    """Whether the file holds points, lines or polygons."""
+    return str(path).lower().endswith(VECTOR_SUFFIXES)
+
+
+def is_remote(text: str) -> bool:
+    """Whether GDAL alone can open what is named: a path into an archive, or an address."""
+    return text.startswith("/vsi") or "://" in text
+
+
+def locate(base: Path, text: str, said_in: str) -> Path | str:
+    """The file that ``text`` names in a scene file in the folder ``base``; what only GDAL can open stays a text.
+
+    An archive without a leading slash, as in /vsizip/data.zip/x.tif, lies in ``base`` too.
+    """
+    if not text.strip() or "\0" in text:
+        raise SceneError(f"{said_in}: {text!r} is no file name.")
+    if is_remote(text):
+        archive = _LOCAL_ARCHIVES.fullmatch(text)
+        return f"{archive[1]}{base.resolve()}/{archive[2]}" if archive else text
+    return find_file(base / _expanded(text), said_in)
+
+
+def matching(base: Path, text: str, said_in: str) -> list[str]:
+    """Files that a name with ``*``, ``?`` or ``[]`` stands for, numbers in the order of their values; the name itself without."""
+    if is_remote(text) or not re.search(r"[*?\[]", text) or "\0" in text or (base / _expanded(text)).exists():
+        return [text]
+    pattern = base / _expanded(text)
+    anchor = Path(pattern.anchor) if pattern.anchor else Path()
+    try:
+        found = [p for p in anchor.glob(str(pattern.relative_to(pattern.anchor))) if p.is_file()]
+    except ValueError as error:
+        raise SceneError(f"{said_in}: {text!r} is no pattern of file names: {error}.") from None
+    found = [p for p in found if p.suffix.lower() != ".hdr" and not p.name.lower().endswith(".aux.xml")]
+    if not found:
+        raise SceneError(f"{said_in}: no file is named like {text!r} in {base}.")
+    return [str(p) for p in sorted(found, key=lambda p: [int(w) if w.isdecimal() else w for w in re.split(r"(\d+)", str(p))])]
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(text)
 
 
 def find_file(path: Path, said_in: str) -> Path:
     """The file itself, or the data file beside an ENVI header."""
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError:  # a name longer than the system takes
+        there = False
+    if not there:
         raise SceneError(f"{path} does not exist; it is named in {said_in}.")
     if path.is_dir():
         raise SceneError(f"{path} is a folder; {said_in} must name a raster file.")
-    if path.suffix.lower() == ".hdr":
-        beside = {file.name.lower(): file for file in path.parent.iterdir() if file.is_file()}
-        for suffix in _ENVI_SUFFIXES:
-            data = beside.get(path.with_suffix(suffix).name.lower())
-            if data is not None:
-                return data
-        raise SceneError(
-            f"{path} is an ENVI header, but its data file ({path.stem}, .dat, .img, ...) is not beside it."
-        )
-    return path
+    return _data_of_header(path) if path.suffix.lower() == ".hdr" else path
 
 
-def _headers(path: Path) -> list[Path]:
-    """ENVI headers that may belong to the data file."""
-    names = {path.with_suffix(".hdr").name.lower(), f"{path.name}.hdr".lower()}
-    return [file for file in path.parent.iterdir() if file.name.lower() in names] if path.parent.is_dir() else []
+def _data_of_header(path: Path) -> Path:
+    """Data file beside an ENVI header, under the customary suffixes or, where there is but one, any other."""
+    beside = {file.name.lower(): file for file in path.parent.iterdir() if file.is_file()}
+    for suffix in ENVI_SUFFIXES:
+        data = beside.get(path.with_suffix(suffix).name.lower())
+        if data is not None:
+            return data
+    stem = path.stem.lower()
+    others = [file for name, file in sorted(beside.items()) if Path(name).stem == stem and not name.endswith(_BESIDE)]
+    if len(others) == 1:
+        return others[0]
+    if others:
+        raise SceneError(f"{path} is an ENVI header beside {', '.join(f.name for f in others)}; name the data file instead.")
+    raise SceneError(f"{path} is an ENVI header, but its data file ({path.stem}, .dat, .img, ...) is not beside it.")
+
+
+__all__ = [
+    "ArrayRaster",
+    "GdalRaster",
+    "Raster",
+    "default_names",
+    "find_file",
+    "is_array_file",
+    "is_remote",
+    "is_vector_file",
+    "load_array",
+    "locate",
+    "matching",
+    "require",
+]

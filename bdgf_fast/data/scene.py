@@ -10,21 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from bdgf_fast.data.colours import class_colours
-from bdgf_fast.data.readers import ArrayRaster, Raster, default_names
+from bdgf_fast.data.classes import ClassInfo, index_labels
+from bdgf_fast.data.raster import ArrayRaster, Raster, default_names
 from bdgf_fast.errors import DataWarning, SceneError
 
 STRIP_BYTES = 64 * 2**20
-MAX_CLASSES = 32767  # class indices are int16
-
-
-@dataclass(frozen=True)
-class ClassInfo:
-    """One land-cover class: its code in the label file, its name and its colour (0-255 each)."""
-
-    code: int
-    name: str
-    colour: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -53,9 +43,20 @@ class Modality:
     rgb: tuple[int, int, int] | None = None
 
     @property
+    def units(self) -> list[str]:
+        """One text per band, empty where the file says none."""
+        return [raster.units[band] for raster, bands in self.parts for band in bands]
+
+    def reordered(self, order: Sequence[int]) -> Modality:
+        """The same modality with its 0-based bands in this order."""
+        flat = [(raster, band) for raster, bands in self.parts for band in bands]
+        rgb = None if self.rgb is None else tuple(order.index(band) for band in self.rgb)
+        return Modality(self.name, stack([flat[i] for i in order]), [self.bands[i] for i in order], self.pca, rgb)  # type: ignore[arg-type]
+
+    @property
     def source(self) -> str:
         """The file or files, for messages."""
-        return ", ".join(raster.source for raster, _ in self.parts)
+        return ", ".join(dict.fromkeys(raster.source for raster, _ in self.parts))
 
     @property
     def height(self) -> int:
@@ -81,13 +82,26 @@ class Modality:
         return windows[0] if len(windows) == 1 else np.concatenate(windows)
 
 
+def stack(bands: Sequence[tuple[Raster, int]]) -> list[tuple[Raster, list[int]]]:
+    """Single bands as parts: neighbours of one raster are read together."""
+    parts: list[tuple[Raster, list[int]]] = []
+    for raster, band in bands:
+        if parts and parts[-1][0] is raster:
+            parts[-1][1].append(band)
+        else:
+            parts.append((raster, [band]))
+    return parts
+
+
 @dataclass
 class Scene:
     """Rasters, labels and split rules of one place.
 
     ``labels`` is int16 (H, W): class index 0..K-1, -1 unlabelled or ignored. ``given`` holds the bool (H, W) maps of a
     given split under "train", "test" and, if there is one, "val". ``notes`` says what was settled on loading (axis order,
-    base of index lists, names of classes taken from a file).
+    base of index lists, names of classes taken from a file). ``ignored`` is bool (H, W), the pixels whose label is one of
+    the codes to leave out, None without any. ``empty`` lists, once `valid` has looked, the 0-based bands without any value
+    by modality; they take no part.
     """
 
     name: str
@@ -102,6 +116,8 @@ class Scene:
     given: dict[str, np.ndarray] = field(default_factory=dict)
     path: Path | None = None
     notes: list[str] = field(default_factory=list)
+    ignored: np.ndarray | None = None
+    empty: dict[str, list[int]] = field(default_factory=dict)
     _valid: np.ndarray | None = field(default=None, repr=False)
 
     @property
@@ -133,31 +149,29 @@ class Scene:
     def valid(self) -> np.ndarray:
         """Bool (H, W): every band of every modality has a value. One pass over the rasters, then kept.
 
-        Raises SceneError for a band without any value; warns with the count of excluded pixels.
+        Bands without any value are left aside, with a warning. Raises SceneError for a modality without any value; warns with
+        the count of excluded pixels.
         """
         if self._valid is None:
             valid = np.ones((self.height, self.width), bool)
             for modality in self.modalities:
-                seen = np.zeros(len(modality.bands), bool)
-                lost = 0
-                for y0, y1 in self.strips():
-                    finite = np.isfinite(modality.read(y0, y1, 0, self.width))
-                    seen |= finite.any(axis=(1, 2))
-                    whole = finite.all(axis=0)
-                    lost += int((~whole).sum())
-                    valid[y0:y1] &= whole
-                for index in map(int, np.flatnonzero(~seen)):
+                seen, lost = self._look(modality, valid)
+                names = [modality.bands[i] for i in np.flatnonzero(~seen)]
+                if not seen.any():
                     raise SceneError(
-                        f"{modality.band_source(index)}: band {modality.bands[index]!r} of modality "
-                        f"{modality.name!r} holds no value at all (nodata or NaN everywhere); leave it out with "
-                        "'bands' or correct 'nodata'."
+                        f"{modality.source}: modality {modality.name!r} holds no value at all (nodata or NaN everywhere); "
+                        "leave it out or correct 'nodata'."
+                    )
+                if names:
+                    self.empty[modality.name] = np.flatnonzero(~seen).tolist()
+                    _warn(
+                        f"{modality.source}: modality {modality.name!r} goes without {', '.join(names)}: no value there at all "
+                        "(nodata or NaN everywhere)."
                     )
                 if lost:
-                    warnings.warn(
+                    _warn(
                         f"{modality.source}: {lost} of {valid.size} pixels hold nodata or NaN in modality "
-                        f"{modality.name!r}; they are excluded.",
-                        DataWarning,
-                        stacklevel=2,
+                        f"{modality.name!r}; they are excluded."
                     )
             if not valid.any():
                 raise SceneError(
@@ -167,6 +181,25 @@ class Scene:
             self._valid = valid
         return self._valid
 
+    def _look(self, modality: Modality, valid: np.ndarray) -> tuple[np.ndarray, int]:
+        """Which bands hold values at all, and how many pixels lack one in some of these; ``valid`` is narrowed by them."""
+        finite = np.zeros(len(modality.bands), np.int64)
+        whole = np.zeros(valid.shape, bool)
+        for y0, y1 in self.strips():
+            there = np.isfinite(modality.read(y0, y1, 0, self.width))
+            finite += there.sum((1, 2))
+            whole[y0:y1] = there.all(0)
+        seen = finite > 0
+        if seen.any() and not seen.all():  # a second look, now that it is known which bands count
+            for y0, y1 in self.strips():
+                whole[y0:y1] = np.isfinite(modality.read(y0, y1, 0, self.width)[seen]).all(0)
+        valid &= whole
+        return seen, int(valid.size - whole.sum())
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, DataWarning, stacklevel=4)
+
 
 def scene_from_arrays(
     name: str,
@@ -174,7 +207,7 @@ def scene_from_arrays(
     labels: np.ndarray | None = None,
     *,
     classes: Mapping[int, str] | None = None,
-    ignore: Sequence[int] = (0,),
+    ignore: Sequence[int] | None = None,
     nodata: float | None = None,
     crs: Any = None,
     transform: Any = None,
@@ -187,7 +220,7 @@ def scene_from_arrays(
         modalities: name -> (C, H, W) or (H, W) real array, all of one H x W.
         labels: (H, W) integer class codes, None for a scene only to be predicted.
         classes: code -> name; without it every positive code that occurs becomes "class <code>".
-        ignore: codes treated as unlabelled.
+        ignore: codes treated as unlabelled; by default 0, unless ``classes`` names it.
         given: "train", "test" and optionally "val" bool (H, W) maps for a split of kind "given".
     """
     built = []
@@ -211,10 +244,14 @@ def scene_from_arrays(
                 f"{width}."
             )
     infos: list[ClassInfo] = []
+    notes: list[str] = []
+    passed = None
     if labels is None:
         index = np.full((height, width), -1, np.int16)
     else:
-        index, infos = index_labels(np.asarray(labels), f"labels of scene {name!r}", classes=classes, ignore=ignore)
+        ignore = ignore if ignore is not None else () if classes and 0 in classes else (0,)
+        source = f"labels of scene {name!r}"
+        index, infos, passed = index_labels(np.asarray(labels), source, classes=classes, ignore=ignore, notes=notes)
     return Scene(
         name=name,
         modalities=built,
@@ -226,78 +263,9 @@ def scene_from_arrays(
         transform=transform,
         split_spec=split or SplitSpec(kind="given" if given else "blocks", per_class=None if given else 100),
         given={k: np.asarray(v, bool) for k, v in (given or {}).items()},
+        notes=notes,
+        ignored=passed,
     )
 
 
-def index_labels(
-    codes: np.ndarray,
-    source: str,
-    *,
-    classes: Mapping[int, str] | None,
-    ignore: Sequence[int] = (0,),
-    colours: Mapping[int, tuple[int, int, int]] | None = None,
-    missing: np.ndarray | None = None,
-) -> tuple[np.ndarray, list[ClassInfo]]:
-    """Class indices int16 (H, W), -1 unlabelled, and the classes in ascending code.
-
-    Code 0 is unlabelled unless ``classes`` names it. ``missing`` marks pixels the file holds no value for.
-    """
-    codes = as_codes(codes, source, missing)
-    present, counts = np.unique(codes, return_counts=True)
-    skipped = {_MISSING, *ignore, *(() if classes and 0 in classes else (0,))}
-    both = sorted(set(ignore) & set(classes or ()))
-    if both:
-        raise SceneError(f"{source}: code {both[0]} is both a class and in ignore; keep it in one of them.")
-    unknown = [(int(c), int(n)) for c, n in zip(present, counts, strict=True) if c not in skipped]
-    if classes is None:
-        classes = {c: f"class {c}" for c, _ in unknown if c > 0}
-    for code, count in unknown:
-        if code not in classes:
-            raise SceneError(
-                f"{source}: label code {code} ({count} pixels) has no class; add it to classes or to ignore in "
-                "[labels]."
-            )
-    if not classes:
-        raise SceneError(f"{source} holds no labelled pixel: only ignored codes occur.")
-    order = sorted(classes)
-    if len(order) > MAX_CLASSES:
-        raise SceneError(f"{source} holds {len(order)} different codes; is it a label map?")
-    for code in sorted(set(colours or ()) - set(order)):
-        raise SceneError(f"{source}: a colour is given for code {code}, which is no class ({_codes(order)}).")
-    names = [classes[c] for c in order]
-    shades = class_colours(names)
-    infos = [ClassInfo(c, classes[c], (colours or {}).get(c, shade)) for c, shade in zip(order, shades, strict=True)]
-    position = np.searchsorted(order, codes)
-    position[position == len(order)] = 0
-    hit = np.asarray(order)[position] == codes
-    hit &= ~np.isin(codes, list(skipped))
-    return np.where(hit, position, -1).astype(np.int16), infos
-
-
-_MISSING = np.iinfo(np.int64).min
-
-
-def as_codes(raw: np.ndarray, source: str, missing: np.ndarray | None = None) -> np.ndarray:
-    """Label values as int64, checked to be whole numbers; ``missing`` ones get a code of their own."""
-    if raw.dtype.kind not in "biuf":
-        raise SceneError(f"{source} holds {raw.dtype} values; a label map holds whole numbers.")
-    bad = np.zeros(raw.shape, bool) if missing is None else missing.copy()
-    if raw.dtype.kind == "f":
-        bad |= ~np.isfinite(raw)
-        raw = np.where(bad, 0, raw)
-        fractions = raw != np.round(raw)
-        if fractions.any():
-            raise SceneError(
-                f"{source} is no label map: {int(fractions.sum())} values are not whole numbers (such as "
-                f"{raw[fractions][0]:g})."
-            )
-    codes = raw.astype(np.int64)
-    codes[bad] = _MISSING
-    return codes
-
-
-def _codes(order: Sequence[int]) -> str:
-    return ", ".join(map(str, order))
-
-
-__all__ = ["ClassInfo", "Modality", "Scene", "SplitSpec", "default_names", "index_labels", "scene_from_arrays"]
+__all__ = ["ClassInfo", "Modality", "Scene", "SplitSpec", "default_names", "scene_from_arrays"]

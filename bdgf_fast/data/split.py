@@ -188,8 +188,10 @@ def _draw(scene: Scene, candidates: np.ndarray, per_class: int | None, seed: int
     for index, info in enumerate(scene.classes):
         mine = pool[labels[pool] == index]
         if mine.size == 0:
+            bare = f"class {info.code}"
+            called = bare if info.name == bare else f"class {info.name!r} (code {info.code})"
             raise SplitError(
-                f"{scene.labels_source}: class {info.name!r} (code {info.code}) has no training pixel in this split "
+                f"{scene.labels_source}: {called} has no training pixel in this split "
                 f"({int((labels == index).sum())} in the scene); put the code into ignore, or change seed, block or "
                 "train_fraction."
             )
@@ -218,7 +220,7 @@ def _notes(split: Split, scene: Scene, spec: SplitSpec, patch: int) -> None:
     for side in sides:
         absent = [n for n, c in zip(names, split.counts[side], strict=True) if c == 0]
         if absent:
-            add(f"no {'validation' if side == 'val' else side} pixel of class {', '.join(absent)}.", warn=True)
+            add(f"no {'validation' if side == 'val' else side} pixel of {', '.join(absent)}.", warn=True)
     if spec.kind == "given":
         both = int((scene.given["train"] & scene.given["test"]).sum())
         if both:

@@ -30,6 +30,7 @@ from ..data import (
 )
 from ..data.export import atomic
 from ..data.known_sets import absolute_reference
+from ..data.ranges import warn_of_values
 from ..diffusion import ArrayFeatures, DiffusionFeatures
 from ..diffusion.denoiser import Denoiser
 from ..errors import UserError
@@ -167,6 +168,7 @@ class Run:
         prepared, target = self.prepared, Path(out or self.directory.path)
         if reference is not None:
             prepared = PreparedScene.from_state(open_scene(reference), None, read_json(self.directory / "scene.json"))
+            warn_of_values(prepared)
         target.mkdir(parents=True, exist_ok=True)
         own = reference is None and out is None
         stage = self._stage("predict", "prediction") if own else bar("prediction", self.quiet)

@@ -163,8 +163,9 @@ def assemble(
                     stored = blocks.load(y, x)
                     block = stored.pop("probabilities")
                     h, w = block.shape[1:]
-                    strip[:, y - top : y - top + h, x : x + w] = block
-                    stored["fused"] = np.where(block.any(0), block.argmax(0), -1)
+                    there = block.any(0)  # 0 for every class stands for no value
+                    strip[:, y - top : y - top + h, x : x + w] = np.where(there, block, np.nan)
+                    stored["fused"] = np.where(there, block.argmax(0), -1)
                     fused[y : y + h, x : x + w] = stored["fused"]
                     inside = (rc >= (y, x)).all(1) & (rc < (y + h, x + w)).all(1)
                     for name, values in stored.items():
@@ -177,5 +178,7 @@ def assemble(
     if len(rc):
         scored = np.zeros(shape, bool)
         scored[tuple(rc.T)] = True
-    write_png(target / "map.png", scene, fused, classes=prepared.classes, title=scene.name, scored=scored)
+    split = prepared.split
+    trained = split.train_region if split is not None and split.kind == "blocks" else None
+    write_png(target / "map.png", scene, fused, classes=prepared.classes, title=scene.name, scored=scored, blocks=trained)
     return picked, codes.note

@@ -72,14 +72,13 @@ def write_tif(tmp_path):
     rasterio = pytest.importorskip("rasterio")
     from rasterio.transform import from_origin
 
-    def write(name, array, *, crs="EPSG:32718", origin=(700_000.0, 5_700_000.0), pixel=10.0, nodata=None, names=()):
+    def write(name, array, *, crs="EPSG:32718", origin=(700_000.0, 5_700_000.0), pixel=10.0, nodata=None, names=(), **profile):
         array = array if array.ndim == 3 else array[None]
         count, height, width = array.shape
         path = tmp_path / name
-        transform = from_origin(*origin, pixel, pixel)
+        profile = {"transform": from_origin(*origin, pixel, pixel), "crs": crs, "nodata": nodata, **profile}
         with rasterio.open(
-            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=array.dtype,
-            crs=crs, transform=transform, nodata=nodata,
+            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=array.dtype, **profile,
         ) as data:  # fmt: skip
             data.write(array)
             for i, text in enumerate(names, 1):

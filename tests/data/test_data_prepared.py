@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,7 +166,7 @@ def test_dead_bands_are_dropped_and_named():
     scene = make_scene(swir=cube)
     split = make_split(scene, patch=3)
     cube[3][split.train_region] = 1.0  # alive, but not where it may be looked at
-    with pytest.warns(DataWarning, match=r"'swir' loses 2 band\(s\) .*: band 2, band 4\."):
+    with pytest.warns(DataWarning, match=r"'swir' goes without band 2, band 4: constant on the training side\."):
         prepared = prepare(scene, split)
     assert prepared.groups == (6, 2, 2)
     np.testing.assert_allclose(prepared.window(0, 0, H, W)[8:].numpy(), by_hand_bands(cube[[0, 2]], split), atol=2e-5)
@@ -190,8 +191,58 @@ def test_rare_values_keep_a_band_alive():
 
 def test_modality_without_a_living_band():
     scene = make_scene(flat=np.full((H, W), 3.0, np.float32))
-    with pytest.raises(SceneError, match=r"'flat'.*every band of modality 'flat' is constant on the training side"):
-        prepare(scene, make_split(scene, patch=3))
+    with pytest.warns(DataWarning, match="modality 'flat' is left out: all of it is constant on the training side"):
+        prepared = prepare(scene, make_split(scene, patch=3))
+    assert prepared.modality_names == ("hsi", "sar") and prepared.groups == (6, 2)
+    alone = scene_from_arrays("f", {"flat": np.ones((1, H, W))}, np.ones((H, W), int), split=SplitSpec(block=5))
+    with pytest.warns(DataWarning), pytest.raises(SceneError, match="every band is constant on the training side"):
+        prepare(alone, make_split(alone, patch=3))
+
+
+def test_band_without_values_takes_no_part():
+    cube = np.random.default_rng(0).normal(size=(3, H, W)).astype(np.float32)
+    cube[1] = np.nan
+    scene = make_scene(swir=cube)
+    with pytest.warns(DataWarning, match="modality 'swir' goes without band 2: no value there at all"):
+        assert scene.valid().all()
+    split = make_split(scene, patch=3)
+    prepared = prepare(scene, split)
+    assert prepared.groups == (6, 2, 2)
+    np.testing.assert_allclose(prepared.window(0, 0, H, W)[8:].numpy(), by_hand_bands(cube[[0, 2]], split), atol=2e-5)
+    cube[1] = 1 + cube[0]
+    cube[2] = np.nan
+    other = PreparedScene.from_state(make_scene(swir=cube), None, prepared.state())
+    with pytest.warns(DataWarning), pytest.raises(SceneError, match="band 'band 3' of modality 'swir' holds no value here, but"):
+        other.valid  # noqa: B018
+
+
+def test_bands_in_another_order_are_taken_by_name(ready):
+    scene, split, prepared = ready
+    scene.modalities[0].bands = list("abcdef")
+    prepared = prepare(scene, split)
+    state = json.loads(json.dumps(prepared.state()))
+    cube = scene.modalities[0].read(0, H, 0, W)
+    order = [3, 0, 5, 1, 2, 4]
+    shuffled = make_scene(hsi=cube[order])
+    shuffled.modalities[0].bands = ["D", "a", "f", "b", "c", "e"]
+    shuffled.modalities[0].rgb = (0, 1, 2)
+    with pytest.warns(DataWarning, match="in another order than in the checkpoint and are taken by their names, a, b, c, d, e, f"):
+        there = PreparedScene.from_state(shuffled, None, state)
+    assert torch.equal(there.window(0, 0, H, W), prepared.window(0, 0, H, W))
+    assert there.scene.modalities[0].rgb == (3, 0, 5), "colours follow their bands"
+    shuffled.modalities[0].bands = ["d", "a", "f", "b", "c", "x"]
+    with pytest.raises(StateError, match="band 1 of modality 'hsi' is called 'd' here, 'a' in the checkpoint; name"):
+        PreparedScene.from_state(shuffled, None, state)
+
+
+def test_scene_with_fewer_classes(ready):
+    scene, _, prepared = ready
+    arrays = {m.name: m.read(0, H, 0, W) for m in scene.modalities}
+    codes = np.where(scene.labels == 0, 0, scene.labels + 1)  # class 1 is not there
+    other = scene_from_arrays("o", arrays, codes)
+    there = PreparedScene.from_state(other, None, prepared.state())
+    expected = np.where(scene.labels == 0, -1, scene.labels)
+    assert [c.code for c in there.classes] == [1, 2, 3] and np.array_equal(there.labels.numpy(), expected)
 
 
 def test_sampling_of_large_scenes(monkeypatch, ready):
@@ -274,8 +325,8 @@ def test_state_of_another_kind_of_scene(ready):
     ):
         PreparedScene.from_state(renamed, None, state)
     other = make_scene()
-    other.classes = other.classes[:2]
-    with pytest.raises(StateError, match="class codes are 1, 2, the checkpoint's 1, 2, 3"):
+    other.classes = [*other.classes[:2], replace(other.classes[2], code=9)]
+    with pytest.raises(StateError, match="class codes 9 are not among the checkpoint's 1, 2, 3"):
         PreparedScene.from_state(other, None, state)
     with pytest.raises(StateError, match="has version 99, this program writes 1"):
         PreparedScene.from_state(scene, None, {**state, "version": 99})

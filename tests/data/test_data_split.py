@@ -192,7 +192,7 @@ def test_class_without_training_pixels():
     labels[12:] = np.where(labels[12:] == 3, 1, labels[12:])
     spec = SplitSpec(block=12, train_fraction=0.5)
     with pytest.raises(
-        SplitError, match=r"class 'class 3' \(code 3\) has no training pixel .*\(\d+ in the scene\); put the"
+        SplitError, match=r"class 3 has no training pixel .*\(\d+ in the scene\); put the"
     ):
         for seed in range(20):
             make_split(scene_of(labels, spec), patch=3, seed=seed)
