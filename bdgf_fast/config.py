@@ -141,9 +141,6 @@ class FeaturesConfig:
     coarsest level guides the first stage."""
     tile: int = 256
     """Side of a tile's core in pixels (a multiple of 2^(levels of the U-Net - 1)). Larger ones spend less on their halos."""
-    margin: int = 36
-    """Halo around the core in pixels; at least the receptive radius of the U-Net makes the result independent of the
-    tiles."""
     fit_pixels: int = 200_000
     """Training-side pixels the projection is fitted on, at most (by whole tiles)."""
 
@@ -152,7 +149,6 @@ class FeaturesConfig:
         _one_of("features.pca", self.pca, ("joint", "level"))
         for name in ("levels", "channels", "tile", "fit_pixels"):
             _at_least(f"features.{name}", getattr(self, name), 1)
-        _at_least("features.margin", self.margin, 0)
         if not self.timesteps or min(self.timesteps) < 0:
             raise ValueError(f"features.timesteps is {self.timesteps}; it takes at least one step, counted from 0")
 
@@ -382,12 +378,9 @@ class Config:
             raise ValueError(
                 f"features.levels is {self.features.levels}, but pretrain.widths has {len(self.pretrain.widths)}"
             )
-        for name in ("tile", "margin"):
-            if getattr(self.features, name) % bottom:
-                raise ValueError(
-                    f"features.{name} is {getattr(self.features, name)}; the U-Net of {len(self.pretrain.widths)} "
-                    f"levels needs a multiple of {bottom}"
-                )
+        if self.features.tile % bottom:
+            levels = len(self.pretrain.widths)
+            raise ValueError(f"features.tile is {self.features.tile}; the U-Net of {levels} levels needs a multiple of {bottom}")
         if self.model.mode == "dense":
             self._check_dense()
         if max(self.features.timesteps) >= self.pretrain.timesteps:

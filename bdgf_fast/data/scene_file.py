@@ -14,7 +14,7 @@ from bdgf_fast.data import known_sets
 from bdgf_fast.data.labels import LABEL_KEYS, Labels, named_classes, read_labels
 from bdgf_fast.data.scene import Modality, Scene, SplitSpec, stack
 from bdgf_fast.data.sources import Source, open_sources, settle
-from bdgf_fast.data.split import DEFAULT_VAL_BLOCKS, KINDS
+from bdgf_fast.data.split import DEFAULT_VAL_BLOCKS, GAPS, KINDS, NAMED_GAPS
 from bdgf_fast.data.tables import check_keys, entry_name, get, subtable
 from bdgf_fast.errors import SceneError
 
@@ -191,8 +191,8 @@ def _split(said: str, table: dict[str, Any] | None, given: dict[str, np.ndarray]
             if key in table:
                 raise SceneError(f'{where}: {key} goes with kind = "blocks", not with {kind!r}.')
     gap = table.get("gap")
-    if gap is not None and gap != "patch" and not (type(gap) is int and gap >= 0):
-        raise SceneError(f'{where}: gap is {gap!r}; it is "patch" (the patch radius) or a number of pixels.')
+    if gap is not None and gap not in NAMED_GAPS and not (type(gap) is int and gap >= 0):
+        raise SceneError(f"{where}: gap is {gap!r}; it takes {GAPS}.")
     val = table.get("val_blocks", 0.0)
     if isinstance(val, bool):
         val = DEFAULT_VAL_BLOCKS if val else 0.0

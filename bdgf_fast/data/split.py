@@ -14,6 +14,8 @@ from bdgf_fast.data.scene import Scene, SplitSpec
 from bdgf_fast.errors import DataWarning, SplitError
 
 KINDS = ("blocks", "given", "per_class")
+NAMED_GAPS = ("patch", "features")
+GAPS = '"patch" (the patch radius), "features" (how far the whole method sees) or a number of pixels'
 DEFAULT_VAL_BLOCKS = 1 / 6
 
 
@@ -41,7 +43,9 @@ class Split:
         return {"kind": self.kind, "seed": self.seed, "gap": self.gap, "counts": self.counts, "notes": self.notes}
 
 
-def make_split(scene: Scene, patch: int = 11, seed: int = 0, spec: SplitSpec | None = None) -> Split:
+def make_split(
+    scene: Scene, patch: int = 11, seed: int = 0, spec: SplitSpec | None = None, *, reach: int | None = None
+) -> Split:
     """Divide the labelled pixels of ``scene`` by its split rules.
 
     Only pixels with a value in every modality take part.
@@ -51,7 +55,7 @@ def make_split(scene: Scene, patch: int = 11, seed: int = 0, spec: SplitSpec | N
       ``default_rng(seed).permutation(blocks)`` are training blocks. With ``val_blocks`` = f the last
       floor(f * training blocks), at least one, of these become validation blocks. Test pixels lie more than ``gap``
       pixels (Chebyshev) from every training and validation block, validation pixels from every training block.
-      ``gap`` "patch", the default, is patch // 2.
+      ``gap`` "patch", the default, is patch // 2, and "features" is ``reach``: how far the whole method sees.
     * ``given``: the scene's own train and test maps (and val map, if any). A pixel on several sides stays on the first
       of train, val, test. ``gap`` defaults to 0, because the published splits have none.
     * ``per_class``: ``per_class`` random pixels of each class for training, the others for testing. Patches of the two
@@ -70,7 +74,7 @@ def make_split(scene: Scene, patch: int = 11, seed: int = 0, spec: SplitSpec | N
     _check(spec, scene)
     shape = (scene.height, scene.width)
     labelled = (scene.labels >= 0) & scene.valid()
-    gap = _gap(spec, patch)
+    gap = _gap(spec, patch, reach, scene)
     val_region = np.zeros(shape, bool)
     if spec.kind == "blocks":
         region, val_region = _block_regions(shape, spec, seed, scene)
@@ -145,14 +149,20 @@ def _check(spec: SplitSpec, scene: Scene) -> None:
         raise SplitError(f'{where}: kind = "per_class" needs per_class, the number of training pixels a class.')
     if spec.per_class is not None and spec.per_class < 1:
         raise SplitError(f"{where}: per_class is {spec.per_class}; it is at least 1.")
-    if not (spec.gap is None or spec.gap == "patch" or (isinstance(spec.gap, int) and spec.gap >= 0)):
-        raise SplitError(f'{where}: gap is {spec.gap!r}; it is "patch" (the patch radius) or a number of pixels.')
+    if not (spec.gap is None or spec.gap in NAMED_GAPS or (isinstance(spec.gap, int) and spec.gap >= 0)):
+        raise SplitError(f"{where}: gap is {spec.gap!r}; it takes {GAPS}.")
 
 
-def _gap(spec: SplitSpec, patch: int) -> int:
+def _gap(spec: SplitSpec, patch: int, reach: int | None, scene: Scene) -> int:
     if spec.gap is None:
         return patch // 2 if spec.kind == "blocks" else 0
-    return patch // 2 if spec.gap == "patch" else int(spec.gap)
+    if spec.gap != "features":
+        return patch // 2 if spec.gap == "patch" else int(spec.gap)
+    if reach is None:
+        raise SplitError(
+            f'{scene.labels_source}, [split]: gap is "features", which a run works out from its network; name the pixels here.'
+        )
+    return reach
 
 
 def _block_regions(shape: tuple[int, int], spec: SplitSpec, seed: int, scene: Scene) -> tuple[np.ndarray, np.ndarray]:

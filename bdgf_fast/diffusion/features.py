@@ -179,6 +179,11 @@ class DiffusionFeatures:
 
     # --- dense mode ---
 
+    @property
+    def margin(self) -> int:
+        """Halo of a tile in pixels: what the U-Net sees, so that no feature depends on the tile."""
+        return feature_margin(self.denoiser.unet.receptive_radius(self.config.levels), len(self.denoiser.unet.widths))
+
     @torch.no_grad()
     def _raw(self, y0: int, x0: int, h: int, w: int) -> list[tuple[Tensor, int, int, int, int, int]]:
         """Decoder maps of a tile around rows y0..y0+h-1: per level (map (1, T * width, .., ..), stride, tile row,
@@ -187,7 +192,7 @@ class DiffusionFeatures:
         The tile's origin is a multiple of the coarsest stride and the tile ends at the scene's edge: its grid is the
         scene's.
         """
-        stride, margin = 2 ** (len(self.denoiser.unet.widths) - 1), self.config.margin
+        stride, margin = 2 ** (len(self.denoiser.unet.widths) - 1), self.margin
         top, left = (max(0, (v - margin) // stride * stride) for v in (y0, x0))
         bottom, right = min(self.prepared.height, y0 + h + margin), min(self.prepared.width, x0 + w + margin)
         window = self.prepared.window(top, left, bottom - top, right - left).to(self.device)
@@ -318,6 +323,12 @@ class PatchFeatures(DiffusionFeatures):
 
     def block(self, y0: int, x0: int, h: int, w: int, size: int) -> BlockFeatures:
         return lambda rc: self.patches(rc, size)
+
+
+def feature_margin(radius: int, depth: int) -> int:
+    """A receptive radius as a multiple of the coarsest stride of a U-Net of ``depth`` levels."""
+    stride = 2 ** (depth - 1)
+    return -(-radius // stride) * stride
 
 
 def crop(x: Tensor, y0: int, x0: int, h: int, w: int) -> Tensor:

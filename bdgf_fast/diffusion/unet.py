@@ -128,15 +128,20 @@ class DenoisingUNet(nn.Module):
 
     def receptive_radius(self, levels: int | None = None) -> int:
         """Pixels a feature brought to the pixel grid can see in each direction, the interpolation included."""
-        strides = [2**level for level in range(len(self.widths))]
-        radius = 1 + sum(2 * self.blocks * s for s in strides) + sum(strides[:-1])
-        worst = 0
-        for depth, s in enumerate(reversed(strides)):
-            if depth == (len(strides) if levels is None else levels):
-                break
-            radius += 2 * self.blocks * s + (s if depth else 0)
-            worst = max(worst, radius + (s if s > 1 else 0))
-        return worst
+        return receptive_radius(len(self.widths), self.blocks, levels)
+
+
+def receptive_radius(depth: int, blocks: int, levels: int | None = None) -> int:
+    """That of a U-Net of ``depth`` levels with ``blocks`` residual blocks each, whose ``levels`` coarsest maps are used."""
+    strides = [2**level for level in range(depth)]
+    radius = 1 + sum(2 * blocks * s for s in strides) + sum(strides[:-1])
+    worst = 0
+    for place, s in enumerate(reversed(strides)):
+        if place == (depth if levels is None else levels):
+            break
+        radius += 2 * blocks * s + (s if place else 0)
+        worst = max(worst, radius + (s if s > 1 else 0))
+    return worst
 
 
 def time_embedding(t: Tensor, width: int) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import ModelConfig
+from ..config import Config, ModelConfig
 from ..diffusion.features import FeatureSource
+from ..diffusion.unet import receptive_radius
 from ..models.windows import box_statistics
 
 Tile = Callable[[int, int, int, int], list[Tensor]]
@@ -27,25 +28,30 @@ def halo(c: ModelConfig) -> int:
     return -(-(c.map_radius + spoilt) // side) * side
 
 
-def reach(c: ModelConfig, guided: bool, features: int = 0) -> int:
-    """Chebyshev distance from which a pixel's prediction may still be influenced: through bands or, in a guided network, through
-    features that see ``features`` pixels themselves."""
+def reach(config: Config) -> int:
+    """Chebyshev distance from which a pixel's prediction may still be influenced, by the bands themselves or, in a guided network,
+    by features. Maps of another model (``features.path``) count as if they saw nothing but their pixel."""
+    c, patch = config.model, config.data.patch
+    guided = any(getattr(c, f"guide_{kind}") != "none" for kind in c.branches)
+    own = 0 if config.features.path or not guided else receptive_radius(
+        len(config.pretrain.widths), config.pretrain.blocks, config.features.levels
+    )
     if c.mode == "patch":
-        raise ValueError("the reach of a patch network is its patch")
-    sides = {"cnn": 2 * c.stages + 1, "mamba": c.scan_window, "transformer": c.attention_window}
+        return patch // 2 + (own if config.features.mode == "dense" else 0)
+    sides = {"cnn": 2 * c.stages, "mamba": c.scan_window - 1, "transformer": c.attention_window - 1}
     inner = c.map_radius + max(sides[kind] for kind in c.branches)
-    bands = max(inner, *c.radii) if c.statistics else inner
-    return max(bands, features + max(inner - 1, *c.guide_radii)) if guided else bands
+    bands = max([inner + 1, *(c.radii if c.statistics else ())])  # the stem sees one pixel further
+    return max(bands, own + max([inner, *(c.guide_radii if c.statistics else ())])) if guided else bands
 
 
 def raw_reach(c: ModelConfig) -> int:
     """Pixels of raw bands that a piece needs around it: the branches' halo with the stem's frame, or the widest statistics."""
-    return max(halo(c) + 1, *(c.radii if c.statistics else ()))
+    return max([halo(c) + 1, *(c.radii if c.statistics else ())])
 
 
 def guide_reach(c: ModelConfig) -> int:
     """The same for the guide maps."""
-    return max(halo(c), *(c.guide_radii if c.statistics else ()))
+    return max([halo(c), *(c.guide_radii if c.statistics else ())])
 
 
 def middle(x: Tensor, margin: int) -> Tensor:

@@ -32,6 +32,12 @@ PAGE = _ENVIRONMENT.from_string("""<!doctype html>
 kappa <b>{{ "%.3f"|format(r.kappa) }}</b> on {{ "{:,}".format(r.test_pixels) }} test pixels;
 {{ "{:,}".format(r.train_pixels) }} training pixels, seed {{ r.seed }}.
 Split: {{ r.split.kind }}, gap {{ r.split.gap }} px. {{ r.split.notes|join(' ') }}</p>
+<p>A pixel's class may depend on bands up to {{ r.reach }} px away; test pixels may be as close to training pixels as the gap
+allows. Accuracy by distance to the nearest training pixel:
+{% for d in r.by_distance if d.pixels %}
+{{ "%d to %d"|format(d.from, d.to) if d.to is not none else "%d or more"|format(d.from) }} px
+{{ pct(d.accuracy) }} % ({{ "{:,}".format(d.pixels) }} pixels){{ "; " if not loop.last else "." }}
+{% endfor %}</p>
 <h2>Beside it, on the same split</h2>
 <table><thead><tr><th>method</th><th>OA %</th><th>AA %</th><th>kappa</th></tr></thead><tbody>
 {% for row in rows %}<tr{{ ' class="best"'|safe if row.best else '' }}><td>{{ row.name }}</td>
@@ -48,12 +54,12 @@ Split: {{ r.split.kind }}, gap {{ r.split.gap }} px. {{ r.split.notes|join(' ') 
 <td>{{ pct(r.per_class[c.name]) }}</td></tr>{% endfor %}
 </tbody></table></div>
 <img src="{{ picture.confusion }}" alt="confusion matrix"></div>
-<h2>Branches</h2>
-<table><thead><tr><th>branch</th><th>OA %</th></tr></thead><tbody>
+<h2>Members</h2>
+<table><thead><tr><th>branch or forest</th><th>OA %</th></tr></thead><tbody>
 {% for name, value in r.branches.items() %}<tr><td>{{ name }}</td><td>{{ pct(value) }}</td></tr>{% endfor %}
 </tbody></table>
 {% if r.branches|length > 1 %}
-<p>Two branches disagree on {{ pct(r.diversity.disagreement) }} % of the test pixels (mean over pairs); at least one is right on
+<p>Two members disagree on {{ pct(r.diversity.disagreement) }} % of the test pixels (mean over pairs); at least one is right on
 {{ pct(r.diversity.any_right) }} %, all are right on {{ pct(r.diversity.all_right) }} %.</p>
 {% endif %}
 {% if picture.tsne %}<h3>t-SNE of the pooled features, a random few hundred test pixels</h3>

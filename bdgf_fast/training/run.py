@@ -35,9 +35,10 @@ from ..diffusion import ArrayFeatures, DiffusionFeatures
 from ..diffusion.denoiser import Denoiser
 from ..errors import UserError
 from .baselines import FORESTS, GUIDED_FOREST, available, predict_baseline
+from .dense import reach
 from .embedding import EMBEDDING, embed
 from .memory import peak_memory_bytes
-from .metrics import diversity, scores
+from .metrics import by_distance, diversity, scores
 from .predict import predict_pixels
 from .pretrain import load_denoiser, pretrain
 from .progress import bar
@@ -85,10 +86,10 @@ class Run:
         self._bind()
         self.scene = open_scene(self.reference)
         patch = config.data.patch
-        if patch > min(self.scene.height, self.scene.width):
+        if config.model.mode == "patch" and patch > min(self.scene.height, self.scene.width):
             raise UserError(f"data.patch is {patch} pixels, larger than the scene ({self.scene.height} x {self.scene.width}); "
                             f"--set data.patch={min(self.scene.height, self.scene.width)} or less")
-        self.split = make_split(self.scene, patch=patch, seed=seed)
+        self.split = make_split(self.scene, patch=patch, seed=seed, reach=reach(config))
         check_split(self.split, config)
         self.prepared: PreparedScene = prepare(self.scene, self.split)
         if modalities is not None:
@@ -220,7 +221,8 @@ class Run:
             prediction = predict_pixels(network, features, self.prepared, self.config, rc, progress)
             labels = {"fused": prediction.probabilities.argmax(1).numpy(), **{k: v.numpy() for k, v in prediction.labels.items()}}
         fused = labels.pop("fused")
-        return {**scores(truth, fused, len(self.prepared.classes)), **diversity(truth, labels)}
+        near = by_distance(self.split.train.numpy(), rc.numpy(), fused == truth)
+        return {**scores(truth, fused, len(self.prepared.classes)), **diversity(truth, labels), "by_distance": near}
 
     def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, DiffusionFeatures]:
         network, state, tensors = load_network(self._checkpoint("network"), self.config)
@@ -257,6 +259,8 @@ class Run:
             "train_pixels": len(self.split.train),
             "test_pixels": len(self.split.test),
             "split": self.split.summary(),
+            "reach": reach(self.config),
+            "by_distance": result["by_distance"],
             "normalisation": "fitted on the training side",
             "pretrain_region": self.config.pretrain.region,
             "seconds": {stage: self.directory.facts(stage).get("seconds", 0.0) for stage in STAGES},

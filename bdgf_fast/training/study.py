@@ -29,6 +29,7 @@ from ..diffusion.features import FeatureSource
 from ..errors import UserError
 from .baselines import predict_baseline
 from .baselines.statistics import StatisticsFeatures
+from .dense import reach
 from .metrics import by_distance, diversity, scores
 from .predict import predict_pixels
 from .pretrain import load_denoiser, pretrain
@@ -203,7 +204,7 @@ class Study:
     def _scene(self, seed: int) -> tuple[PreparedScene, torch.Tensor]:
         """The prepared scene of a seed's split, and the test pixels that are scored: a random part fixed by the seed."""
         if self._prepared is None or self._prepared[0] != seed:
-            split = make_split(self.scene, patch=self.config.data.patch, seed=seed)
+            split = make_split(self.scene, patch=self.config.data.patch, seed=seed, reach=reach(self.config))
             check_split(split, self.config)
             if not len(split.test):
                 raise UserError(NO_TEST.format(self.scene.name))

@@ -201,14 +201,14 @@ def _sentences(study: dict[str, Any], cells: list[dict[str, Any]], default: dict
     for verdict, text in (
         ("worse", "Worse than the default, in points with the {level} % interval: {cells}."),
         ("better", "Better than the default: {cells}; there the default is not the best choice on this scene."),
-        ("open", "Not told apart from the default: {cells}."),
+        ("open", "Not significantly different from the default: {cells}."),
     ):
         if listed[verdict]:
             chosen = sorted(listed[verdict], key=lambda c: c["difference"]["mean"])
             out.append(text.format(level=f"{100 * LEVEL:.0f}", cells="; ".join(map(_told, chosen))))
     if single:
         out.append(f"Not judged, with one seed: {'; '.join(c['title'] for c in single)}.")
-    out += [s for s in (_baselines(compared, default), _controls(compared), _masking(study, cells)) if s]
+    out += [s for s in (_baselines(compared, default), _controls(compared), _masking(study, cells), _distances(study)) if s]
     brief = " The quick preset trains briefly, which can change the order: confirm with --preset full."
     quick = brief if study["preset"] == "quick" else ""
     counts = sorted({c["difference"]["n"] for c in compared})
@@ -224,11 +224,27 @@ def _baselines(compared: list[dict[str, Any]], default: dict[str, Any]) -> str |
         return None
     best = max(rivals, key=lambda c: c["difference"]["mean"])
     ahead, n = -best["difference"]["mean"], best["difference"]["n"]
-    told = {"worse": "and that is told apart from 0", "better": "and that is told apart from 0",
-            "open": "which is not told apart from 0"}[best["difference"]["verdict"]]  # fmt: skip
+    told = {"worse": "a significant difference", "better": "a significant difference",
+            "open": "not a significant difference"}[best["difference"]["verdict"]]  # fmt: skip
     return (f"The best baseline is {best['title']} ({_spread(list(best['oa'].values()), 100)} %); the default "
             f"({_spread(list(default['oa'].values()), 100)} %) is {abs(ahead):.1f} points "
             f"{'ahead' if ahead >= 0 else 'behind'} over the {n} seeds both have, {told}.")  # fmt: skip
+
+
+def _distances(study: dict[str, Any]) -> str | None:
+    """The default's accuracy by distance to the training pixels, mean over seeds."""
+    entry = next((c for c in study["cells"] if c["name"] == DEFAULT), None)
+    results = [r["by_distance"] for r in entry["results"].values() if "by_distance" in r] if entry else []
+    if not results:
+        return None
+    texts = []
+    for places in zip(*results, strict=True):
+        values = [p["accuracy"] for p in places if p["accuracy"] is not None]
+        low, high = places[0]["from"], places[0]["to"]
+        if values:
+            place = f"up to {high}" if low == 0 else f"{low} to {high}" if high else f"{low} or more"
+            texts.append(f"{place} px {100 * np.mean(values):.1f} %")
+    return f"Accuracy of the default by distance to the nearest training pixel: {', '.join(texts)}."
 
 
 def _controls(compared: list[dict[str, Any]]) -> str | None:
@@ -241,7 +257,9 @@ def _controls(compared: list[dict[str, Any]]) -> str | None:
                            "no gain of diffusion features over raw statistics of the same reach is shown"),
         "head-statistics-off": ("statistics in the heads pay", "statistics in the heads cost accuracy",
                                 "no effect of statistics in the heads is shown"),
-        "twins-off": ("the unguided twins pay", "the unguided twins cost accuracy", "no effect of the unguided twins is shown"),
+        "twins-off": ("unguided copies of the branches pay", "unguided copies of the branches cost accuracy",
+                      "no effect of unguided copies of the branches is shown"),
+        "forests-off": ("the forests pay", "the forests cost accuracy", "no effect of the forests is shown"),
         "guidance-off": ("guidance pays", "guidance costs accuracy", "no effect of guidance as a whole is shown"),
     }  # fmt: skip
     shown = [c for c in compared if c["name"] in texts]
@@ -259,7 +277,7 @@ def _masking(study: dict[str, Any], cells: list[dict[str, Any]]) -> str | None:
     listed = ", ".join(f"{p} {b:.2f}" for p, b in balance.items())
     same = "the same policy" if most == best else f"another one, {best}"
     judged = [c["difference"] for c in cells if c["group"] == "masking" and c["difference"]]
-    told = "" if any(d["verdict"] != "open" for d in judged) else ", which these seeds do not tell apart"
+    told = "" if any(d["verdict"] != "open" for d in judged) else ", not a significant difference with these seeds"
     spread = 100 * (max(oa.values()) - min(oa.values()))
     return (f"Masking: balance by policy {listed}; the most balanced is {most}, the highest mean accuracy has {same} "
             f"({100 * oa[best]:.1f} %; the policies lie {spread:.1f} points apart{told}).")  # fmt: skip

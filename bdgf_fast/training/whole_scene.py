@@ -19,14 +19,18 @@ from ..config import Config
 from ..data import MapWriter, ProbabilityWriter, write_png
 from ..data.export import TILE, atomic
 from ..data.readers import require
-from ..diffusion.features import FeatureSource
+from ..diffusion.features import FeatureSource, feature_margin
+from ..diffusion.unet import receptive_radius
 from ..errors import OutputError, UserError
-from .predict import Network, Progress, corners, predict
+from .dense import guide_reach, raw_reach
+from .predict import STRIP, Network, Progress, corners, predict
 from .ranks import barrier, leads, ranks
 
 BASE_BYTES = 640 * 2**20
 """Interpreter, torch and libraries, measured, with room to spare."""
 CACHE_SHARE, GDAL_SHARE = 12, 16
+WORKING_MAPS = 16
+"""Maps of the network's width that a stage of a branch holds at once, at most (measured: those of the scan)."""
 BLOCKS = (512, 256, 128, 64, 32, 16)
 LEAST_BATCH = 64
 """Patches a forward pass below which a smaller block is the better way to save memory: a block's margin costs less than that."""
@@ -57,27 +61,60 @@ def fit_to_memory(budget: int, prepared: Any, config: Config, guides: Sequence[i
     be with a ``predict.batch`` down to ``LEAST_BATCH``; the scene's cache of tiles is cut to a share of the budget. Raises
     UserError when not even the smallest block fits."""
     prepared.cache_bytes = min(prepared.cache_bytes, budget // CACHE_SHARE)
-    pixels, size = prepared.height * prepared.width, config.data.patch
-    c, times, channels = config.model, len(config.features.timesteps), prepared.channels + 2 * sum(guides)
-    fixed = BASE_BYTES + prepared.cache_bytes + budget // GDAL_SHARE + 8 * pixels
-    members = len(c.branches) * (1 + c.twins)
-    per_patch = 4 * size**2 * (2 * channels + 10 * c.width * members)
-    levels = sum(w / 4**i for i, w in enumerate(config.pretrain.widths))
-    per_pixel = 4 * (channels + (times * (prepared.channels + 8 * config.pretrain.widths[0] + levels) if guides else 0))
+    fixed = BASE_BYTES + prepared.cache_bytes + budget // GDAL_SHARE + 8 * prepared.height * prepared.width
+    dense = config.model.mode == "dense"
+    side = max(config.model.scan_window, config.model.attention_window) if dense else 1
     need = 0.0
-    for block in BLOCKS:
+    for block in (size for size in BLOCKS if size % side == 0):
+        assembling = 8 * len(prepared.classes) * math.lcm(block, TILE) * prepared.width
+        if dense:
+            need = fixed + max(_dense_bytes(prepared, config, guides, block), assembling)
+            if need <= budget:
+                return config.override(f"predict.block={block}")
+            continue
         most = min(config.predict.batch, (block // stride + 2) ** 2)
         least = min(most, LEAST_BATCH)
-        maps = per_pixel * (block + size + 2 * config.features.margin) ** 2
-        assembling = 8 * len(prepared.classes) * math.lcm(block, TILE) * prepared.width
+        maps, per_patch = _patch_bytes(prepared, config, guides, block)
         need = fixed + max(maps + per_patch * least, assembling)
         if need <= budget:
             batch = min(most, int((budget - fixed - maps) // per_patch))
             return config.override(f"predict.block={block}", f"predict.batch={batch}")
     raise UserError(
-        f"--memory {budget / 2**30:.2f} GiB is too small for one block of {BLOCKS[-1]} pixels with its margin; "
-        f"this scene and model need {need / 2**30:.2f} GiB, or a smaller predict.batch (now {config.predict.batch})"
+        f"--memory {budget / 2**30:.2f} GiB is too small for one block of {max(side, BLOCKS[-1])} pixels with its margin; "
+        f"this scene and model need {need / 2**30:.2f} GiB"
+        + ("" if dense else f", or a smaller predict.batch (now {config.predict.batch})")
     )
+
+
+def _feature_bytes(prepared: Any, config: Config, guides: Sequence[int], side: int) -> float:
+    """Bytes while the features of side x side pixels are computed."""
+    widths, times = config.pretrain.widths, len(config.features.timesteps)
+    levels = sum(w / 4**i for i, w in enumerate(widths))
+    margin = feature_margin(receptive_radius(len(widths), config.pretrain.blocks, config.features.levels), len(widths))
+    per_pixel = 4 * (prepared.channels + (times * (prepared.channels + 8 * widths[0] + levels) if guides else 0))
+    return per_pixel * (side + 2 * margin) ** 2
+
+
+def _patch_bytes(prepared: Any, config: Config, guides: Sequence[int], block: int) -> tuple[float, float]:
+    """Bytes of a block's maps, and of each patch of a batch."""
+    size, c = config.data.patch, config.model
+    members = len(c.branches) * (1 + c.twins)
+    return (
+        _feature_bytes(prepared, config, guides, block + size),
+        4 * size**2 * (2 * (prepared.channels + 2 * sum(guides)) + 10 * c.width * members),
+    )
+
+
+def _dense_bytes(prepared: Any, config: Config, guides: Sequence[int], block: int) -> float:
+    """Bytes of a block of the dense network: the larger of the features' pass and the branches' with the strips behind them."""
+    c = config.model
+    members, around = len(c.branches) * (1 + c.twins), max(raw_reach(c), guide_reach(c))
+    pixels = (block + 2 * around) ** 2
+    inputs = 4 * (prepared.channels + 2 * sum(guides)) * pixels
+    working = 4 * c.width * (members + WORKING_MAPS) * pixels
+    statistics = (prepared.channels + sum(guides)) * (1 + 2 * len(c.radii))
+    strips = 4 * STRIP * block * (3 * statistics + 6 * c.width * members + 4 * c.hidden)
+    return inputs + max(_feature_bytes(prepared, config, guides, block + 2 * around), working + strips)
 
 
 class Blocks:

@@ -6,7 +6,7 @@ from bdgf_fast.data import SplitSpec, synthetic_scene, write_scene
 
 TINY = [
     "pretrain.steps=6", "pretrain.batch=2", "pretrain.crop=16", "pretrain.widths=[8,8]", "pretrain.checkpoint_every=2",
-    "pretrain.evaluate_every=6", "features.timesteps=[10,300]", "features.levels=2", "features.channels=8", "features.margin=8",
+    "pretrain.evaluate_every=6", "features.timesteps=[10,300]", "features.levels=2", "features.channels=8",
     "model.width=16", "model.state=2", "model.stages=2", "train.epochs=2", "train.checkpoint_every=1", "data.patch=7",
 ]
 

@@ -156,8 +156,9 @@ def test_sentences_follow_the_figures():
     text = " ".join(analyse(state)["sentences"])
     assert "Worse than the default, in points with the 95 % interval: guidance off (-4.8" in text
     assert "Better than the default: forest (+2.0" in text
-    assert "Not told apart from the default: cnn alone" in text
-    assert "The best baseline is forest" in text and "2.0 points behind over the 3 seeds both have, and that is told apart" in text
+    assert "Not significantly different from the default: cnn alone" in text
+    assert "The best baseline is forest" in text
+    assert "2.0 points behind over the 3 seeds both have, a significant difference" in text
     assert "guidance pays" in text and "no gain of pre-training over an untrained denoiser" in text
     assert "Caution: 3 seeds" in text and "quick preset" in text
     table = markdown(state)

@@ -26,13 +26,15 @@ def main(rank: int, world: int, store: str, out: str) -> None:
         "data.patch=7", "pretrain.steps=5", "pretrain.batch=3", "pretrain.crop=12", "pretrain.widths=[8,8]",
         "pretrain.mask_every=2", "features.levels=2", "model.width=8", "model.branches=cnn,transformer", "model.heads=2",
         "model.groups=2", "model.dropout=0.3", "train.epochs=2", "train.batch=3", "train.lambda_similarity=1", "train.ramp=0",
+        "train.crops=3", "model.trees=3",
     )  # fmt: skip
     denoiser, history = pretrain(prepared, config, seed=0)
     network, trained = train(prepared, None, config, seed=0)
+    over_patches, _ = train(prepared, None, config.override("model.mode=patch"), seed=0)
     if rank == 0:
         rates = [history["mask_rates"][name] for name in "ab"]
         losses = [trained["curves"]["series"]["loss"], history["curves"]["series"]["a"]]
-        torch.save([denoiser.unet.state_dict(), network.state_dict(), rates, losses], out)
+        torch.save([denoiser.unet.state_dict(), network.state_dict(), over_patches.state_dict(), rates, losses], out)
     if world > 1:
         dist.destroy_process_group()
 

@@ -34,9 +34,23 @@ def test_seams_agree(site, config, denoiser, pca):
             torch.testing.assert_close(part, full[:, y : y + h, x : x + w], rtol=1e-5, atol=1e-5)
 
 
-def test_too_small_a_margin_shows_at_seams(site, config, denoiser):
-    # the test above can fail: without a halo tiles disagree
-    features = fit(denoiser, site, config, margin=0)
+def test_the_margin_covers_what_the_network_sees(site, config):
+    cases = (([8, 12, 16], 1, 3, 35), ([8, 12, 16], 2, 3, 63), ([8, 8, 8, 8], 1, 4, 75), ([8, 8], 1, 1, 0))
+    for widths, blocks, levels, least in cases:
+        torch.manual_seed(0)
+        changed = config.override(f"pretrain.widths={widths}", f"pretrain.blocks={blocks}", f"features.levels={levels}")
+        deep = Denoiser.create(site.prepared.groups, site.prepared.modality_names, changed.pretrain)
+        deep.unet.eval().requires_grad_(False)
+        features = DiffusionFeatures.fit(deep, site.prepared, changed, 3)
+        assert features.margin >= max(least, deep.unet.receptive_radius(levels))
+        whole = features.tile(0, 0, 65, 65)[-1]
+        torch.testing.assert_close(features.tile(50, 3, 9, 9)[-1], whole[:, 50:59, 3:12], rtol=1e-5, atol=1e-5)
+
+
+def test_too_small_a_margin_shows_at_seams(site, config, denoiser, monkeypatch):
+    # the tests above can fail: without a halo tiles disagree
+    monkeypatch.setattr(DiffusionFeatures, "margin", 0)
+    features = fit(denoiser, site, config)
     change = features.tile(20, 20, 20, 20)[0] - features.tile(0, 0, 65, 65)[0][:, 20:40, 20:40]
     assert change.abs().max() > 1e-2
 

@@ -22,14 +22,17 @@ def run(world: int, folder: Path) -> list:
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 def test_two_ranks_train_what_one_trains(tmp_path):
     one, two = run(1, tmp_path), run(2, tmp_path)
-    for a, b in zip(one[:2], two[:2], strict=True):
+    for a, b in zip(one[:3], two[:3], strict=True):
         for name in a:
             # a key's bias changes no softmax: its gradient is rounding, which AdamW turns into steps
+            if not a[name].is_floating_point():
+                assert torch.equal(a[name], b[name])  # the forests' tables
+                continue
             atol = torch.full_like(a[name], 1e-4)
             if name.endswith("key_value.bias"):
                 atol[: len(atol) // 2] = 3e-4
             assert ((a[name] - b[name]).abs() <= atol + 1e-3 * b[name].abs()).all(), name
-    torch.testing.assert_close(torch.tensor(one[2]), torch.tensor(two[2]), rtol=1e-3, atol=1e-5)
-    assert len(set(one[2][0])) > 1  # the rates moved
-    for a, b in zip(one[3], two[3], strict=True):
+    torch.testing.assert_close(torch.tensor(one[3]), torch.tensor(two[3]), rtol=1e-3, atol=1e-5)
+    assert len(set(one[3][0])) > 1  # the rates moved
+    for a, b in zip(one[4], two[4], strict=True):
         assert a == pytest.approx(b, rel=1e-3)
