@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _native, backends, reference
 from . import _check as check
-from ._library import call_kernel, define, needs_grad
+from ._library import call_kernel, call_plain, define, needs_grad
 
 backends.register_plain("decision_forest", "reference", reference.decision_forest)
 
@@ -71,7 +71,7 @@ def decision_forest(x: Tensor, feature: Tensor, threshold: Tensor, child: Tensor
     if plain is None:
         return call_kernel("decision_forest", backend, (x, *tables.values()), ())
     _check_numbers(x.shape[1], feature, child, root)
-    return plain(x, *tables.values())
+    return call_plain(plain, x.device.type, x, *tables.values())
 
 
 def _check_numbers(features: int, feature: Tensor, child: Tensor, root: Tensor) -> None:
