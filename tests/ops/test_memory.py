@@ -41,8 +41,7 @@ B, D, L, N = 32, 64, 512, 16
 
 
 
-def forest():
-    """Tables of 100 trees, each a chain of 199 nodes, and 20000 rows."""
+def forest():  # 100 trees, each a chain of 199 nodes
     own = torch.arange(199)
     inner = (own % 2 == 0) & (own < 198)
     child = torch.stack([torch.where(inner, own + 1, own), torch.where(inner, own + 2, own)], 1)
