@@ -16,19 +16,24 @@ TensorView table_arg(const char* op, const char* name, py::handle value, DType d
   return t;
 }
 
+bool fits(const DecisionForestArgs& a, int64_t nodes, int64_t i) {
+  const int64_t feature = a.feature[i], left = a.child[2 * i], right = a.child[2 * i + 1];
+  const bool leaf = (left == i) & (right == i), inner = (left > i) & (right > i) & (left < nodes) & (right < nodes);
+  return (feature >= 0) & (feature < a.x.shape[1]) & (leaf | inner);
+}
+
 // What the kernel reads by: a number out of range would leave a table, a child before its node could walk for ever.
 void check_tables(const char* op, const DecisionForestArgs& a, int64_t nodes) {
-  for (int64_t i = 0; i < nodes; ++i) {
+  bool fine = true;
+  for (int64_t i = 0; i < nodes; ++i) fine &= fits(a, nodes, i);
+  for (int64_t i = 0; i < nodes && !fine; ++i) {
+    if (fits(a, nodes, i)) continue;
     if (a.feature[i] < 0 || a.feature[i] >= a.x.shape[1]) {
       bad_value(op, "feature", "has " + std::to_string(a.feature[i]) + "; it takes 0 to " + std::to_string(a.x.shape[1] - 1));
     }
-    const int64_t left = a.child[2 * i], right = a.child[2 * i + 1];
-    const bool leaf = left == i && right == i, inner = left > i && right > i && left < nodes && right < nodes;
-    if (!leaf && !inner) {
-      bad_value(op, "child", "of node " + std::to_string(i) + " is (" + std::to_string(left) + ", " + std::to_string(right) +
-                                 "); it takes the node itself twice (a leaf), or two nodes after it, up to " +
-                                 std::to_string(nodes - 1));
-    }
+    bad_value(op, "child", "of node " + std::to_string(i) + " is (" + std::to_string(a.child[2 * i]) + ", " +
+                               std::to_string(a.child[2 * i + 1]) + "); it takes the node itself twice (a leaf), or two nodes " +
+                               "after it, up to " + std::to_string(nodes - 1));
   }
   for (int64_t t = 0; t < a.trees; ++t) {
     if (a.root[t] < 0 || a.root[t] >= nodes) {
