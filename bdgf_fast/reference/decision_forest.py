@@ -11,15 +11,15 @@ BATCH = 4096
 
 def decision_forest(x: Tensor, feature: Tensor, threshold: Tensor, child: Tensor, share: Tensor, root: Tensor) -> Tensor:
     """The mean over the trees of the shares of the leaf that each row reaches; see `bdgf_fast.ops.decision_forest`."""
-    out = [_mean_share(part, feature, threshold, child, share, root) for part in x.split(BATCH)]
-    return torch.cat(out)
+    feature, child, root = feature.long(), child.long().reshape(-1), root.long()  # what torch takes as indices
+    return torch.cat([_mean_share(part, feature, threshold, child, share, root) for part in x.split(BATCH)])
 
 
 def _mean_share(x: Tensor, feature: Tensor, threshold: Tensor, child: Tensor, share: Tensor, root: Tensor) -> Tensor:
-    node = root.long().expand(len(x), -1)
+    node = root.expand(len(x), -1)
     while True:
-        right = x.gather(1, feature[node].long()) > threshold[node]  # NaN compares false and goes left
-        following = torch.where(right, child[node, 1], child[node, 0]).long()
+        right = x.gather(1, feature[node]) > threshold[node]  # NaN compares false and goes left
+        following = child[2 * node + right]
         if torch.equal(following, node):  # every row has reached its leaves, which are their own children
             return share[node].mean(1)
         node = following
