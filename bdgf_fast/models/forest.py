@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-BATCH = 4096
-"""Pixels walked at once: (BATCH, trees) int64 are held a few times over."""
+from .. import ops
+
+TABLES = ("feature", "threshold", "child", "share", "root")
+"""The buffers that `bdgf_fast.ops.decision_forest` takes, in its order."""
 
 
 class Forest(nn.Module):
     """``fit`` once, then ``forward``: x (n, S) float32 -> class probabilities (n, classes), the mean over the trees' leaves.
 
-    The nodes of all trees stand in one table. A leaf is its own child on both sides, so that every pixel takes as many steps
-    as the deepest tree has levels.
+    The nodes of all trees stand in one table; a leaf is its own child on both sides.
     """
 
     feature: Tensor
@@ -33,20 +34,24 @@ class Forest(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.classes = classes
-        self.register_buffer("feature", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("feature", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("threshold", torch.zeros(0))
-        self.register_buffer("child", torch.zeros(0, 2, dtype=torch.int64))
+        self.register_buffer("child", torch.zeros(0, 2, dtype=torch.int32))
         self.register_buffer("share", torch.zeros(0, classes))
-        self.register_buffer("root", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("depth", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("root", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("depth", torch.zeros((), dtype=torch.int64))  # of the deepest tree
 
-    def fit(self, x: Tensor, target: Tensor, trees: int, seed: int) -> None:
-        """Grow ``trees`` trees on x (n, S) and its classes (n,); O(trees sqrt(S) n log^2 n)."""
-        from sklearn.ensemble import RandomForestClassifier
+    def fit(self, x: Tensor, target: Tensor, trees: int, seed: int, extra: bool = False) -> None:
+        """Grow ``trees`` trees on x (n, S) and its classes (n,); O(trees sqrt(S) n log^2 n).
 
-        grown = RandomForestClassifier(trees, random_state=seed % 2**32, n_jobs=torch.get_num_threads())
+        ``extra``: extremely randomised trees (Geurts et al., Machine Learning 63, 2006), whose thresholds are drawn, not sought.
+        """
+        from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+
+        kind = ExtraTreesClassifier if extra else RandomForestClassifier
+        grown = kind(trees, random_state=seed % 2**32, n_jobs=torch.get_num_threads())
         grown.fit(x.cpu().numpy(), target.cpu().numpy())
-        tables: dict[str, list[Any]] = {"feature": [], "threshold": [], "child": [], "share": [], "root": []}
+        tables: dict[str, list[Any]] = {name: [] for name in TABLES}
         first = 0
         for tree in (estimator.tree_ for estimator in grown.estimators_):
             inner = tree.children_left >= 0
@@ -69,15 +74,7 @@ class Forest(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """O(n trees depth)."""
-        out = torch.empty(len(x), self.classes, device=x.device)
-        for start in range(0, len(x), BATCH):
-            part = x[start : start + BATCH].float()
-            node = self.root.expand(len(part), -1)
-            for _ in range(int(self.depth)):
-                right = part.gather(1, self.feature[node]) > self.threshold[node]
-                node = self.child.view(-1)[2 * node + right]
-            out[start : start + BATCH] = self.share[node].mean(1)
-        return out
+        return ops.decision_forest(x.float(), *(getattr(self, name) for name in TABLES))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         """Take the stored sizes: they are not known before the trees are grown."""

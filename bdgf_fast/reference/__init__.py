@@ -2,6 +2,7 @@
 
 from .causal_conv1d import causal_conv1d
 from .cross_attention import cross_attention
+from .decision_forest import decision_forest
 from .denoising_loss import denoising_loss
 from .diffusion_step import ddim_step, ddpm_step
 from .group_channel_attention import group_channel_attention
@@ -15,6 +16,7 @@ __all__ = [
     "cross_attention",
     "ddim_step",
     "ddpm_step",
+    "decision_forest",
     "denoising_loss",
     "group_channel_attention",
     "group_channel_gate",

@@ -4,6 +4,7 @@
 #include "bdgf/cross_attention.h"
 #include "bdgf/group_channel_attention.h"
 #include "bdgf/group_channel_gate.h"
+#include "bdgf/decision_forest.h"
 #include "bdgf/denoising_loss.h"
 #include "bdgf/diffusion_step.h"
 #include "bdgf/philox_normal.h"
@@ -14,6 +15,7 @@
 // how to add one: csrc/cpu/dispatch.cpp.
 #define BDGF_CPU_KERNELS(X) \
   X(philox_normal, PhiloxNormalArgs) \
+  X(decision_forest, DecisionForestArgs) \
   X(selective_scan_fwd, SelectiveScanArgs) \
   X(selective_scan_bwd, SelectiveScanArgs) \
   X(cross_attention_fwd, CrossAttentionArgs) \

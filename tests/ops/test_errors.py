@@ -66,6 +66,13 @@ def ddim(**changes):
     return ops.ddim_step(**(t | {"prediction_type": "epsilon"} | changes))
 
 
+def forest(**changes):
+    """One tree of three nodes."""
+    child = torch.tensor([[1, 2], [1, 1], [2, 2]], dtype=torch.int32)
+    t = {"x": R(4, 5), "feature": torch.zeros(3).int(), "threshold": R(3), "child": child, "share": R(3, 2)}
+    return ops.decision_forest(**(t | {"root": torch.zeros(1).int()} | changes))
+
+
 V, T = ValueError, TypeError
 I64 = torch.zeros(2, dtype=torch.int64)
 BAD = [
@@ -132,6 +139,19 @@ BAD = [
     (attention, {"dropout_p": 1.0, "seed": 1}, V, r"dropout_p is 1.0; it takes a probability in \[0, 1\)"),
     (attention, {"dropout_p": 0.1}, V, "seed is None; dropout_p above 0 takes"),
     (attention, {"dropout_p": 0.1, "seed": 1.5}, T, "seed is float"),
+    (forest, {"x": R(5)}, V, r"x has shape \(5,\); it takes \(n, S\)"),
+    (forest, {"x": R(4, 5).double()}, T, "x is torch.float64; it takes torch.float32"),
+    (forest, {"x": R(4, 0)}, V, "x has features 0; it takes at least 1"),
+    (forest, {"feature": torch.zeros(3).long()}, T, "feature is torch.int64; it takes torch.int32"),
+    (forest, {"feature": torch.full((3,), 5).int()}, V, "feature has 5; it takes 0 to 4"),
+    (forest, {"threshold": R(2)}, V, r"threshold has shape \(2,\); it takes \(nodes,\) = \(3,\)"),
+    (forest, {"child": torch.zeros(3).int()}, V, r"child has shape \(3,\); it takes \(nodes, 2\) = \(3, 2\)"),
+    (forest, {"child": torch.zeros(3, 2).int()}, V, r"child of node 1 is \(0, 0\); it takes the node itself twice"),
+    (forest, {"share": R(2, 2)}, V, r"share has shape \(2, 2\); it takes \(nodes, K\) = \(3, 2\)"),
+    (forest, {"share": R(3, 2).half()}, T, "share is torch.float16; it takes torch.float32"),
+    (forest, {"root": torch.zeros(0).int()}, V, "root has trees 0; it takes at least 1"),
+    (forest, {"root": torch.tensor([3]).int()}, V, "root has 3; it takes 0 to 2"),
+    (forest, {"x": R(4, 5).requires_grad_()}, V, "x requires a gradient, .* detach it"),
     (normal, {"shape": ()}, V, r"shape is \(\)"),
     (normal, {"seed": None}, T, "seed is NoneType; it takes an int or a 0-d int64 tensor"),
     (normal, {"seed": I64}, T, r"seed is torch.int64 of shape \(2,\)"),

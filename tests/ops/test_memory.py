@@ -38,7 +38,22 @@ def decay(*shape):
 t = torch.tensor([3, 700] * 16)
 schedule = Schedule.linear()
 B, D, L, N = 32, 64, 512, 16
+
+
+
+def forest():  # 100 trees, each a chain of 199 nodes
+    own = torch.arange(199)
+    inner = (own % 2 == 0) & (own < 198)
+    child = torch.stack([torch.where(inner, own + 1, own), torch.where(inner, own + 2, own)], 1)
+    root = 199 * torch.arange(100)
+    child = (child + root[:, None, None]).flatten(0, 1)
+    feature = torch.randint(300, (19900,), generator=g)
+    x, *tables = randn(20000, 300), feature.int(), randn(19900) - 1, child.int(), randn(19900, 13), root.int()
+    return [], lambda: ops.decision_forest(x, *tables)
+
+
 cases = {
+    "decision_forest": forest,
     "selective_scan": lambda: (
         [randn(B, D, L), randn(B, D, L), decay(D, N), randn(B, N, L), randn(B, N, L), randn(D), randn(B, D, L),
          randn(D)],
