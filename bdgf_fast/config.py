@@ -193,11 +193,15 @@ class ModelConfig:
     """Dense mode: sides in pixels of the windows that the scans and gates, and the attentions, work in; both powers of two."""
     map_radius: int = 5
     """Dense mode: a head sees its branch's map at the pixel, and mean and deviation within this many pixels of it."""
-    radii: list[int] = field(default_factory=lambda: [2, 5, 6, 18])
+    radii: list[int] = field(default_factory=lambda: [5])
+    """Dense mode: the heads see value, mean and deviation of the bands within these distances, standardised."""
+    context: list[int] = field(default_factory=lambda: [2, 6, 18])
+    """Dense mode: means and deviations of the bands within these distances, turned onto their principal axes, are further maps
+    whose statistics the heads and forests see; empty for none."""
     guide_radii: list[int] = field(default_factory=lambda: [5])
-    """Dense mode: the statistics in the heads are value, and mean and deviation within these distances, of bands and guides."""
+    """Dense mode: the same distances for the guides and for the maps of ``context``."""
     trees: int = 100
-    """Dense mode: trees of the random forests on those statistics that predict beside the branches; 0 for none."""
+    """Dense mode: trees of each of the forests on those statistics that predict beside the branches; 0 for none."""
     statistics_noise: float = 0.3
     """Dense mode: standard deviation of normal noise on the standardised statistics in training."""
     hidden: int = 256
@@ -223,7 +227,7 @@ class ModelConfig:
             side = getattr(self, name)
             if not 4 <= side <= 64 or side & (side - 1):
                 raise ValueError(f"model.{name} is {side}; it takes a power of two from 4 to 64")
-        for name in ("radii", "guide_radii"):
+        for name in ("radii", "context", "guide_radii"):
             values = getattr(self, name)
             if values and min(values) < 1 or len(set(values)) != len(values):
                 raise ValueError(f"model.{name} is {values}; it takes different distances of 1 pixel or more")
@@ -403,26 +407,15 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """A quick run of every stage, of a minute or less per pipeline on two cores. What differs from the defaults beside the
-        budget was chosen on splits 0 and 1 of this scene: its spectral image has 28 of the 31 bands, so the modalities are
-        balanced; statistics in the heads and unguided twins cost accuracy or time."""
+        """The default with a shorter pre-training and balanced modalities, for a run of a few minutes: the built-in scene's
+        spectral image has 28 of its 31 bands."""
         return cls().override(
             "pretrain.steps=300",
             "pretrain.evaluate_every=100",
             "pretrain.checkpoint_every=100",
             "pretrain.learning_rate=2e-3",
             "pretrain.ema=0.98",
-            "train.epochs=15",
-            "train.batch=32",
-            "train.learning_rate=3e-3",
-            "train.ema=0.9",
             "model.balance=true",
-            "model.dropout=0.2",
-            "model.state=4",
-            "model.width=32",
-            "model.statistics=false",
-            "model.twins=false",
-            "features.channels=32",
         )
 
     def _assign(self, path: list[str], value: Any) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..config import Config, FeaturesConfig
 from ..data.prepared import mirror
+from .components import principal_axes
 from .crops import generator
 from .denoiser import Denoiser
 from .unet import to_pixel_grid
@@ -126,34 +128,20 @@ class DiffusionFeatures:
 
     def _fit(self, region: np.ndarray, patch: int) -> None:
         """Mean and covariance of the raw features over the region, then the leading eigenvectors."""
-        sums: dict[Any, Any] = {"n": 0}
-        for values in self._samples(region, patch):
-            groups = [torch.cat(values, 1)] if self.config.pca == "joint" else values
-            for i, x in enumerate(groups):
-                x = x.double()
-                sums["mean", i] = sums.get(("mean", i), 0) + x.sum(0)
-                sums["outer", i] = sums.get(("outer", i), 0) + x.T @ x
-            sums["n"] += len(groups[0])
-            widths = [v.shape[1] for v in values]
-        if sums["n"] < 2:
-            raise ValueError("the features are fitted on the training side, which has fewer than 2 valid pixels")
-        bases, means, spread = [], [], []
-        for i in range(1 if self.config.pca == "joint" else len(widths)):
-            mean = sums["mean", i] / sums["n"]
-            values, vectors = torch.linalg.eigh(sums["outer", i] / sums["n"] - mean[:, None] * mean)
-            count = min(self.config.channels, len(values))
-            basis = vectors[:, -count:].flip(1).T
-            rows = torch.arange(count)
-            basis = basis * basis[rows, basis.abs().argmax(1)].sign()[:, None]  # eigenvectors have no sign of their own
-            bases.append(basis)
-            means.append(basis @ mean)
-            spread.append(values[-count:].clamp(min=0))
-        factor = torch.cat(spread).mean().sqrt().clamp(min=1e-12)
-        if self.config.pca == "joint":
-            self.projection = [p.float().contiguous() for p in (bases[0] / factor).split(widths, 1)]
+        joint = self.config.pca == "joint"
+        widths: list[int] = []
+
+        def groups() -> Iterator[Sequence[Tensor]]:
+            for values in self._samples(region, patch):
+                widths[:] = [v.shape[1] for v in values]
+                yield [torch.cat(values, 1)] if joint else values
+
+        found = principal_axes(groups(), self.config.channels)
+        if joint:
+            self.projection = [p.contiguous() for p in found[0][0].split(widths, 1)]
         else:
-            self.projection = [(b / factor).float() for b in bases]
-        self.bias = [(-m / factor).float() for m in means]
+            self.projection = [axes for axes, _ in found]
+        self.bias = [bias for _, bias in found]
         self.channels = tuple(len(b) for b in self.bias)
 
     def _samples(self, region: np.ndarray, patch: int):

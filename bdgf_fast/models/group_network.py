@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .branches import Branch
+from .context import Context
 from .forest import Forest
 from .head import Address, Head, Standardise, pooled
 from .windows import box_statistics
@@ -46,14 +47,14 @@ class Members(nn.Module):
 
     Args:
         groups: raw channels per modality. guides: channels of each guide map, coarsest first; empty = no guidance.
-        raw_statistics, guide_statistics: how many statistics a raw channel and a channel of a guide have.
+        band_statistics: how many statistics of the bands the heads see. guide_statistics: of each channel of the guides.
     """
 
     scale: Tensor | None
 
     def __init__(
         self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig, *, dense: bool,
-        raw_statistics: int, guide_statistics: int, statistics_noise: float,
+        band_statistics: int, guide_statistics: int, statistics_noise: float,
     ) -> None:  # fmt: skip
         super().__init__()
         channels = sum(groups)
@@ -69,7 +70,7 @@ class Members(nn.Module):
         )
         # a branch without guidance sees no guide in its head either
         self.seen = [
-            raw_statistics * channels + guide_statistics * sum(guides) * guided if config.statistics else 0
+            band_statistics + guide_statistics * sum(guides) * guided if config.statistics else 0
             for _, guided in members
         ]
         self.standardise = Standardise(max(self.seen)) if config.statistics else None
@@ -133,8 +134,9 @@ class GroupNetwork(Members):
 
     def __init__(self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig) -> None:
         super().__init__(
-            groups, guides, classes, config, dense=False, raw_statistics=3, guide_statistics=3, statistics_noise=0.0
-        )
+            groups, guides, classes, config, dense=False, band_statistics=3 * sum(groups), guide_statistics=3,
+            statistics_noise=0.0,
+        )  # fmt: skip
 
     def fit(self, x: Tensor, guides: Sequence[Tensor] = ()) -> None:
         """Set the statistics by which the heads' inputs are standardised, from the training patches."""
@@ -157,20 +159,21 @@ class DenseNetwork(Members):
     guides (B, C_k, H, W); statistics (n, S) of the pixels; at int64 (n, 3), each pixel's sample, row and column in the map, at
     least ``config.map_radius`` from its border -> ``GroupOutput`` of the n pixels. Call ``fit`` before training.
 
-    Beside the branches stand random forests on the same statistics: one on those of the bands and, in a guided network, one on
-    those of bands and guides. They have no part in training by gradients; in evaluation mode each counts as much in the fusion
+    Beside the branches stand forests of extremely randomised trees on the same statistics: one on those of the bands and, in a
+    guided network, one on those of bands and guides. They have no part in training by gradients; in evaluation mode each counts as much in the fusion
     as all branches together.
     """
 
     def __init__(self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig) -> None:
+        context = Context(sum(groups), config.context) if config.context and config.statistics else None
+        surroundings = 1 + 2 * len(config.guide_radii)
+        bands = sum(groups) * (1 + 2 * len(config.radii)) + (0 if context is None else context.channels * surroundings)
         super().__init__(
-            groups, guides, classes, config, dense=True, raw_statistics=1 + 2 * len(config.radii),
-            guide_statistics=1 + 2 * len(config.guide_radii), statistics_noise=config.statistics_noise,
+            groups, guides, classes, config, dense=True, band_statistics=bands, guide_statistics=surroundings,
+            statistics_noise=config.statistics_noise,
         )  # fmt: skip
-        self.radius, self.trees = config.map_radius, config.trees
-        views = []
-        if config.trees and config.statistics:
-            views = sorted({(1 + 2 * len(config.radii)) * sum(groups), max(self.seen)})
+        self.context, self.radius, self.trees = context, config.map_radius, config.trees
+        views = sorted({bands, max(self.seen)}) if config.trees and config.statistics else []
         self.forests = nn.ModuleList(Forest(classes) for _ in views)
         self.forest_seen = views
         self.kinds += ("forest of bands", "forest of bands and guides")[: len(views)]
@@ -180,7 +183,7 @@ class DenseNetwork(Members):
         if self.standardise is not None:
             self.standardise.fit(statistics[:, : max(self.seen)])
         for k, (forest, size) in enumerate(zip(self.forests, self.forest_seen, strict=True)):
-            forest.fit(statistics[:, :size], target, self.trees, seed + k)  # type: ignore[operator]
+            forest.fit(statistics[:, :size], target, self.trees, seed + k, extra=True)  # type: ignore[operator]
 
     def pooled(self, x: Tensor) -> Tensor:
         """A branch's map (B, width, H, W) -> value, mean and deviation by box (B, 3 width, H - 2 r, W - 2 r)."""

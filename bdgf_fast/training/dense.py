@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from ..config import Config, ModelConfig
 from ..diffusion.features import FeatureSource
 from ..diffusion.unet import receptive_radius
+from ..models.context import Context
 from ..models.windows import box_statistics
 
 Tile = Callable[[int, int, int, int], list[Tensor]]
@@ -40,13 +41,19 @@ def reach(config: Config) -> int:
         return patch // 2 + (own if config.features.mode == "dense" else 0)
     sides = {"cnn": 2 * c.stages, "mamba": c.scan_window - 1, "transformer": c.attention_window - 1}
     inner = c.map_radius + max(sides[kind] for kind in c.branches)
-    bands = max([inner + 1, *(c.radii if c.statistics else ())])  # the stem sees one pixel further
+    bands = max(inner + 1, statistics_reach(c))  # the stem sees one pixel further
     return max(bands, own + max([inner, *(c.guide_radii if c.statistics else ())])) if guided else bands
+
+
+def statistics_reach(c: ModelConfig) -> int:
+    """Pixels of raw bands around a pixel that its statistics take."""
+    around = max(c.guide_radii, default=0)
+    return max([*c.radii, *(radius + around for radius in c.context), 0]) if c.statistics else 0
 
 
 def raw_reach(c: ModelConfig) -> int:
     """Pixels of raw bands that a piece needs around it: the branches' halo with the stem's frame, or the widest statistics."""
-    return max([halo(c) + 1, *(c.radii if c.statistics else ())])
+    return max(halo(c) + 1, statistics_reach(c))
 
 
 def guide_reach(c: ModelConfig) -> int:
@@ -59,23 +66,31 @@ def middle(x: Tensor, margin: int) -> Tensor:
     return x[..., margin : x.shape[-2] - margin, margin : x.shape[-1] - margin]
 
 
-def statistics(raw: Tensor, raw_margin: int, guides: Sequence[Tensor], guide_margin: int, c: ModelConfig) -> Tensor:
-    """Value, and means and deviations at ``radii`` and ``guide_radii``, of bands and guides, for every pixel of a piece.
+def statistics(
+    raw: Tensor, raw_margin: int, guides: Sequence[Tensor], guide_margin: int, c: ModelConfig, context: Context | None
+) -> Tensor:
+    """The statistics of every pixel of a piece: value, mean and deviation of the bands at ``radii``, of the context's maps and of
+    the guides at ``guide_radii``.
 
     Args:
         raw: (C, h + 2 raw_margin, w + 2 raw_margin). guides: (C_k, h + 2 guide_margin, w + 2 guide_margin) each.
 
-    Returns (S, h, w), the bands' first.
+    Returns (S, h, w), those of the bands and their context first.
     """
+    around = max(c.guide_radii, default=0)
     parts = [box_statistics(middle(raw, raw_margin - max(c.radii, default=0))[None], c.radii)[0]]
-    cut = guide_margin - max(c.guide_radii, default=0)
-    parts += [box_statistics(middle(g, cut)[None], c.guide_radii)[0] for g in guides]
+    if context is not None:
+        maps = context(middle(raw, raw_margin - around - max(context.radii)))
+        parts.append(box_statistics(maps[None], c.guide_radii)[0])
+    parts += [box_statistics(middle(g, guide_margin - around)[None], c.guide_radii)[0] for g in guides]
     return torch.cat(parts)
 
 
-def statistics_at(prepared: Any, tile: Tile | None, c: ModelConfig, rc: Tensor, side: int) -> Tensor:
+def statistics_at(
+    prepared: Any, tile: Tile | None, c: ModelConfig, rc: Tensor, side: int, context: Context | None = None
+) -> Tensor:
     """Statistics (n, S) of the pixels rc int64 (n, 2), by cells of ``side`` pixels that share the work."""
-    raw_margin, guide_margin = max(c.radii, default=0), max(c.guide_radii, default=0)
+    raw_margin, guide_margin = statistics_reach(c), max(c.guide_radii, default=0)
     cells, group = torch.unique(rc // side, dim=0, return_inverse=True)
     out = None
     for i in range(len(cells)):
@@ -85,11 +100,32 @@ def statistics_at(prepared: Any, tile: Tile | None, c: ModelConfig, rc: Tensor, 
         raw = prepared.window(y - raw_margin, x - raw_margin, h + 2 * raw_margin, w + 2 * raw_margin)
         around = (y - guide_margin, x - guide_margin, h + 2 * guide_margin, w + 2 * guide_margin)
         guides = [] if tile is None else [g.cpu() for g in tile(*around)]
-        rows = statistics(raw, raw_margin, guides, guide_margin, c)[:, rc[mine, 0] - y, rc[mine, 1] - x].T
+        rows = statistics(raw, raw_margin, guides, guide_margin, c, context)[:, rc[mine, 0] - y, rc[mine, 1] - x].T
         if out is None:
             out = torch.empty(len(rc), rows.shape[1])
         out[mine] = rows
     return torch.empty(0, 0) if out is None else out
+
+
+def fit_context(context: Context, prepared: Any, config: Config) -> None:
+    """Fit the context's axes on the training side, without labels: at most ``features.fit_pixels`` of it, by whole tiles."""
+    split, side, left, reach = prepared.split, config.features.tile, config.features.fit_pixels, max(context.radii)
+    region = torch.as_tensor(prepared.valid).clone()
+    if split is not None:
+        region &= torch.from_numpy(split.train_region)
+
+    def samples() -> Iterator[Tensor]:
+        nonlocal left
+        for y in range(0, prepared.height, side):
+            for x in range(0, prepared.width, side):
+                inside = region[y : y + side, x : x + side]
+                if left <= 0 or not inside.any():
+                    continue
+                h, w = inside.shape
+                yield context.raw(prepared.window(y - reach, x - reach, h + 2 * reach, w + 2 * reach))[:, :, inside]
+                left -= int(inside.sum())
+
+    context.fit(samples())
 
 
 def tiles_of(features: FeatureSource | None) -> Tile | None:

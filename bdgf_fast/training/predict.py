@@ -222,7 +222,8 @@ def _predict_map(
                 rows = None
                 if network.standardise is not None:
                     near = raw[:, a : b + 2 * raw_margin]
-                    found = statistics(near, raw_margin, [g[:, a : b + 2 * guide_margin] for g in guides], guide_margin, c)
+                    guide = [g[:, a : b + 2 * guide_margin] for g in guides]
+                    found = statistics(near, raw_margin, guide, guide_margin, c, network.context)
                     rows = found[:, row, column].T
                 output = network.classify(pooled, rows)
             total[mine] += output.log_fused.exp().float().cpu()

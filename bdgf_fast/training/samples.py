@@ -17,7 +17,7 @@ from ..config import Config
 from ..diffusion.crops import dihedral, generator
 from ..diffusion.features import FeatureSource
 from ..models import Address
-from .dense import Tile, statistics_at, tiles_of
+from .dense import Tile, fit_context, statistics_at, tiles_of
 from .ranks import ranks
 from .stored_maps import StoredMaps
 
@@ -102,19 +102,22 @@ class DenseSamples:
         self.tile: Tile | None = None
         if tile is not None:
             self.tile = StoredMaps(tile, prepared.height, prepared.width, config.features.tile).window
-        self.statistics = None
-        if config.model.statistics:
-            self.statistics = statistics_at(prepared, self.tile, config.model, rc, config.features.tile)
+        self.statistics: Tensor | None = None
         self.weight = 1 / self._visits()
         self.per_epoch = -(-len(rc) // c.crops)
         self.steps = min(c.epochs * self.per_epoch, c.most_steps)
         self.per_round = min(self.per_epoch, 50)
 
     def fit(self, network: Any) -> None:
-        """Set what the heads standardise their inputs by, and grow the forests."""
-        if self.statistics is not None:
-            self.statistics = self.statistics.to(self.device)
-            network.fit(self.statistics, self.target, self.seed)
+        """Fit the context's axes, set what the heads standardise their inputs by, and grow the forests."""
+        c = self.config
+        if not c.model.statistics:
+            return
+        if network.context is not None:
+            fit_context(network.context, self.prepared, c)
+        found = statistics_at(self.prepared, self.tile, c.model, self.rc, c.features.tile, network.context)
+        self.statistics = found.to(self.device)
+        network.fit(self.statistics, self.target, self.seed)
 
     def _lookup(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Index of the training pixel at each (row, column), -1 where there is none."""

@@ -112,7 +112,8 @@ def _dense_bytes(prepared: Any, config: Config, guides: Sequence[int], block: in
     pixels = (block + 2 * around) ** 2
     inputs = 4 * (prepared.channels + 2 * sum(guides)) * pixels
     working = 4 * c.width * (members + WORKING_MAPS) * pixels
-    statistics = (prepared.channels + sum(guides)) * (1 + 2 * len(c.radii))
+    maps = prepared.channels * (1 + 2 * len(c.context)) + sum(guides)
+    statistics = maps * (1 + 2 * max(len(c.radii), len(c.guide_radii)))
     strips = 4 * STRIP * block * (3 * statistics + 6 * c.width * members + 4 * c.hidden)
     return inputs + max(_feature_bytes(prepared, config, guides, block + 2 * around), working + strips)
 

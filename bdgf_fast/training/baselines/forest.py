@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from ...config import Config
-from ..dense import Tile, statistics_at
+from ...models.context import Context
+from ..dense import Tile, fit_context, statistics_at
 
 FOREST, EXTRA = "random forest", "extra trees"
 PIXEL, PATCH, RADII, RADII_AND_FEATURES = (
@@ -20,11 +21,13 @@ PIXEL, PATCH, RADII, RADII_AND_FEATURES = (
 )  # fmt: skip
 
 
-def _features(prepared: Any, rc: torch.Tensor, config: Config, kind: str, tile: Tile | None) -> np.ndarray:
+def _features(
+    prepared: Any, rc: torch.Tensor, config: Config, kind: str, tile: Tile | None, context: Context | None
+) -> np.ndarray:
     if kind == PIXEL:
         return prepared.patches(rc, 1)[:, :, 0, 0].numpy()
-    if kind in (RADII, RADII_AND_FEATURES):
-        return statistics_at(prepared, tile if kind == RADII_AND_FEATURES else None, config.model, rc, config.features.tile).numpy()
+    if context is not None:
+        return statistics_at(prepared, tile, config.model, rc, config.features.tile, context).numpy()
     patch = config.data.patch
     patches = prepared.patches(rc, patch)
     centre = patches[:, :, patch // 2, patch // 2]
@@ -41,7 +44,7 @@ def random_forest(
         prepared: the normalised scene with its split (see `bdgf_fast.data.prepare`).
         config: ``data.patch`` and the radii of ``model``.
         kind: "pixel" (the bands of one pixel), "patch statistics" (mean, standard deviation, centre), "statistics at several
-            radii" (the same at ``model.radii``) or these of "bands and features".
+            radii" (what the dense network's heads see of the bands) or these of "bands and features".
         seed: random_state of the forest.
         grower: "random forest" or "extra trees" (extremely randomised trees).
         tile: the features' maps, where they are asked for.
@@ -57,7 +60,12 @@ def random_forest(
     if kind == RADII_AND_FEATURES and tile is None:
         raise ValueError(f"{kind!r} needs the features' maps: tile")
     train = torch.as_tensor(prepared.split.train)
+    context = None
+    if kind in (RADII, RADII_AND_FEATURES):
+        context = Context(prepared.channels, config.model.context)
+        fit_context(context, prepared, config)
     made = {FOREST: RandomForestClassifier, EXTRA: ExtraTreesClassifier}[grower]
     forest = made(trees, random_state=seed, n_jobs=torch.get_num_threads())
-    forest.fit(_features(prepared, train, config, kind, tile), prepared.labels[train[:, 0], train[:, 1]].numpy())
-    return np.concatenate([forest.predict(_features(prepared, part, config, kind, tile)) for part in rc.split(batch)])
+    tile = tile if kind == RADII_AND_FEATURES else None
+    forest.fit(_features(prepared, train, config, kind, tile, context), prepared.labels[train[:, 0], train[:, 1]].numpy())
+    return np.concatenate([forest.predict(_features(prepared, part, config, kind, tile, context)) for part in rc.split(batch)])
