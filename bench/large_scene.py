@@ -1,10 +1,9 @@
 """A scene of 4,000 x 4,000 pixels and 32 bands on disk, predicted in 2 GiB: `python bench/large_scene.py FOLDER [--out JSON]`.
 
 FOLDER receives 2 GB of rasters (a made-up scene of 500 x 500, 8 x 8 times) and a network of the default size trained for a moment
-on a small scene of the same sensors: weights do not matter for time and memory. Each prediction is a process of its own, whose
-VmHWM and wall time are read. Time is fixed work (reading, features of every tile, writing) plus so much for each classified pixel;
-strides 32 and 16 tell the two apart, and their sum at stride 1 is the extrapolation. Gate: the map has the scene's size and
-every pixel a class.
+on a small scene of the same sensors: weights do not matter for time and memory. The prediction of every pixel, features, reading
+and writing included, is a process of its own, whose VmHWM and wall time are read. Gate: the map has the scene's size and every
+pixel a class. `--side 2000` measures a quarter.
 """
 
 import argparse
@@ -19,9 +18,7 @@ import rasterio
 import torch
 from rasterio.transform import from_origin
 
-from bdgf_fast.config import Config
 from bdgf_fast.data.synthetic import synthetic_scene
-from bdgf_fast.training.predict import _grid
 from bdgf_fast.training.versions import versions
 
 SIDE, PART, BUDGET = 4000, 500, "2GiB"
@@ -54,47 +51,37 @@ def write_scene(folder: Path, seed: int, side: int, repeat: int, labelled: bool)
     (folder / "scene.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def classified(stride: int) -> int:
-    """Pixels that the network sees: every block classifies the grid points around it."""
-    block = Config().predict.block
-    return sum(len(_grid(start, min(block, SIDE - start), SIDE, stride)) for start in range(0, SIDE, block)) ** 2
-
-
-def predict(folder: Path, stride: int) -> dict:
-    out = folder / f"stride{stride}"
-    arguments = ["predict", folder / "run", "--scene", folder / "large/scene.toml", "--out", out, "--quiet", "--stride", stride,
-                 "--memory", BUDGET]  # fmt: skip
+def predict(folder: Path, side: int) -> dict:
+    out = folder / f"map{side}"
+    scene = folder / f"large{side}/scene.toml"
+    arguments = ["predict", folder / "run", "--scene", scene, "--out", out, "--quiet", "--memory", BUDGET]
     start = time.perf_counter()
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - start
     with rasterio.open(out / "map.tif") as raster:
         values = raster.read(1)
-    assert values.shape == (SIDE, SIDE)
+    assert values.shape == (side, side)
     assert (values > 0).all()
-    return {"stride": stride, "seconds": round(seconds, 1), "peak_mib": round(int(done.stdout.split()[-1]) / 2**20),
-            "classified_pixels": classified(stride)}  # fmt: skip
+    return {"seconds": round(seconds, 1), "peak_mib": round(int(done.stdout.split()[-1]) / 2**20)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--side", type=int, default=SIDE, help=f"of the scene in pixels, a multiple of {PART}")
     args = parser.parse_args()
-    if not (args.folder / "large/scene.toml").exists():
-        write_scene(args.folder / "large", 1, PART, SIDE // PART, labelled=False)
+    if not (args.folder / f"large{args.side}/scene.toml").exists():
+        write_scene(args.folder / f"large{args.side}", 1, PART, args.side // PART, labelled=False)
     if not (args.folder / "run/report.json").exists():
         write_scene(args.folder / "small", 0, 112, 1, labelled=True)
         command = ["-m", "bdgf_fast", "run", args.folder / "small/scene.toml", "--out", args.folder / "run", "--quiet"]
         command += ["--baselines", "none", "--set", "pretrain.steps=60", "--set", "train.epochs=2"]
         subprocess.run([sys.executable, *map(str, command)], check=True)
-    runs = [predict(args.folder, stride) for stride in (32, 16)]
-    coarse, fine = runs
-    pixel = (fine["seconds"] - coarse["seconds"]) / (fine["classified_pixels"] - coarse["classified_pixels"])
-    fixed = coarse["seconds"] - pixel * coarse["classified_pixels"]
-    result = {"pixels": SIDE**2, "bands": 32, "budget": BUDGET, "threads": torch.get_num_threads(), "runs": runs,
-              "fixed_seconds": round(fixed, 1), "milliseconds_a_classified_pixel": round(1e3 * pixel, 3),
-              "extrapolated_hours_at_stride_1": round((fixed + pixel * SIDE**2) / 3600, 1),
+    run = predict(args.folder, args.side)
+    result = {"pixels": args.side**2, "bands": 32, "budget": BUDGET, "threads": torch.get_num_threads(), **run,
+              "microseconds_per_pixel": round(1e6 * run["seconds"] / args.side**2, 1),
               "versions": {k: v for k, v in versions().items() if k != "extension extension"}}  # fmt: skip
     text = json.dumps(result, indent=1)
     print(text)

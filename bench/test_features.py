@@ -1,7 +1,8 @@
-"""Diffusion features of every pixel: dense (tiles of the scene, patches cut from their maps) against each patch through the U-Net.
+"""What a pixel costs: its features, dense (tiles of the scene) against each patch through the U-Net, and the network behind them,
+dense against one over patches.
 
-Both are what stage 2 runs at the default configuration; the weights do not matter for time and are not trained. Gate: a tile of
-another size gives the same dense features. End to end the network comes on top, which is the same for both.
+Weights do not matter for time and are not trained. Gates: a tile of another size gives the same features, and blocks of another
+size the same probabilities.
 """
 
 import numpy as np
@@ -14,8 +15,11 @@ from bdgf_fast.data import PreparedScene, make_split, prepare
 from bdgf_fast.data.synthetic import synthetic_scene
 from bdgf_fast.diffusion import DiffusionFeatures
 from bdgf_fast.diffusion.denoiser import Denoiser
-from bdgf_fast.models import GroupNetwork
+from bdgf_fast.diffusion.features import windows
+from bdgf_fast.training.dense import fit_context, statistics_at
 from bdgf_fast.training.predict import predict_pixels
+from bdgf_fast.training.stored_maps import StoredMaps
+from bdgf_fast.training.train import make_network
 
 SIDE, PATCHES = 256, 512
 
@@ -47,38 +51,44 @@ def test_a_pixel_of_the_dense_mode(benchmark, core):
 class Kept:
     """A feature source whose maps are there already: what is left is the network."""
 
-    def __init__(self, block):
-        self._block = block
+    def __init__(self, dense: DiffusionFeatures, prepared: PreparedScene):
+        self.channels = dense.channels
+        self.maps = StoredMaps(dense.tile, prepared.height, prepared.width, 512, 2**30)
+        self.tile = self.maps.window
+        self.tile(0, 0, prepared.height, prepared.width)
 
     def block(self, y0, x0, h, w, size):
-        return self._block
+        before = size // 2
+        maps = self.tile(y0 - before, x0 - before, h + size - 1, w + size - 1)
+        return lambda rc: [windows(m, rc - torch.tensor([y0, x0]), size) for m in maps]
 
 
 def test_a_pixel_end_to_end(benchmark):
-    scene, config = synthetic_scene(0, (SIDE + 80, SIDE + 80)), Config()
-    prepared, size = prepare(scene, make_split(scene, patch=config.data.patch, seed=0)), config.data.patch
-    dense, patch = (features(prepared, config.override(f"features.mode={mode}")) for mode in ("dense", "patch"))
-    network = GroupNetwork(prepared.groups, dense.channels, len(prepared.classes), config.model).eval()
-    at = torch.cartesian_prod(torch.arange(40, 40 + SIDE), torch.arange(40, 40 + SIDE))[:: SIDE**2 // PATCHES]
-    kept = Kept(dense.block(40, 40, SIDE, SIDE, size))
-    wide = config.override("predict.block=512")  # one block holds all of them
-    torch.testing.assert_close(
-        predict_pixels(network, kept, prepared, wide, at[:8]).probabilities,
-        predict_pixels(network, dense, prepared, wide, at[:8]).probabilities,
-        rtol=0, atol=1e-4,
-    )  # fmt: skip
-    short = wide.override("predict.precision=bfloat16")
-    torch.testing.assert_close(
-        predict_pixels(network, kept, prepared, short, at).probabilities,
-        predict_pixels(network, kept, prepared, wide, at).probabilities,
-        rtol=0, atol=3e-2,
-    )  # fmt: skip
+    scene, config = synthetic_scene(0, (SIDE, SIDE)), Config()
+    prepared = prepare(scene, make_split(scene, patch=config.data.patch, seed=0))
+    dense = features(prepared, config)
+    over_patches = config.override("model.mode=patch")
+    kept, train = Kept(dense, prepared), prepared.split.train
+    network, patch_network = (make_network(prepared, dense, c, 0).eval() for c in (config, over_patches))
+    fit_context(network.context, prepared, config)
+    rows = statistics_at(prepared, kept.tile, config.model, train, SIDE, network.context)
+    network.fit(rows, prepared.labels[train[:, 0], train[:, 1]], 0)
+    every = torch.cartesian_prod(torch.arange(SIDE), torch.arange(SIDE))
+    some = every[:: SIDE**2 // PATCHES]
+    small, short = config.override("predict.block=64"), config.override("predict.precision=bfloat16")
+    exact = predict_pixels(network, kept, prepared, config, some).probabilities
+    torch.testing.assert_close(predict_pixels(network, dense, prepared, small, some).probabilities, exact, rtol=0, atol=1e-4)
+    torch.testing.assert_close(predict_pixels(network, kept, prepared, short, some).probabilities, exact, rtol=0, atol=5e-2)
     best = race({
-        "features": lambda: dense.block(40, 40, SIDE, SIDE, size),
-        "network": lambda: predict_pixels(network, kept, prepared, wide, at),
-        "bfloat16": lambda: predict_pixels(network, kept, prepared, short, at),
-        "patch mode": lambda: predict_pixels(network, patch, prepared, wide, at),
+        "features": lambda: dense.tile(0, 0, SIDE, SIDE),
+        "network": lambda: predict_pixels(network, kept, prepared, config, every),
+        "bfloat16": lambda: predict_pixels(network, kept, prepared, short, every),
+        "patch network": lambda: predict_pixels(patch_network, kept, prepared, over_patches, some),
     }, rounds=3)  # fmt: skip
-    pixel = {"ours": best["features"] / SIDE**2 + best["network"] / len(at), "patch mode": best["patch mode"] / len(at)}
-    float32, bfloat16 = (1e3 * best[name] / len(at) for name in ("network", "bfloat16"))
-    report(benchmark, "diffusion features and network of a pixel", pixel, network_float32=float32, network_bfloat16=bfloat16)
+    count = {"features": SIDE**2, "network": SIDE**2, "bfloat16": SIDE**2, "patch network": len(some)}
+    pixel = {name: best[name] / count[name] for name in best}
+    report(
+        benchmark, "diffusion features and network of a pixel",
+        {"ours": pixel["features"] + pixel["network"], "network over patches": pixel["features"] + pixel["patch network"]},
+        features_ms=1e3 * pixel["features"], network_float32=1e3 * pixel["network"], network_bfloat16=1e3 * pixel["bfloat16"],
+    )  # fmt: skip

@@ -22,12 +22,14 @@ from race import race, report  # noqa: E402
 
 from bdgf_fast import backends, reference  # noqa: E402
 from bdgf_fast.config import Config  # noqa: E402
-from bdgf_fast.models import Address, GroupNetwork  # noqa: E402
+from bdgf_fast.models import Address, DenseNetwork  # noqa: E402
 from bdgf_fast.ops.cross_attention import _library_attention  # noqa: E402
 from bdgf_fast.training.losses import group_loss  # noqa: E402
 from bdgf_fast.training.optimisation import Optimisation  # noqa: E402
 
-BANDS, GUIDES, CLASSES = 15, 3, 5  # Sentinel-2, Sentinel-1 and heights; a guide a level
+BANDS, GUIDES, CLASSES = 15, 3, 5  # Sentinel-2, Sentinel-1 and heights; one guide per level
+LABELS = 110
+"""What the crops of a step hold on the Sentinel tile."""
 
 
 def by_direction(scan):
@@ -58,19 +60,23 @@ class Training:
     def __init__(self) -> None:
         config = Config()
         torch.manual_seed(0)
-        side, batch, self.train = config.data.patch, config.train.batch, config.train
+        side, crops, self.train = config.train.crop, config.train.crops, config.train
         guides = [config.features.channels] * GUIDES
-        self.network = GroupNetwork([BANDS], guides, CLASSES, config.model).train()
-        self.x = torch.randn(batch, BANDS, side, side)
-        self.maps = [torch.randn(batch, channels, side, side) for channels in guides]
-        self.target = torch.randint(0, CLASSES, (batch,))
-        self.address = Address(0, torch.arange(batch), 0)  # both backends drop the same
+        self.network = DenseNetwork([BANDS], guides, CLASSES, config.model).train()
+        self.x = torch.randn(crops, BANDS, side + 2, side + 2)
+        self.maps = [torch.randn(crops, channels, side, side) for channels in guides]
+        margin = config.model.map_radius
+        at = torch.randint(margin, side - margin, (LABELS, 3))
+        at[:, 0] = torch.arange(LABELS) % crops
+        self.at, self.statistics = at, torch.randn(LABELS, max(self.network.seen))
+        self.target = torch.randint(0, CLASSES, (LABELS,))
+        self.address = Address(0, torch.arange(LABELS), 0)  # both backends drop the same
         rates = (self.train.learning_rate, self.train.weight_decay, self.train.warmup)
         self.optimisation = Optimisation(self.network, *rates, 1000, self.train.ema, self.train.clip_gradient)
 
     def loss(self, backend: str | None):
         with backends.use_backend(backend):
-            out = self.network(self.x, self.maps, self.address)
+            out = self.network(self.x, self.maps, self.statistics, self.at, self.address)
         parts = [group_loss(p.logits, p.features, p.log_fused, self.target, self.train, 1.0)[0] for p in out.parts()]
         return torch.stack(parts).sum()
 

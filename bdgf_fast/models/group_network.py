@@ -160,8 +160,8 @@ class DenseNetwork(Members):
     least ``config.map_radius`` from its border -> ``GroupOutput`` of the n pixels. Call ``fit`` before training.
 
     Beside the branches stand forests of extremely randomised trees on the same statistics: one on those of the bands and, in a
-    guided network, one on those of bands and guides. They have no part in training by gradients; in evaluation mode each counts as much in the fusion
-    as all branches together.
+    guided network, one on those of bands and guides. They have no part in training by gradients; in evaluation mode each counts
+    as much in the fusion as all branches together.
     """
 
     def __init__(self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig) -> None:
