@@ -123,4 +123,5 @@ PYBIND11_MODULE(_C, m) {
   bind_noise(m);
   bind_scan(m);
   bind_attention(m);
+  bind_boxes(m);
 }

@@ -27,5 +27,6 @@ CudaLaunch cuda_launch(const char* op, const TensorView& like, py::handle cuda_s
 void bind_noise(py::module_& m);
 void bind_scan(py::module_& m);
 void bind_attention(py::module_& m);
+void bind_boxes(py::module_& m);
 
 }  // namespace bdgf

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..diffusion.features import FeatureSource
-from ..models.windows import box_statistics
+from ..ops import box_statistics
 
 Tile = Callable[[int, int, int, int], list[Tensor]]
 """(y0, x0, h, w) -> the guide maps (C_k, h, w) there, mirrored outside the scene."""
