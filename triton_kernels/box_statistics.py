@@ -95,7 +95,7 @@ def box_slopes(
     variance = second * share - average * average
     of = b * o_b + c * o_c + y * o_y + column * o_x
     slope = tl.load(grad_deviation + of, there, 0.0).to(tl.float32) * share / tl.sqrt(tl.maximum(variance, 0.0) + EPSILON)
-    slope = tl.where(variance >= 0.0, slope, 0.0)
+    slope = tl.where(variance > 0.0, slope, 0.0)  # in a constant window all values are the mean
     to = b * a_b + c * a_c + y * a_y + column * a_x
     tl.store(a + to, tl.load(grad_mean + of, there, 0.0).to(tl.float32) * share - slope * average, there)
     tl.store(q + to, slope, there)
