@@ -145,23 +145,33 @@ def _inner(x, margin):
     return x[..., margin : x.shape[-2] - margin, margin : x.shape[-1] - margin]
 
 
+def _statistics(x, channels, i, samples, low, high):
+    """Mean and deviation of the radius i, of some samples and channels, in a result or its gradient."""
+    first = (1 + 2 * i) * channels
+    return tuple(x[samples, start + low : start + high] for start in (first, first + channels))
+
+
+def _window_columns(x, last, reach, radius):
+    """Sums of x and x^2 down the columns of every window, and the window's side."""
+    near, window = _inner(x, reach - radius), 2 * radius + 1
+    sums, sums2 = _maps(x, last, 2, x.shape[2] - 2 * reach, near.shape[3])
+    _run(box_columns, sums.shape, last, sums, sums2, near, None, near.shape[2], 0, window, *sums.stride(), *near.stride())
+    return sums, sums2, window
+
+
 def forward(outputs, x, radii):
     out = outputs[0]
     reach, channels = max(radii, default=0), x.shape[1]
     out[:, :channels].copy_(_inner(x, reach))
-    if x.numel() == 0 or not radii:
+    if x.numel() == 0:
         return
-    height, width = out.shape[2:]
     last = channels_last(x)
-    for samples, low, high in _parts(x, 2 * height * x.shape[3], out):
-        part = x[samples, low:high]
+    for samples, low, high in _parts(x, 2 * out.shape[2] * x.shape[3], out):
         for i, radius in enumerate(radii):
-            near, window = _inner(part, reach - radius), 2 * radius + 1
-            sums, sums2 = _maps(part, last, 2, height, near.shape[3])
-            _run(box_columns, sums.shape, last, sums, sums2, near, None, near.shape[2], 0, window, *sums.stride(), *near.stride())
-            first = (1 + 2 * i) * channels
-            mean, deviation = out[samples, first + low : first + high], out[samples, first + channels + low : first + channels + high]
-            _run(box_moments, mean.shape, last, mean, deviation, sums, sums2, window, *mean.stride(), *sums.stride(), 1.0 / window**2)
+            sums, sums2, window = _window_columns(x[samples, low:high], last, reach, radius)
+            mean, deviation = _statistics(out, channels, i, samples, low, high)
+            strides = (*mean.stride(), *sums.stride())
+            _run(box_moments, mean.shape, last, mean, deviation, sums, sums2, window, *strides, 1.0 / window**2)
 
 
 def backward(outputs, grad_out, x, radii, needs):
@@ -177,15 +187,12 @@ def backward(outputs, grad_out, x, radii, needs):
         gradient.zero_()
         _inner(gradient, reach).copy_(grad_out[samples, low:high])
         for i, radius in enumerate(radii):
-            near, window = _inner(part, reach - radius), 2 * radius + 1
-            sums, sums2 = _maps(part, last, 2, height, near.shape[3])
-            _run(box_columns, sums.shape, last, sums, sums2, near, None, near.shape[2], 0, window, *sums.stride(), *near.stride())
-            first = (1 + 2 * i) * channels
-            grads = (grad_out[samples, first + low : first + high], grad_out[samples, first + channels + low : first + channels + high])
+            sums, sums2, window = _window_columns(part, last, reach, radius)
+            grads = _statistics(grad_out, channels, i, samples, low, high)
             a, q = _maps(part, last, 2, height, width)
             strides = (*grads[0].stride(), *sums.stride(), *a.stride())
             _run(box_slopes, a.shape, last, a, q, sums, sums2, *grads, window, *strides, 1.0 / window**2)
-            before = reach + radius  # the first window that holds pixel j begins at output j - before
+            before = reach + radius  # pixel j lies in the windows of the outputs j - before ... j - before + window - 1
             sums, sums2 = _maps(part, last, 2, x.shape[2], width)
             _run(box_columns, sums.shape, last, sums, sums2, a, q, height, before, window, *sums.stride(), *a.stride())
             strides = (*gradient.stride(), *sums.stride(), *part.stride())

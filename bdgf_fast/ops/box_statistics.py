@@ -87,7 +87,8 @@ def box_statistics(x: Tensor, radii: Sequence[int]) -> Tensor:
         raise ValueError(f"radii is {radii}; it takes 0 or more each")
     reach = max(radii, default=0)
     if min(x.shape[2:]) < 2 * reach + 1:
-        raise ValueError(f"x is {x.shape[2]} x {x.shape[3]} pixels; a box of radius {reach} takes {2 * reach + 1} x {2 * reach + 1}")
+        side = 2 * reach + 1
+        raise ValueError(f"x is {x.shape[2]} x {x.shape[3]} pixels; a box of radius {reach} takes {side} x {side}")
     facts = {"needs_grad": needs_grad(x), "radius": reach, "pixels": x.shape[2] * x.shape[3]}
     backend, _ = backends.choose("box_statistics", x.device.type, x.dtype, **facts)
     plain = backends.plain("box_statistics", backend)

@@ -8,6 +8,7 @@ import torch
 from bdgf_fast import ops, reference
 
 OP = "box_statistics"
+SHAPES = [(1, 1, 5, 5), (2, 1, 7, 40), (1, 5, 40, 9), (3, 16, 37, 5), (1, 17, 9, 50), (2, 35, 12, 13)]
 
 
 def map_of(*shape, dtype=torch.float32, device="cpu"):
@@ -15,17 +16,21 @@ def map_of(*shape, dtype=torch.float32, device="cpu"):
     return x.to(device, dtype)
 
 
-def compare(check_gradients, x, radii):
-    check_gradients(lambda x: ops.box_statistics(x, radii), lambda x: reference.box_statistics(x, radii), {"x": x})
+def compare(check_gradients, x, radii, scale=1.0):
+    check_gradients(
+        lambda x: ops.box_statistics(x, radii), lambda x: reference.box_statistics(x, radii), {"x": x}, scale=scale
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("radii", [[], [0], [1], [2], [3], [5], [2, 5, 6], [6, 0, 2], [4, 4]], ids=str)
 def test_radii(target, check_gradients, radii):
-    compare(check_gradients, map_of(2, 3, 15, 21, device=target.device), radii)
+    # A box of one pixel is constant: the reference's float32 gradient there is a difference of large equal numbers.
+    scale = 20.0 if 0 in radii and target.backend == "reference" else 1.0
+    compare(check_gradients, map_of(2, 3, 15, 21, device=target.device), radii, scale)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("shape", [(1, 1, 5, 5), (2, 1, 7, 40), (1, 5, 40, 9), (3, 16, 37, 5), (1, 17, 9, 50), (2, 35, 12, 13)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_sizes(target, check_gradients, shape, channels_last):
     x = map_of(*shape, device=target.device)
     compare(check_gradients, x.contiguous(memory_format=torch.channels_last) if channels_last else x, [2, 1])
