@@ -124,4 +124,5 @@ PYBIND11_MODULE(_C, m) {
   bind_scan(m);
   bind_attention(m);
   bind_forest(m);
+  bind_boxes(m);
 }

@@ -28,5 +28,6 @@ void bind_noise(py::module_& m);
 void bind_scan(py::module_& m);
 void bind_attention(py::module_& m);
 void bind_forest(py::module_& m);
+void bind_boxes(py::module_& m);
 
 }  // namespace bdgf

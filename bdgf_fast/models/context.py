@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.components import principal_axes
-from .windows import box_statistics
+from ..ops import box_statistics
 
 CHANNELS = 48
 """Principal components kept of a window's statistics, at most."""

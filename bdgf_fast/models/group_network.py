@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from ..ops import box_statistics
 from .branches import Branch
 from .context import Context
 from .forest import Forest
 from .head import Address, Head, Standardise, pooled
-from .windows import box_statistics
 
 TINY = 1e-12
 """Least share of a class in a forest whose logarithm is taken."""

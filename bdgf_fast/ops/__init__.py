@@ -1,6 +1,7 @@
 """The operations of bdgf_fast: public functions in front of the kernels. `bdgf_fast.backends` chooses what runs."""
 
 from .. import backends
+from .box_statistics import box_statistics
 from .causal_conv1d import causal_conv1d
 from .cross_attention import cross_attention
 from .decision_forest import decision_forest
@@ -16,6 +17,7 @@ from .selective_scan_2d import selective_scan_2d
 backends.probe()
 
 __all__ = [
+    "box_statistics",
     "causal_conv1d",
     "cross_attention",
     "ddim_step",

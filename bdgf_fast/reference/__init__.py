@@ -1,5 +1,6 @@
 """Plain PyTorch definitions of every operation, differentiable and float64-capable: oracle, fallback, baseline."""
 
+from .box_statistics import box_statistics
 from .causal_conv1d import causal_conv1d
 from .cross_attention import cross_attention
 from .decision_forest import decision_forest
@@ -12,6 +13,7 @@ from .q_sample import q_sample
 from .selective_scan import selective_scan, selective_scan_2d
 
 __all__ = [
+    "box_statistics",
     "causal_conv1d",
     "cross_attention",
     "ddim_step",

@@ -12,7 +12,7 @@ from ..config import Config, ModelConfig
 from ..diffusion.features import FeatureSource
 from ..diffusion.unet import receptive_radius
 from ..models.context import Context
-from ..models.windows import box_statistics
+from ..ops import box_statistics
 
 Tile = Callable[[int, int, int, int], list[Tensor]]
 """(y0, x0, h, w) -> the guide maps (C_k, h, w) there, mirrored outside the scene."""

@@ -1,5 +1,6 @@
 // The CPU kernels of one instruction set level, as a table of function pointers.
 #pragma once
+#include "bdgf/box_statistics.h"
 #include "bdgf/causal_conv1d.h"
 #include "bdgf/cross_attention.h"
 #include "bdgf/group_channel_attention.h"
@@ -14,6 +15,8 @@
 // X(name, argument struct): one line per kernel, each ending in a backslash, then an empty line. Bodies: csrc/cpu/<op>.inc;
 // how to add one: csrc/cpu/dispatch.cpp.
 #define BDGF_CPU_KERNELS(X) \
+  X(box_statistics_fwd, BoxStatisticsArgs) \
+  X(box_statistics_bwd, BoxStatisticsArgs) \
   X(philox_normal, PhiloxNormalArgs) \
   X(decision_forest, DecisionForestArgs) \
   X(selective_scan_fwd, SelectiveScanArgs) \

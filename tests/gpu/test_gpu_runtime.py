@@ -14,9 +14,9 @@ from bdgf_fast.nn import SS2D, Mamba
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
-OPERATION = {"scan": "selective_scan", "scan_2d": "selective_scan_2d", "conv": "causal_conv1d", "gate": "group_channel_gate",
-             "channel_attention": "group_channel_attention", "attention": "cross_attention", "noising": "q_sample",
-             "loss": "denoising_loss", "step": "diffusion_step"}  # fmt: skip
+OPERATION = {"scan": "selective_scan", "scan_2d": "selective_scan_2d", "conv": "causal_conv1d", "boxes": "box_statistics",
+             "gate": "group_channel_gate", "channel_attention": "group_channel_attention", "attention": "cross_attention",
+             "noising": "q_sample", "loss": "denoising_loss", "step": "diffusion_step"}  # fmt: skip
 # Every case with every kernel that this installation has for it; one row that says so where there is none.
 KERNELS = [(case, name) for case in CASES for name in backends.available(OPERATION[case], "cuda") if name in ("cuda", "triton")]
 kernels = pytest.mark.parametrize(("case", "backend"), KERNELS)

@@ -33,6 +33,7 @@ CASES = {
         "x": (2, 5, 1, n), "delta": (2, 4, 5, n), "A": (4, 5, 3), "B": (2, 4, 3, n), "C": (2, 4, 3, n), "D": (5,)}),
     "causal_conv1d": (lambda **x: ops.causal_conv1d(**x, activation="silu"), lambda n: {
         "x": (2, 5, n), "weight": (5, 3), "bias": (5,)}),
+    "box_statistics": (lambda x: ops.box_statistics(x, [1]), lambda n: {"x": (2, 3, 3, n + 2)}),
     "group_channel_gate": (lambda **x: ops.group_channel_gate(**x, groups=2), lambda n: {
         "x": (2, 6, 1, n), "guide": (2, 4, n, 1), "weight1": (2, 3, 5), "bias1": (2, 3), "weight2": (2, 3, 3), "bias2": (2, 3)}),
     "group_channel_attention": (lambda **x: ops.group_channel_attention(**x, groups=2), lambda n: {

@@ -49,6 +49,10 @@ def _conv(x, weight, bias, silu):
     return reference.causal_conv1d(x, weight, bias, "silu" if silu else None)
 
 
+def _boxes(x, radii):
+    return reference.box_statistics(x, radii)
+
+
 def _gate(x, guide, w1, b1, w2, b2, groups, use_x, use_guide):
     source = {(True, True): "both", (True, False): "x", (False, True): "guide"}[use_x, use_guide]
     return reference.group_channel_gate(x, guide, w1, b1, w2, b2, groups=groups, gate_source=source)
@@ -99,6 +103,7 @@ def _step(pred, sample, coefficients, noise, *rest):
 MIRRORS = {
     "selective_scan": (_scan, 2, 9, 0),
     "selective_scan_2d": (_scan_2d, 1, 7, 0),
+    "box_statistics": (_boxes, 1, 1, 0),
     "causal_conv1d": (_conv, 1, 3, 0),
     "group_channel_gate": (_gate, 1, 6, 2),
     "group_channel_attention": (_channel_attention, 1, 4, 0),

@@ -28,6 +28,10 @@ def conv(**changes):
     return ops.causal_conv1d(**({"x": R(2, 4, 5), "weight": R(4, 3)} | changes))
 
 
+def boxes(**changes):
+    return ops.box_statistics(**({"x": R(2, 3, 7, 9), "radii": [1, 3]} | changes))
+
+
 def gate(**changes):
     t = {"x": R(2, 4, 3, 3), "guide": R(2, 6, 2, 2), "weight1": R(2, 7, 5), "bias1": R(2, 7), "weight2": R(2, 2, 7)}
     return ops.group_channel_gate(**(t | {"bias2": R(2, 2), "groups": 2} | changes))
@@ -186,6 +190,12 @@ BAD = [
     (loss, {"weights": R(3)}, V, r"weights has shape \(3,\); it takes \(M,\) or \(batch, M\)"),
     (loss, {"t": torch.tensor([1, 99])}, V, "t has 99"),
     (ddpm, {"pred": R(2, 4)}, V, "pred has shape"),
+    (boxes, {"x": R(3, 7, 9)}, V, r"x has shape \(3, 7, 9\); it takes \(batch, C, H, W\)"),
+    (boxes, {"x": R(2, 3, 7, 9).long()}, T, "x is torch.int64"),
+    (boxes, {"radii": 3}, T, "radii is 3; it takes a sequence of ints"),
+    (boxes, {"radii": [1.0]}, T, r"radii is \[1.0\]; it takes a sequence of ints"),
+    (boxes, {"radii": [2, -1]}, V, r"radii is \[2, -1\]; it takes 0 or more each"),
+    (boxes, {"radii": [4]}, V, "x is 7 x 9 pixels; a box of radius 4 takes 9 x 9"),
     (ddpm, {"prediction_type": "noise"}, V, "prediction_type is 'noise'"),
     (ddpm, {"variance": "learned"}, V, "variance is 'learned'; it takes one of 'fixed_small', 'fixed_large'"),
     (ddpm, {"noise": R(2, 3)}, V, "noise and seed are both given"),

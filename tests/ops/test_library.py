@@ -46,6 +46,10 @@ def conv(dtype=torch.float64):
     return t, lambda **x: ops.causal_conv1d(**x, activation="silu")
 
 
+def boxes(dtype=torch.float64):
+    return random_tensors(dtype, x=(2, 3, 6, 7)), lambda x: ops.box_statistics(x, [1, 2])
+
+
 def gate(dtype=torch.float64):
     shapes = {"x": (2, 4, 2, 2), "guide": (2, 2, 1, 3), "weight1": (2, 3, 3), "bias1": (2, 3)}
     t = random_tensors(dtype, **shapes, weight2=(2, 2, 3), bias2=(2, 2))
@@ -82,7 +86,7 @@ def step(dtype=torch.float64):
     return t, lambda **x: ops.ddpm_step(**x, **options, clip_sample=True)
 
 
-CASES = {f.__name__: f for f in (scan, scan_2d, conv, gate, channel_attention, attention, noising, loss, step)}
+CASES = {f.__name__: f for f in (scan, scan_2d, conv, boxes, gate, channel_attention, attention, noising, loss, step)}
 cases = pytest.mark.parametrize("case", CASES)
 
 
@@ -273,6 +277,7 @@ def test_operators_pass_opcheck():
         "selective_scan": (scan_inputs, (True, True, False), (randn(2, 4, 3), randn(2, 4, 2)), ()),
         "selective_scan_2d": (plane, (True, 2, True), (randn(2, 2, 2, 3),), ()),
         "causal_conv1d": (list(conv(torch.float32)[0].values()), (True,), (randn(2, 3, 4),), ()),
+        "box_statistics": ((randn(2, 3, 5, 6),), ([1, 2],), (randn(2, 15, 1, 2),), ()),
         "group_channel_gate": (list(c.values()), (2, True, True), (randn(2, 4, 2, 2),), (randn(2, 2, 3), randn(2, 4))),
         "group_channel_attention": (list(a.values()), (2,), (randn(2, 4, 3),), ()),
         "cross_attention": ((q, k, v, mask, bias, None), (0.5, 0.0, 0), (randn(2, 2, 3, 4),), (randn(2, 2, 3),)),
@@ -301,7 +306,7 @@ def test_autocast_casts_attention_gate_and_conv_alone():
                 assert out.dtype == torch.bfloat16, (case, backend)
                 out.float().sum().backward()
                 assert all(x.grad.dtype == torch.float32 for x in leaves.values())
-        for case in ("scan", "scan_2d", "noising", "loss", "step"):
+        for case in ("scan", "scan_2d", "boxes", "noising", "loss", "step"):
             for backend in ("cpu", "reference"):
                 tensors, call = CASES[case](torch.float32)
                 with backends.use_backend(backend):

@@ -68,6 +68,7 @@ cases = {
         [randn(B, D, 16, 32), randn(B, 4, D, L), decay(4, D, N), randn(B, 4, N, L), randn(B, 4, N, L), randn(D)],
         lambda *a: ops.selective_scan_2d(*a)),
     "causal_conv1d": lambda: ([randn(B, D, 4 * L), randn(D, 4), randn(D)], lambda *a: ops.causal_conv1d(*a, "silu")),
+    "box_statistics": lambda: ([randn(B, 64, 64, 64)], lambda x: ops.box_statistics(x, [2, 5])),
     "group_channel_gate": lambda: (
         [randn(B, 64, 32, 32), randn(B, 32, 32, 32), randn(4, 8, 24), randn(4, 8), randn(4, 16, 8), randn(4, 16)],
         lambda *a: ops.group_channel_gate(*a, groups=4)),
