@@ -125,7 +125,10 @@ def _per_step(x: Tensor, bias: Tensor | None, rms_weight: Tensor | None, eps: fl
 
 
 def _rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    return x if weight is None else F.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
+    if weight is None:
+        return x
+    real = torch.promote_types(x.dtype, torch.float32)
+    return F.rms_norm(x.to(real), x.shape[-1:], weight.to(real), eps).to(x.dtype)
 
 
 def _common_dtype(*tensors: Tensor | None) -> list[Any]:
