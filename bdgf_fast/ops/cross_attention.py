@@ -138,7 +138,8 @@ def cross_attention(
     Raises:
         ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
 
-    O(batch heads Lq Lk d) time (Vaswani et al., arXiv 1706.03762, eq. 1).
+    O(batch heads Lq Lk d) time (Vaswani et al., arXiv 1706.03762, eq. 1). torch's own arguments (attn_mask, is_causal, heads shared
+    by several queries, other numbers of dimensions): `bdgf_fast.compat.scaled_dot_product_attention`, on the same kernels.
     """
     check.main("query", query, 4, "(batch, heads, Lq, d)")
     batch, heads, rows, depth = query.shape
