@@ -6,6 +6,7 @@ Both are compositions of the operations, so they run on whatever backend those c
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -123,13 +124,14 @@ def selective_state_update(
             check.shape(name, v, tuple(expected), layout)
     # A scan of one step, the heads being groups of channels.
     dtype = functools.reduce(torch.promote_types, [v.dtype for v in (x, dt, z, B, C) if v is not None])
-    u, delta = (v.reshape(batch, -1, 1).to(dtype) for v in (x, dt))
-    gate = None if z is None else z.reshape(batch, -1, 1).to(dtype)
+    channels = math.prod(sizes)
+    u, delta = (v.reshape(batch, channels, 1).to(dtype) for v in (x, dt))
+    gate = None if z is None else z.reshape(batch, channels, 1).to(dtype)
     B, C = (v.reshape(batch, groups, width, 1).to(dtype) for v in (B, C))
     D, dt_bias = (None if v is None else v.reshape(-1) for v in (D, dt_bias))
     y, last = selective_scan(
         u, delta, A.reshape(-1, width), B, C, D, gate, dt_bias, dt_softplus, True,
-        initial_state=current.reshape(batch, -1, width),
+        initial_state=current.reshape(batch, channels, width),
     )  # fmt: skip
     slots.write(state, last.view(current.shape).to(state.dtype), current)
     return slots.skip(y.reshape(x.shape).to(x.dtype))
