@@ -1,4 +1,4 @@
-"""Calls that are recorded rather than computed: tensors without values, the same tensor twice, torch.jit.trace, on stand-in kernels."""
+"""Calls that are recorded rather than computed, on stand-in kernels: without values, the same tensor twice, torch.jit.trace."""
 
 from __future__ import annotations
 
