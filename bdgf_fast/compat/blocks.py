@@ -144,7 +144,7 @@ def init_weights(
             if name in ("out_proj.weight", "fc2.weight"):
                 nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
                 with torch.no_grad():
-                    parameter /= math.sqrt(n_residuals_per_layer * n_layer)
+                    parameter.div_(math.sqrt(n_residuals_per_layer * n_layer))
 
 
 class MixerModel(nn.Module):
@@ -247,4 +247,6 @@ def _file(model_name: str, name: str) -> str:
         return str(Path(model_name) / name)
     from transformers.utils.hub import cached_file
 
-    return cached_file(model_name, name)
+    found = cached_file(model_name, name)  # raises where there is none
+    assert found is not None
+    return found

@@ -73,7 +73,7 @@ def flag(name: str, value: Any) -> bool:
 def integer(name: str, value: Any) -> int:
     """An int, numpy's among them."""
     if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
-        return value
+        return value  # type: ignore[return-value]  # a SymInt is an int to come
     if isinstance(value, (bool, Tensor)) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{name} is {value!r}; it takes an int")
     return operator.index(value)
