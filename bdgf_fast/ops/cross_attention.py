@@ -71,7 +71,7 @@ def _native_obstacle(facts):
 
 def _library_attention(query, key, value, *, key_mask, attn_bias, scale, dropout_p, seed):
     mask = attn_bias if key_mask is None else key_mask[:, None, None, :]
-    if attn_bias is not None:
+    if attn_bias is not None and mask.dtype is not torch.float32:  # which torch takes too, and whose range query's may lack
         mask = mask.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
@@ -93,6 +93,8 @@ def _native_preference(facts):
     """What was measured: the committed table sends a shape to torch where torch is ahead and can take the call."""
     if "columns" not in facts or facts["dtype"] is torch.float64 or _library_obstacle(facts) is not None:
         return None
+    if facts.get("bias", False) and facts.get("needs_grad", False):
+        return None  # torch keeps one number a row: the gradients of rows whose largest score is large are wrong
     bits = "float32" if facts["dtype"] is torch.float32 else "16 bit"
     ratio = table.ratio(_LEVEL, bits, facts.get("needs_grad", False), facts["columns"], facts["depth"])
     return None if ratio is None else f"torch was measured faster near this size (it takes {ratio:.2f} of the kernel's time)"
