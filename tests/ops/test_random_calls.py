@@ -212,3 +212,34 @@ def test_every_call_is_the_references(kind, check_gradients):
                 )
 
     run()
+
+
+@pytest.mark.parametrize("kind", CALLS, ids=lambda f: f.__name__)
+def test_what_is_not_finite_goes_where_the_references_goes(kind):
+    """One NaN or infinity in one argument: the same outputs are finite, and they have the same values."""
+
+    @randomly
+    @given(kind(), st.data())
+    def run(case, data):
+        op, tensors, options = case
+        absent = {name: x for name, x in tensors.items() if x is None or not x.is_floating_point()}
+        floats = {name: x.clone() for name, x in tensors.items() if name not in absent and x.dtype is not torch.float64}
+        if len(floats) + len(absent) < len(tensors) or absent.get("key_mask") is not None:
+            return  # float64 is for gradcheck; a hidden key's contents do not matter
+        name = data.draw(st.sampled_from(sorted(floats)))
+        place = data.draw(st.integers(0, floats[name].numel() - 1))
+        value = data.draw(st.sampled_from([torch.nan, torch.inf, -torch.inf]))
+        floats[name][np.unravel_index(place, floats[name].shape)] = value
+        found = []
+        for backend in ("cpu", "reference"):
+            with backends.use_backend(backend), torch.no_grad():
+                out = getattr(ops, op)(**floats, **absent, **options)
+                found.append(out if isinstance(out, tuple) else (out,))
+        for ours, theirs in zip(*found, strict=True):
+            finite = theirs.isfinite()
+            assert torch.equal(ours.isfinite(), finite), f"{name}[{place}] = {value}"
+            size = theirs[finite].abs().max().item() if finite.any() else 0.0
+            rtol, atol = (1e-4, 1e-5) if ours.dtype is torch.float32 else (3e-2, 5e-2)
+            torch.testing.assert_close(ours[finite], theirs[finite], rtol=2 * rtol, atol=2 * atol * max(size, 1e-30))
+
+    run()
