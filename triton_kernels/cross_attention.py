@@ -118,7 +118,8 @@ def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> 
     if bits == 16:
         most, most_keys = 64, 16 if D > 64 else 32 if drop else 64
     else:
-        most = most_keys = 32 if D <= 64 else 16
+        most = 32 if D <= 64 else 16
+        most_keys = 16 if drop and D > 32 else most  # the factors of dropout take the registers
     BM, BN = min(most, padded(rows)), min(most_keys, padded(columns))
     pairs = 1 if rows > BM else {16: 4, 32: 2}.get(max(BM, BN), 1)
     warps = BM // 16 if bits == 16 else 8 if D > 16 else 4
