@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 NAMES = ("cuda", "triton", "cpu", "torch", "reference")
-_ORDER = {"cpu": ("cpu", "torch"), "cuda": ("cuda", "triton", "torch")}
+# A tensor without values (meta) needs a shape alone, which every kernel's operator knows.
+_ORDER = {"cpu": ("cpu", "torch"), "cuda": ("cuda", "triton", "torch"), "meta": ("cpu", "cuda", "triton", "torch")}
 
 # supports(facts) -> None, or the reason why this backend cannot take the call.
 Supports = Callable[[Mapping[str, Any]], str | None]
@@ -194,6 +195,8 @@ def choose(op: str, device_type: str, dtype: torch.dtype, **facts: Any) -> tuple
         if obstacle is not None:
             raise ValueError(f"{op} cannot run on the forced backend {name}: {obstacle}")
         return name, "forced"
+    if _exports_to_onnx():
+        return "reference", "ONNX has torch's operators only"
     skipped, reason = "", "the first kernel that takes the call"
     order = _ORDER.get(device_type, ("torch",))
     if device_type == "cuda" and "cuda" in kernels and "triton" in kernels:
@@ -213,6 +216,10 @@ def choose(op: str, device_type: str, dtype: torch.dtype, **facts: Any) -> tuple
             return name, skipped + reason
         skipped += f"not {name}: {obstacle}; "
     return "reference", skipped + "no kernel is left" if skipped else f"{op} has no kernel for {device_type} tensors"
+
+
+def _exports_to_onnx() -> bool:
+    return (torch.compiler.is_compiling() or torch.jit.is_tracing()) and torch.onnx.is_in_onnx_export()
 
 
 def _obstacle(kernel: Implementation, backend: str, facts: Mapping[str, Any]) -> str | None:

@@ -37,7 +37,7 @@ DType arithmetic(const TensorView& t) { return t.dtype == DType::f64 ? DType::f6
 
 // ------------------------------------------------------------------------------------------------- cross_attention
 CrossAttentionArgs attention_args(py::handle query, py::handle key, py::handle value, py::handle key_mask,
-                                  py::handle attn_bias, py::handle logsumexp, double scale, double dropout_p,
+                                  py::handle attn_bias, py::handle statistics, double scale, double dropout_p,
                                   py::handle seed) {
   const char* op = "cross_attention";
   CrossAttentionArgs a{};
@@ -69,11 +69,11 @@ CrossAttentionArgs attention_args(py::handle query, py::handle key, py::handle v
     for (int i = 0; i < 3; ++i)
       if (t.shape[i] != 1 && t.shape[i] != a.query.shape[i]) bad_value(op, "attn_bias", "has shape " + shape_text(t) + ", which does not broadcast");
   }
-  a.logsumexp = tensor_arg(op, "logsumexp", logsumexp);
-  check_dtype(op, "logsumexp", a.logsumexp, {arithmetic(a.query)});
-  check_shape(op, "logsumexp", a.logsumexp, {batch, heads, rows});
-  check_contiguous(op, "logsumexp", a.logsumexp);
-  check_cpu(op, "logsumexp", a.logsumexp);
+  a.statistics = tensor_arg(op, "statistics", statistics);
+  check_dtype(op, "statistics", a.statistics, {arithmetic(a.query)});
+  check_shape(op, "statistics", a.statistics, {2, batch, heads, rows});
+  check_contiguous(op, "statistics", a.statistics);
+  check_cpu(op, "statistics", a.statistics);
   a.scale = scale;
   a.dropout_p = static_cast<float>(dropout_p);
   if (!(dropout_p >= 0 && a.dropout_p < 1)) bad_value(op, "dropout_p", "must be in [0, 1)");
@@ -102,10 +102,10 @@ void check_workspace(CrossAttentionArgs& a, py::handle workspace, bool backward,
   check_floats("cross_attention", "workspace", a.workspace, each * (num_threads < 1 ? 1 : num_threads));
 }
 
-void cross_attention_fwd(py::handle out, py::handle logsumexp, py::handle query, py::handle key, py::handle value,
+void cross_attention_fwd(py::handle out, py::handle statistics, py::handle query, py::handle key, py::handle value,
                          py::handle key_mask, py::handle attn_bias, double scale, double dropout_p, py::handle seed,
                          py::handle workspace, int num_threads) {
-  CrossAttentionArgs a = attention_args(query, key, value, key_mask, attn_bias, logsumexp, scale, dropout_p, seed);
+  CrossAttentionArgs a = attention_args(query, key, value, key_mask, attn_bias, statistics, scale, dropout_p, seed);
   a.out = like_arg("cross_attention", "out", out, a.query);
   check_workspace(a, workspace, false, num_threads);
   if (a.out.numel == 0) return;
@@ -115,18 +115,21 @@ void cross_attention_fwd(py::handle out, py::handle logsumexp, py::handle query,
 
 void cross_attention_bwd(py::handle grad_query, py::handle grad_key, py::handle grad_value, py::handle grad_bias,
                          py::handle grad_out, py::handle query, py::handle key, py::handle value, py::handle key_mask,
-                         py::handle attn_bias, py::handle logsumexp, double scale, double dropout_p, py::handle seed,
+                         py::handle attn_bias, py::handle statistics, double scale, double dropout_p, py::handle seed,
                          py::handle delta, py::handle workspace, int num_threads) {
   const char* op = "cross_attention";
   CrossAttentionBwdArgs args{};
-  args.forward = attention_args(query, key, value, key_mask, attn_bias, logsumexp, scale, dropout_p, seed);
+  args.forward = attention_args(query, key, value, key_mask, attn_bias, statistics, scale, dropout_p, seed);
   const CrossAttentionArgs& a = args.forward;
   args.grad_out = like_arg(op, "grad_out", grad_out, a.query);
   args.grad_query = like_arg(op, "grad_query", grad_query, a.query, true);
   args.grad_key = like_arg(op, "grad_key", grad_key, a.key, true);
   args.grad_value = like_arg(op, "grad_value", grad_value, a.value, true);
   if (a.attn_bias.present) args.grad_bias = like_arg(op, "grad_bias", grad_bias, a.attn_bias, true);
-  args.delta = like_arg(op, "delta", delta, a.logsumexp);
+  args.delta = tensor_arg(op, "delta", delta);
+  check_dtype(op, "delta", args.delta, {arithmetic(a.query)});
+  check_shape(op, "delta", args.delta, {a.query.shape[0], a.query.shape[1], a.query.shape[2]});
+  check_cpu(op, "delta", args.delta);
   check_contiguous(op, "delta", args.delta);
   check_workspace(args.forward, workspace, true, num_threads);
   py::gil_scoped_release release;
@@ -380,15 +383,15 @@ void bind_attention(py::module_& m) {
         "Fill the gradients that are not None.");
   m.def("cross_attention_workspace", &workspace_floats, py::arg("key"), py::arg("value"), py::arg("masked"),
         py::arg("dropout"), py::arg("backward"), "Floats of workspace per thread.");
-  m.def("cross_attention_fwd", &cross_attention_fwd, py::arg("out"), py::arg("logsumexp"), py::arg("query"),
+  m.def("cross_attention_fwd", &cross_attention_fwd, py::arg("out"), py::arg("statistics"), py::arg("query"),
         py::arg("key"), py::arg("value"), py::arg("key_mask"), py::arg("attn_bias"), py::arg("scale"),
         py::arg("dropout_p"), py::arg("seed"), py::arg("workspace"), py::arg("num_threads"),
-        "Fill out and logsumexp: bdgf_fast.ops.cross_attention.");
+        "Fill out and statistics: bdgf_fast.ops.cross_attention.");
   m.def("cross_attention_bwd", &cross_attention_bwd, py::arg("grad_query"), py::arg("grad_key"), py::arg("grad_value"),
         py::arg("grad_bias"), py::arg("grad_out"), py::arg("query"), py::arg("key"), py::arg("value"),
-        py::arg("key_mask"), py::arg("attn_bias"), py::arg("logsumexp"), py::arg("scale"), py::arg("dropout_p"),
+        py::arg("key_mask"), py::arg("attn_bias"), py::arg("statistics"), py::arg("scale"), py::arg("dropout_p"),
         py::arg("seed"), py::arg("delta"), py::arg("workspace"), py::arg("num_threads"),
-        "Fill the gradients that are not None; delta is scratch like logsumexp.");
+        "Fill the gradients that are not None; delta is scratch like one of the statistics.");
 }
 
 }  // namespace bdgf

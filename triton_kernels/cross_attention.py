@@ -39,7 +39,11 @@ def added(scale, bias, bias_at, key_mask, mask_at, inside, columns_inside):
     inverse = 1.0 / scale
     if bias is not None:
         term = tl.load(bias + bias_at, mask=inside, other=0).to(tl.float32)
-        term = tl.where(term == -INF, term, tl.maximum(term, -1e30))  # the smallest float32 is no -inf, times log2(e) either
+        # The smallest float32 is no -inf: neither divided by the scale nor times log2(e). What is cut here weighs nothing beside
+        # any other score, or is the score of all keys of a row.
+        most = 1e38 * tl.minimum(tl.maximum(scale, -scale), 1.0)
+        cut = tl.minimum(tl.maximum(term, -most, propagate_nan=tl.PropagateNan.ALL), most, propagate_nan=tl.PropagateNan.ALL)
+        term = tl.where(tl.abs(term) == INF, term, cut)
     if key_mask is not None:
         attend = tl.load(key_mask + mask_at, mask=columns_inside, other=0).to(tl.int1)
         term = tl.where(attend, term, -INF)
@@ -48,8 +52,8 @@ def added(scale, bias, bias_at, key_mask, mask_at, inside, columns_inside):
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "drop_below"])
 def cross_attention_fwd(
-    query, key, value, key_mask, bias, seed_at, out, logsumexp, scale, keep_factor, drop_below, seed_low, seed_high,
-    pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l, key_d, value_b,
+    query, key, value, key_mask, bias, seed_at, out, largest, log_sum, scale, keep_factor, drop_below, seed_low,
+    seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l, key_d, value_b,
     value_h, value_l, value_d, out_b, out_h, out_l, out_d, mask_b, mask_j, bias_b, bias_h, bias_i, bias_j,
     LOW: tl.constexpr, HIGH: tl.constexpr, DROP: tl.constexpr, PAIRS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     D: tl.constexpr,
@@ -97,8 +101,10 @@ def cross_attention_fwd(
         acc = acc / divisor[:, None]
         at = out + b * out_b + h * out_h + i_ * out_l + c_ * out_d
         tl.store(at, acc.to(out.dtype.element_ty), mask=i_and_c)
-        statistic = tl.where(total == 0.0, -INF, (top + tl.log2(divisor)) / LOG2E)
-        tl.store(logsumexp + pair.to(tl.int64) * rows + i, statistic, mask=i_inside)
+        # In powers of 2, and apart: added up, a large maximum would swallow the logarithm.
+        row = pair.to(tl.int64) * rows + i
+        tl.store(largest + row, tl.where(total == 0.0, 0.0, top), mask=i_inside)
+        tl.store(log_sum + row, tl.where(total == 0.0, INF, tl.log2(divisor)), mask=i_inside)
 
 
 def padded(n: int) -> int:
@@ -112,7 +118,8 @@ def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> 
     if bits == 16:
         most, most_keys = 64, 16 if D > 64 else 32 if drop else 64
     else:
-        most = most_keys = 32 if D <= 64 else 16
+        most = 32 if D <= 64 else 16
+        most_keys = 16 if drop and D > 32 else most  # the factors of dropout take the registers
     BM, BN = min(most, padded(rows)), min(most_keys, padded(columns))
     pairs = 1 if rows > BM else {16: 4, 32: 2}.get(max(BM, BN), 1)
     warps = BM // 16 if bits == 16 else 8 if D > 16 else 4
@@ -142,7 +149,7 @@ def bias_strides(bias) -> tuple[int, int, int, int]:
 
 def forward(outputs, query, key, value, key_mask, attn_bias, seed_at, scale, dropout_p, seed) -> None:
     """Launcher for `bdgf::cross_attention_fwd`."""
-    out, logsumexp = outputs
+    out, statistics = outputs
     if out.numel() == 0:
         return
     scalars, mask_strides, of_bias, constants = common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed)
@@ -150,6 +157,6 @@ def forward(outputs, query, key, value, key_mask, attn_bias, seed_at, scale, dro
     tile = forward_tile(rows, key.shape[2], depth, 8 * query.element_size(), dropout_p > 0.0)
     launch(
         cross_attention_fwd, cdiv(batch * heads, tile["PAIRS"]) * cdiv(rows, tile["BM"]),
-        query, key, value, key_mask, attn_bias, seed_at, out, logsumexp, *scalars, *query.stride(), *key.stride(),
+        query, key, value, key_mask, attn_bias, seed_at, out, *statistics.unbind(0), *scalars, *query.stride(), *key.stride(),
         *value.stride(), *out.stride(), *mask_strides, *of_bias, **constants, **tile,
     )  # fmt: skip

@@ -21,16 +21,15 @@ from .noise import key_word
 
 
 @triton.jit
-def row_level(logsumexp, at, inside):
-    """What is subtracted from a row's scores before exp2: +inf for a row without a key, or past the end."""
-    level = tl.load(logsumexp + at, mask=inside, other=INF)
-    return tl.where(level == -INF, INF, level) * LOG2E
+def row_statistics(largest, log_sum, at, inside):
+    """What is subtracted from a row's scores before exp2, one after the other; +inf for a row without a key, or past the end."""
+    return tl.load(largest + at, mask=inside, other=0), tl.load(log_sum + at, mask=inside, other=INF)
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "drop_below"])
 def cross_attention_bwd(
-    grad_out, query, key, value, key_mask, bias, seed_at, logsumexp, delta, grad_query, grad_key, grad_value, scale,
-    keep_factor, drop_below, seed_low, seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l,
+    grad_out, query, key, value, key_mask, bias, seed_at, largest, log_sum, delta, grad_query, grad_key, grad_value,
+    scale, keep_factor, drop_below, seed_low, seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l,
     query_d, key_b, key_h, key_l, key_d, value_b, value_h, value_l, value_d, grad_b, grad_h, grad_l, grad_d,
     grad_query_b, grad_query_h, grad_query_l, grad_query_d, grad_key_b, grad_key_h, grad_key_l, grad_key_d,
     grad_value_b, grad_value_h, grad_value_l, grad_value_d, mask_b, mask_j, bias_b, bias_h, bias_i, bias_j,
@@ -63,7 +62,8 @@ def cross_attention_bwd(
         s = tl.dot(k, q, s, input_precision="ieee") * (scale * LOG2E)
         s = tl.where(j_inside[:, None], s, -INF)
         row = pair.to(tl.int64) * rows + i
-        p = tl.exp2(s - row_level(logsumexp, row, i_inside)[None, :])
+        top, log_total = row_statistics(largest, log_sum, row, i_inside)
+        p = tl.exp2(s - top[None, :] - log_total[None, :])
         a = tl.dot(v, g, input_precision="ieee")
         weight = p
         if DROP:
@@ -95,8 +95,8 @@ def cross_attention_bwd(
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "drop_below"])
 def cross_attention_bwd_query(
-    grad_out, query, key, value, key_mask, bias, seed_at, logsumexp, delta, grad_query, scale, keep_factor, drop_below,
-    seed_low, seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l,
+    grad_out, query, key, value, key_mask, bias, seed_at, largest, log_sum, delta, grad_query, scale, keep_factor,
+    drop_below, seed_low, seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l,
     key_d, value_b, value_h, value_l, value_d, grad_b, grad_h, grad_l, grad_d, grad_query_b, grad_query_h,
     grad_query_l, grad_query_d, mask_b, mask_j, bias_b, bias_h, bias_i, bias_j, LOW: tl.constexpr, HIGH: tl.constexpr,
     DROP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, D: tl.constexpr,
@@ -113,7 +113,7 @@ def cross_attention_bwd_query(
     q = tl.load(query + b * query_b + h * query_h + i_ * query_l + c_[None, :] * query_d, mask=i_and_c, other=0)
     g = tl.load(grad_out + b * grad_b + h * grad_h + i_ * grad_l + c_[None, :] * grad_d, mask=i_and_c, other=0)
     row = pair.to(tl.int64) * rows + i
-    level = row_level(logsumexp, row, i_inside)
+    top, log_total = row_statistics(largest, log_sum, row, i_inside)
     mean = tl.zeros([BM], tl.float32)
     dq = tl.zeros([BM, D], tl.float32)
     if DROP:
@@ -130,7 +130,7 @@ def cross_attention_bwd_query(
         s = added(scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[None, :])
         s = tl.dot(q, k, s, input_precision="ieee") * (scale * LOG2E)
         s = tl.where(j_inside[None, :], s, -INF)
-        p = tl.exp2(s - level[:, None])
+        p = tl.exp2(s - top[:, None] - log_total[:, None])
         a = tl.dot(g, v, input_precision="ieee")
         if DROP:
             keep = kept(k0, k1, b, h, i[:, None], j[None, :], rows, columns, drop_below)
@@ -147,8 +147,8 @@ def cross_attention_bwd_query(
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "drop_below"])
 def cross_attention_bwd_bias(
-    grad_out, query, key, value, key_mask, bias, seed_at, logsumexp, delta, grad_bias, scale, keep_factor, drop_below,
-    seed_low, seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l,
+    grad_out, query, key, value, key_mask, bias, seed_at, largest, log_sum, delta, grad_bias, scale, keep_factor,
+    drop_below, seed_low, seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l,
     key_d, value_b, value_h, value_l, value_d, grad_b, grad_h, grad_l, grad_d, mask_b, mask_j, bias_b, bias_h, bias_i,
     bias_j, part_s, part_b, part_h, part_i, part_j, splits, per_split, shared_batch, shared_heads, bias_heads,
     bias_rows, LOW: tl.constexpr, HIGH: tl.constexpr, DROP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
@@ -192,7 +192,8 @@ def cross_attention_bwd_bias(
             s = added(scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[None, :])
             s = tl.dot(q, k, s, input_precision="ieee") * (scale * LOG2E)
             s = tl.where(j_inside[None, :], s, -INF)
-            p = tl.exp2(s - row_level(logsumexp, row, i_inside)[:, None])
+            top, log_total = row_statistics(largest, log_sum, row, i_inside)
+            p = tl.exp2(s - top[:, None] - log_total[:, None])
             a = tl.dot(g, v, input_precision="ieee")
             if DROP:
                 keep = kept(k0, k1, b, h, i[:, None], j[None, :], rows, columns, drop_below)
@@ -223,7 +224,7 @@ def backward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) ->
 
 
 def backward(
-    outputs, grad_out, query, key, value, key_mask, attn_bias, seed_at, logsumexp, scale, dropout_p, seed, needs
+    outputs, grad_out, query, key, value, key_mask, attn_bias, seed_at, statistics, scale, dropout_p, seed, needs
 ) -> None:
     """Launcher for `bdgf::cross_attention_bwd`."""
     grad_query, grad_key, grad_value, _, grad_bias, _ = outputs
@@ -237,8 +238,8 @@ def backward(
     columns, pairs = key.shape[2], batch * heads
     tile = backward_tile(rows, columns, depth, 8 * query.element_size(), dropout_p > 0.0)
     whole = tile.pop("WHOLE")
-    delta = None if whole and grad_bias is None else torch.empty_like(logsumexp)
-    inputs = (grad_out, query, key, value, key_mask, attn_bias, seed_at, logsumexp, delta)
+    delta = None if whole and grad_bias is None else torch.empty_like(statistics[0])
+    inputs = (grad_out, query, key, value, key_mask, attn_bias, seed_at, *statistics.unbind(0), delta)
     strides = (*query.stride(), *key.stride(), *value.stride(), *grad_out.stride())
     tail = (*mask_strides, *of_bias)
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops import _check as check
 from ..ops import cross_attention
 
 
@@ -37,10 +38,17 @@ def scaled_dot_product_attention(
     Raises:
         ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
     """
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        check.a_tensor(name, x)
+    is_causal, enable_gqa = check.flag("is_causal", is_causal), check.flag("enable_gqa", enable_gqa)
     if min(query.dim(), key.dim(), value.dim()) < 2:
         raise ValueError("query, key and value take at least 2 dimensions, (..., L, d)")
     if is_causal and attn_mask is not None:
         raise ValueError("attn_mask is given with is_causal; give one of them")
+    if 0 in (*query.shape[-2:], *key.shape[-2:], *value.shape[-2:]):  # nothing to attend to: torch says what that gives
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
     if enable_gqa:
         if key.dim() < 3 or query.shape[-3] % key.shape[-3] or query.shape[-3] % value.shape[-3]:
             raise ValueError(f"key has shape {tuple(key.shape)}; enable_gqa takes heads that divide query's")

@@ -12,12 +12,14 @@ from torch.autograd.graph import get_gradient_edge
 
 from .. import reference
 from ..nn import selective_state_update
-from ..ops import causal_conv1d, selective_scan
+from ..ops import selective_scan
 
 __all__ = [
+    "SelectiveScanFn",
     "core_fwd",
     "cross_scan_bwd",
-    "mamba_inner_fn",
+    "mamba_bwd",
+    "mamba_fwd",
     "oflex_fwd",
     "selective_scan_fn",
     "selective_scan_ref",
@@ -49,6 +51,12 @@ def selective_scan_fn(
     return (found[0].to(u.dtype), found[1]) if isinstance(found, tuple) else found.to(u.dtype)
 
 
+class SelectiveScanFn:
+    """What mamba_ssm's autograd.Function of this name is called for."""
+
+    apply = staticmethod(selective_scan_fn)
+
+
 def selective_scan_ref(
     u: Tensor,
     delta: Tensor,
@@ -63,69 +71,6 @@ def selective_scan_ref(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The same in plain PyTorch, step by step: `bdgf_fast.reference.selective_scan`."""
     return reference.selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
-
-
-def mamba_inner_fn(
-    xz: Tensor,
-    conv1d_weight: Tensor,
-    conv1d_bias: Tensor | None,
-    x_proj_weight: Tensor,
-    delta_proj_weight: Tensor,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
-    A: Tensor,
-    B: Tensor | None = None,
-    C: Tensor | None = None,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    B_proj_bias: Tensor | None = None,
-    C_proj_bias: Tensor | None = None,
-    delta_softplus: bool = True,
-    checkpoint_lvl: int = 1,
-    b_rms_weight: Tensor | None = None,
-    c_rms_weight: Tensor | None = None,
-    dt_rms_weight: Tensor | None = None,
-    b_c_dt_rms_eps: float = 1e-6,
-) -> Tensor:
-    """Everything of a Mamba block after its input projection: convolution, projections, scan, output projection.
-
-    Args:
-        xz: (batch, 2 dim, L), the branch and its gate.
-        conv1d_weight, conv1d_bias: (dim, 1, width) and (dim,); silu follows.
-        x_proj_weight: (rank + 2 N, dim), whose outputs are the step's ranks, B and C (2 N each for a complex A).
-        delta_proj_weight: (dim, rank). out_proj_weight, out_proj_bias: (out, dim) and (out,).
-        A, D, delta_bias: as for `selective_scan`. B, C: constant (dim, N), or None: from x_proj_weight, then plus
-            B_proj_bias, C_proj_bias (N,).
-        b_rms_weight, c_rms_weight, dt_rms_weight: (N,), (N,), (dim,): root-mean-square norms of B, C and the steps; their
-            gradients are computed too.
-        checkpoint_lvl: accepted; the scan keeps no states in any case.
-
-    Returns:
-        (batch, L, out).
-    """
-    x, z = xz.chunk(2, dim=1)
-    x = causal_conv1d(x, conv1d_weight[:, 0], conv1d_bias, "silu")
-    rank, state = delta_proj_weight.shape[1], A.shape[1] * (2 if A.is_complex() else 1)
-    step, b, c = F.linear(x.transpose(1, 2), x_proj_weight).split([rank, state, state], dim=-1)
-    delta = _rms_norm(F.linear(step, delta_proj_weight), dt_rms_weight, b_c_dt_rms_eps).transpose(1, 2)
-    if B is None:
-        B = _per_step(b, B_proj_bias, b_rms_weight, b_c_dt_rms_eps, A.is_complex())
-    if C is None:
-        C = _per_step(c, C_proj_bias, c_rms_weight, b_c_dt_rms_eps, A.is_complex())
-    y = selective_scan_fn(x, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    assert isinstance(y, Tensor)  # no last state was asked for
-    out_proj_bias = None if out_proj_bias is None else out_proj_bias.to(out_proj_weight.dtype)
-    return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
-
-
-def _per_step(x: Tensor, bias: Tensor | None, rms_weight: Tensor | None, eps: float, paired: bool) -> Tensor:
-    """B or C (batch, L, N) as the scan takes it: (batch, N, L); (batch, N, 2 L) in pairs for a complex A."""
-    x = _rms_norm(x if bias is None else x + bias.to(x.dtype), rms_weight, eps)
-    return x.unflatten(-1, (-1, 2)).permute(0, 2, 1, 3).flatten(2) if paired else x.transpose(1, 2)
-
-
-def _rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    return x if weight is None else F.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
 
 
 def _common_dtype(*tensors: Tensor | None) -> list[Any]:
@@ -169,6 +114,34 @@ def cross_scan_bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, nr
     return [None if v is None else next(found) for v in inputs]
 
 
+def mamba_fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+    """mamba_ssm's `selective_scan_cuda.fwd`: returns [out, x], and with a gate z [out, x, out * silu(z)].
+
+    B and C (dim, N) or (batch, G, N, L). x as for `oflex_fwd`.
+    """
+    out, x = core_fwd(u, delta, A, B, C, D, delta_bias, delta_softplus, 1)
+    return [out, x] if z is None else [out, x, _gated(out, z)]
+
+
+def mamba_bwd(u, delta, A, B, C, D, z, delta_bias, dout, x, out, dz, delta_softplus, recompute_out_z):
+    """Its `bwd`: the gradients as `cross_scan_bwd` gives them; then that of z, written to dz where there is one; then out * silu(z)
+    if recompute_out_z. `out` is what the forward returned first, or None without a gate."""
+    if z is None:
+        return cross_scan_bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, 1)
+    leaves = [v.detach().requires_grad_() for v in (out, z)]
+    with torch.enable_grad():
+        gated = _gated(*leaves)
+    dout, found = torch.autograd.grad(gated, leaves, dout.to(gated.dtype))
+    dz = found if dz is None else dz.copy_(found)
+    gradients = cross_scan_bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, 1)
+    return [*gradients, dz, *([gated.detach()] if recompute_out_z else [])]
+
+
+def _gated(out: Tensor, z: Tensor) -> Tensor:
+    real = torch.promote_types(out.dtype, torch.float32)
+    return (out.to(real) * F.silu(z.to(real))).to(out.dtype)
+
+
 def _recorded(dtype, u, delta, A, B, C, D, delta_bias, delta_softplus):
     """The inputs as leaves of a graph of their own, the edge where its backward starts, its output and last state.
 
@@ -185,5 +158,5 @@ def _cross_scan(dtype, delta_softplus, u, delta, A, B, C, D, delta_bias):
     if repeats > 1:  # one step size for several channels
         delta = delta.repeat_interleave(repeats, dim=1)
         delta_bias = None if delta_bias is None else delta_bias.repeat_interleave(repeats)
-    u, delta, B, C = (v.to(dtype) for v in (u, delta, B, C))
+    u, delta, B, C = (v if v.is_complex() else v.to(dtype) for v in (u, delta, B, C))
     return selective_scan(u, delta, A, B, C, D, None, delta_bias, delta_softplus, return_last_state=True)

@@ -17,7 +17,15 @@ from typing import Any
 import torch
 
 FOLDER = Path(__file__).resolve().parent / "stand_ins"
-NAMES = ("mamba_ssm", "causal_conv1d", "selective_scan_cuda_oflex", "selective_scan_cuda_core")
+NAMES = (
+    "mamba_ssm",
+    "causal_conv1d",
+    "selective_scan_cuda",
+    "causal_conv1d_cuda",
+    "selective_scan_cuda_oflex",
+    "selective_scan_cuda_core",
+    "selective_scan_cuda_nrow",
+)
 
 log = logging.getLogger("bdgf_fast.compat")
 _set_aside: dict[str, ModuleType] = {}  # real modules that were imported before a forced stand-in
@@ -25,7 +33,7 @@ _device: type | None = None  # torch.cuda.device as it was
 
 
 def install(*, force: bool = False, host_devices: bool = False) -> list[str]:
-    """Make `mamba_ssm`, `causal_conv1d`, `selective_scan_cuda_oflex` and `selective_scan_cuda_core` importable.
+    """Make `mamba_ssm` and `causal_conv1d`, their kernel modules and those of VMamba (`NAMES`) importable.
 
     Args:
         force: stand in for packages that are really installed, too. Otherwise those win, and the log says so.

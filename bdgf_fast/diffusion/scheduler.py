@@ -10,10 +10,13 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..ops import _check as check
 from ..ops import ddim_step, ddpm_step
+from ..ops._noise import check_range
 from .schedule import Schedule
 
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
@@ -61,7 +64,7 @@ class _Scheduler:
 
     def _set_up(self, options: dict[str, Any], refused: Mapping[str, Any]) -> None:
         for name, neutral in refused.items():
-            if options[name] != neutral:
+            if check.flag(name, options[name]) != neutral:
                 raise ValueError(f"{name} is {options[name]!r}; it takes {neutral!r} only")
         _one_of("prediction_type", options["prediction_type"], ("epsilon", "sample", "v_prediction"))
         _one_of("timestep_spacing", options["timestep_spacing"], ("leading", "trailing", "linspace"))
@@ -96,15 +99,16 @@ class _Scheduler:
         return sample
 
     def _spaced(self, count: int) -> Tensor:
-        total = len(self.schedule)
+        """numpy's sequences and its rounding, as in diffusers: other ways to the same numbers differ where they lie half way."""
+        total, count = len(self.schedule), check.integer("num_inference_steps", count)
         if not 1 <= count <= total:
             raise ValueError(f"num_inference_steps is {count}; it takes 1 to {total}")
         spacing = self.config.timestep_spacing
         if spacing == "linspace":
-            return torch.linspace(0, total - 1, count, dtype=torch.float64).round().long().flip(0)
+            return _rounded(np.linspace(0, total - 1, count)[::-1])
         if spacing == "leading":
             return self.schedule.sampling_timesteps(count) + self.config.steps_offset
-        return (total - torch.arange(count, dtype=torch.float64) * (total / count)).round().long() - 1
+        return _rounded(np.arange(total, 0, -total / count)[:count]) - 1
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """sqrt(abar_t) x0 + sqrt(1 - abar_t) noise, timesteps (batch,) or one; coefficients and sum in float32."""
@@ -119,7 +123,10 @@ class _Scheduler:
     def _factors(self, like: Tensor, timesteps: Any) -> tuple[Tensor, Tensor]:
         """sqrt(abar) and sqrt(1 - abar), float32, one per sample, broadcasting against `like`."""
         schedule = self.schedule.to(like.device)
-        t = torch.as_tensor(timesteps, device=like.device).reshape(-1).long()
+        t = torch.as_tensor(timesteps, device=like.device).reshape(-1)
+        if t.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"timesteps is {t.dtype}; it takes whole numbers")
+        check_range(t, len(self), "timesteps")
         shape = (-1, *[1] * (like.dim() - 1))
         return schedule.sqrt_alphas_cumprod[t].view(shape), schedule.sqrt_one_minus_alphas_cumprod[t].view(shape)
 
@@ -186,7 +193,10 @@ class DDPMScheduler(_Scheduler):
             chosen = self._spaced(num_inference_steps)
             self.num_inference_steps = num_inference_steps
         elif timesteps is not None:
-            chosen = torch.as_tensor(timesteps, dtype=torch.int64)
+            given = torch.as_tensor(timesteps)
+            chosen = given.to(torch.int64)
+            if not torch.equal(given, chosen.to(given.dtype)):
+                raise ValueError(f"timesteps are {list(timesteps)}; they take whole numbers")
             if len(chosen) < 1 or (chosen[1:] >= chosen[:-1]).any() or chosen[0] >= len(self) or chosen[-1] < 0:
                 raise ValueError(f"timesteps are {list(timesteps)}; they take falling numbers from {len(self) - 1} to 0")
         self.custom_timesteps = timesteps is not None
@@ -289,6 +299,10 @@ class DDIMScheduler(_Scheduler):
         )
         out = SchedulerOutput(prev, lambda: self._original_sample(model_output, timestep, sample))
         return out if return_dict else out.to_tuple()
+
+
+def _rounded(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.round(values).astype(np.int64))
 
 
 def _one_of(name: str, value: str, options: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ Both are compositions of the operations, so they run on whatever backend those c
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -31,7 +32,8 @@ def causal_conv1d_update(
         weight, bias, activation: as for `causal_conv1d`.
         cache_seqlens: int (batch,), the steps seen so far: conv_state is then a ring, and step s lies at s modulo kept.
             Takes L up to kept.
-        conv_state_indices: int (batch,), which row of a larger conv_state belongs to each sample.
+        conv_state_indices: int (batch,), which row of a larger conv_state belongs to each sample. A negative one marks
+            padding: the sample's output is 0 and no state is written.
 
     Returns:
         of x's shape and dtype.
@@ -47,8 +49,8 @@ def causal_conv1d_update(
     past, kept = weight.shape[1] - 1, conv_state.shape[2]
     if kept < past:
         raise ValueError(f"conv_state keeps {kept} steps; a weight of width {past + 1} takes at least {past}")
-    rows = _rows("conv_state_indices", conv_state_indices, batch)
-    state = conv_state if rows is None else conv_state[rows]
+    slots = _Slots("conv_state_indices", conv_state_indices, batch, conv_state)
+    state = slots.read(conv_state)
     check.shape("conv_state", state, (batch, dim, kept), "(batch, dim, kept)")
     if cache_seqlens is None:
         before = state[..., kept - past :]
@@ -56,19 +58,14 @@ def causal_conv1d_update(
     else:
         if length > kept:
             raise ValueError(f"x has length {length}; a ring of {kept} steps takes at most {kept}")
-        seen = _rows("cache_seqlens", cache_seqlens, batch)
-        assert seen is not None
-        seen = seen[:, None]
+        seen = _indices("cache_seqlens", cache_seqlens, batch)[:, None]
         places = (seen + torch.arange(-past, length, device=x.device)) % kept
         places = places[:, None].expand(-1, dim, -1)
         before = state.gather(2, places[..., :past])
         updated = state.scatter(2, places[..., past:], new.to(state.dtype))
     out = causal_conv1d(torch.cat([before.to(x.dtype), new], dim=-1), weight, bias, activation)[..., past:]
-    if rows is None:
-        conv_state.copy_(updated)
-    else:
-        conv_state[rows] = updated
-    return out.reshape(x.shape).to(x.dtype)
+    slots.write(conv_state, updated, state)
+    return slots.skip(out.reshape(x.shape).to(x.dtype))
 
 
 def selective_state_update(
@@ -93,7 +90,8 @@ def selective_state_update(
         B, C: (batch, N) or (batch, G, N), G a divisor of heads: head h takes group h G // heads.
         D, dt_bias: (dim,) or (heads, dim).
         dt_softplus: apply softplus (linear above 20) to dt + dt_bias.
-        state_batch_indices: int (batch,), which row of a larger state belongs to each sample.
+        state_batch_indices: int (batch,), which row of a larger state belongs to each sample. A negative one marks padding:
+            the sample's output is 0 and no state is written.
 
     Returns:
         of x's shape and dtype.
@@ -105,8 +103,8 @@ def selective_state_update(
     check.a_tensor("x", x, state.dim() - 1, "state's shape without N")
     check.a_tensor("B", B, (2, 3), "(batch, N) or (batch, G, N)")
     batch, sizes, width = x.shape[0], state.shape[1:-1], state.shape[-1]
-    rows = _rows("state_batch_indices", state_batch_indices, batch)
-    current = state if rows is None else state[rows]
+    slots = _Slots("state_batch_indices", state_batch_indices, batch, state)
+    current = slots.read(state)
     check.shape("state", current, (batch, *sizes, width), "(batch, [heads,] dim, N)")
     groups, heads = (B.shape[1] if B.dim() == 3 else 1), (sizes[0] if len(sizes) == 2 else 1)
     if groups < 1 or heads % groups:
@@ -126,25 +124,53 @@ def selective_state_update(
             check.shape(name, v, tuple(expected), layout)
     # A scan of one step, the heads being groups of channels.
     dtype = functools.reduce(torch.promote_types, [v.dtype for v in (x, dt, z, B, C) if v is not None])
-    u, delta = (v.reshape(batch, -1, 1).to(dtype) for v in (x, dt))
-    gate = None if z is None else z.reshape(batch, -1, 1).to(dtype)
+    channels = math.prod(sizes)
+    u, delta = (v.reshape(batch, channels, 1).to(dtype) for v in (x, dt))
+    gate = None if z is None else z.reshape(batch, channels, 1).to(dtype)
     B, C = (v.reshape(batch, groups, width, 1).to(dtype) for v in (B, C))
     D, dt_bias = (None if v is None else v.reshape(-1) for v in (D, dt_bias))
     y, last = selective_scan(
         u, delta, A.reshape(-1, width), B, C, D, gate, dt_bias, dt_softplus, True,
-        initial_state=current.reshape(batch, -1, width),
+        initial_state=current.reshape(batch, channels, width),
     )  # fmt: skip
-    last = last.view(current.shape).to(state.dtype)
-    if rows is None:
-        state.copy_(last)
-    else:
-        state[rows] = last
-    return y.reshape(x.shape).to(x.dtype)
+    slots.write(state, last.view(current.shape).to(state.dtype), current)
+    return slots.skip(y.reshape(x.shape).to(x.dtype))
 
 
-def _rows(name: str, x: Tensor | None, batch: int) -> Tensor | None:
-    if x is None:
-        return None
+class _Slots:
+    """Which rows of a state belong to the samples; all of them, in order, without indices. Nothing here waits for a GPU."""
+
+    def __init__(self, name: str, indices: Tensor | None, batch: int, state: Tensor) -> None:
+        self.rows = self.kept = None
+        if indices is None:
+            return
+        indices = _indices(name, indices, batch)
+        count = state.shape[0]
+        if indices.device.type == "cpu" and batch > 0 and not torch.compiler.is_compiling() and indices.max() >= count:
+            raise ValueError(f"{name} has {indices.max().item()}; it takes up to {count - 1}, and negative ones for padding")
+        self.rows, self.kept = indices.clamp(min=0), indices >= 0
+
+    def read(self, state: Tensor) -> Tensor:
+        return state if self.rows is None else state[self.rows]
+
+    def write(self, state: Tensor, updated: Tensor, before: Tensor) -> None:
+        """`updated` to its rows. A sample of padding repeats what another one writes, or what was there if all are padding."""
+        if self.rows is None or self.kept is None:
+            state.copy_(updated)
+        elif len(self.rows):
+            updated = torch.where(self._along(updated), updated, before)
+            source = torch.where(self.kept, torch.arange(len(self.rows), device=self.rows.device), self.kept.byte().argmax())
+            state[self.rows[source]] = updated[source]
+
+    def skip(self, out: Tensor) -> Tensor:
+        return out if self.kept is None else out.masked_fill(~self._along(out), 0.0)
+
+    def _along(self, x: Tensor) -> Tensor:
+        assert self.kept is not None
+        return self.kept.view(-1, *[1] * (x.dim() - 1))
+
+
+def _indices(name: str, x: Tensor, batch: int) -> Tensor:
     check.a_tensor(name, x, 1, "(batch,)")
     if x.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"{name} is {x.dtype}; it takes torch.int32 or torch.int64")

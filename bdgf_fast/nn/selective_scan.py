@@ -34,11 +34,19 @@ def _step_weight(*shape: int, scale: float, init: str) -> Tensor:
     return torch.full(shape, bound) if init == "constant" else torch.empty(shape).uniform_(-bound, bound)
 
 
-def _undecayed(x: Tensor, device: Any) -> nn.Parameter:
-    """A float32 parameter that recipes for these models exclude from weight decay by this mark."""
-    parameter = nn.Parameter(x.to(device))
-    parameter._no_weight_decay = True  # type: ignore[attr-defined]  # a mark
-    return parameter
+def _exclude_from_decay(*parameters: nn.Parameter) -> None:
+    """The mark by which recipes for these models spare parameters from weight decay.
+
+    On parameters that a module has taken: what stands in for them until then (accelerate's init_empty_weights makes new ones)
+    knows no marks.
+    """
+    for parameter in parameters:
+        parameter._no_weight_decay = True  # type: ignore[attr-defined]  # a mark
+
+
+def _real(x: Tensor) -> Tensor:
+    """In the dtype of the scan's arithmetic: float32, or float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Mamba(nn.Module):
@@ -83,8 +91,9 @@ class Mamba(nn.Module):
             self.dt_proj.weight.copy_(_step_weight(inner, self.dt_rank, scale=dt_scale, init=dt_init))
             self.dt_proj.bias.copy_(_step_bias(inner, low=dt_min, high=dt_max, floor=dt_init_floor))
         self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]  # a mark
-        self.A_log = _undecayed(_decay_log(inner, d_state), device)
-        self.D = _undecayed(torch.ones(inner), device)
+        self.A_log = nn.Parameter(_decay_log(inner, d_state).to(device))
+        self.D = nn.Parameter(torch.ones(inner, device=device))
+        _exclude_from_decay(self.A_log, self.D)
         self.out_proj = nn.Linear(inner, d_model, bias=bias, **place)
 
     def forward(self, hidden_states: Tensor, inference_params: Any = None) -> Tensor:
@@ -104,12 +113,12 @@ class Mamba(nn.Module):
         y = selective_scan(
             x,
             F.linear(dt, self.dt_proj.weight).transpose(1, 2),
-            -self.A_log.float().exp(),
+            -_real(self.A_log).exp(),
             b.transpose(1, 2),
             c.transpose(1, 2),
-            self.D.float(),
+            self.D,
             z,
-            self.dt_proj.bias.float(),
+            self.dt_proj.bias,
             delta_softplus=True,
             return_last_state=state is not None,
         )
@@ -128,7 +137,7 @@ class Mamba(nn.Module):
         x, z = self.in_proj(hidden_states[:, 0]).chunk(2, dim=-1)
         x = causal_conv1d_update(x, conv_state, self.conv1d.weight[:, 0], self.conv1d.bias, self.activation)
         dt, b, c = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        dt, decay = F.linear(dt, self.dt_proj.weight), -self.A_log.float().exp()
+        dt, decay = F.linear(dt, self.dt_proj.weight), -_real(self.A_log).exp()
         y = selective_state_update(ssm_state, x, dt, decay, b, c, self.D, z, self.dt_proj.bias, dt_softplus=True)
         return self.out_proj(y).unsqueeze(1), conv_state, ssm_state
 
@@ -201,8 +210,9 @@ class SS2D(nn.Module):
         self.x_proj_weight = nn.Parameter(packed.to(**place))
         self.dt_projs_weight = nn.Parameter(weight.to(**place))
         self.dt_projs_bias = nn.Parameter(step_bias.to(**place))
-        self.A_logs = _undecayed(_decay_log(k * inner, d_state), device)
-        self.Ds = _undecayed(torch.ones(k * inner), device)
+        self.A_logs = nn.Parameter(_decay_log(k * inner, d_state).to(device))
+        self.Ds = nn.Parameter(torch.ones(k * inner, device=device))
+        _exclude_from_decay(self.A_logs, self.Ds)
         self.out_norm = nn.LayerNorm(inner, **place)
         self.out_proj = nn.Linear(inner, d_model, bias=bias, **place)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
@@ -218,11 +228,11 @@ class SS2D(nn.Module):
         y = selective_scan_2d(
             u,
             torch.matmul(self.dt_projs_weight, step),
-            -self.A_logs.float().exp().view(k, inner, -1),
+            -_real(self.A_logs).exp().view(k, inner, -1),
             b,
             c,
-            self.Ds.float().view(k, inner),
-            delta_bias=self.dt_projs_bias.float(),
+            self.Ds.view(k, inner),
+            delta_bias=self.dt_projs_bias,
             delta_softplus=True,
             directions=k,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def main(name: str, x: Any, ndim: int, layout: str) -> None:
     a_tensor(name, x, ndim, layout)
     if x.dtype not in FLOATING:
         raise TypeError(f"{name} is {x.dtype}; it takes float32, float16, bfloat16, or float64 on the CPU")
-    if x.dtype is torch.float64 and x.device.type != "cpu":
+    if x.dtype is torch.float64 and x.device.type not in ("cpu", "meta"):
         raise TypeError(f"{name} is float64 on {x.device}; float64 is for the CPU only: cast to float32")
 
 
@@ -57,9 +58,42 @@ def at_least_one(name: str, size: int, what: str) -> None:
         raise ValueError(f"{name} has {what} {size}; it takes at least 1")
 
 
-def groups(value: Any, channels: int, name: str) -> None:
+def flag(name: str, value: Any) -> bool:
+    """A truth value: True, False, None, or anything that says itself which of the two it is."""
+    if value is True or value is False:
+        return value
+    try:
+        if hasattr(type(value), "__bool__"):
+            return bool(value)
+    except (RuntimeError, ValueError):  # a tensor or an array of several elements
+        pass
+    raise TypeError(f"{name} is {type(value).__name__}; it takes True or False")
+
+
+def integer(name: str, value: Any) -> int:
+    """An int, numpy's among them."""
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+        return value  # type: ignore[return-value]  # a SymInt is an int to come
+    if isinstance(value, (bool, Tensor)) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name} is {value!r}; it takes an int")
+    return operator.index(value)
+
+
+def real(name: str, value: Any) -> float:
+    """A number as a float; a tensor of one element counts as one."""
+    if isinstance(value, float):
+        return value
+    try:
+        if hasattr(type(value), "__float__"):
+            return float(value)
+    except (RuntimeError, TypeError, ValueError):
+        pass
+    raise TypeError(f"{name} is {type(value).__name__}; it takes a number")
+
+
+def groups(value: Any, channels: int, name: str) -> int:
     """`groups` is a positive divisor of the channels of `name`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"groups is {value!r}; it takes an int")
+    value = integer("groups", value)
     if value < 1 or channels % value:
         raise ValueError(f"groups is {value}; it takes a divisor of the {channels} channels of {name}")
+    return value

@@ -27,6 +27,9 @@ def define(op: str, direction: str, arguments: str, allocate: Callable[..., Sequ
     `allocate(*arguments)` returns the outputs, None for those that are not needed; the launcher of the backend is
     called as launcher(outputs, *arguments) and fills them. No argument may have a default: the dispatcher would drop
     it.
+
+    A forward has a second operator, `bdgf::<op>(..., int visible, int most)`, with the autograd.Function inside: what
+    torch.jit.trace records, which has no node for the Function itself.
     """
     name = f"{op}_{direction}"
     launcher_of = {"fwd": "forward", "bwd": "backward"}[direction]
@@ -43,6 +46,16 @@ def define(op: str, direction: str, arguments: str, allocate: Callable[..., Sequ
     LIBRARY.impl(name, run, "CPU")
     LIBRARY.impl(name, run, "CUDA")
     torch.library.register_fake(f"bdgf::{name}", fake, lib=LIBRARY)
+    if direction == "fwd":
+        count = arguments.count("Tensor")
+
+        def traced(*arguments: Any) -> list[Tensor]:
+            *arguments, backend, visible, most = arguments  # type: ignore[assignment]  # a list from here on
+            found = _Kernel.apply(op, backend, visible, most, count, *arguments)
+            return [found] if visible == 1 else list(found)
+
+        LIBRARY.define(f"{op}({arguments}, str backend, int visible, int most) -> Tensor[]")
+        LIBRARY.impl(op, traced, "CompositeImplicitAutograd")
 
 
 def register_triton(op: str, supports: backends.Supports | None = None, backward_module: str | None = None) -> None:
@@ -129,10 +142,24 @@ def call_kernel(
 ) -> Any:
     """Run `op` on a backend that `choose` returned, with autograd where something needs a gradient."""
     refuse_transforms(op, *tensors)
+    if torch.jit.is_tracing():
+        outputs = getattr(torch.ops.bdgf, op)(*tensors, *scalars, backend, visible, most)
+        return outputs[0] if visible == 1 else tuple(outputs)
+    if torch.compiler.is_compiling():
+        tensors = _distinct(tensors)
     if needs_grad(*tensors):
         return _Kernel.apply(op, backend, visible, most, len(tensors), *tensors, *scalars)
     outputs = getattr(torch.ops.bdgf, f"{op}_fwd")(*tensors, *scalars, backend)
     return outputs[0] if visible == 1 else tuple(outputs[:visible])
+
+
+def _distinct(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """A tensor that is passed twice as two: the compiler takes no autograd.Function with the same input twice."""
+    found: list[Tensor | None] = []
+    for x in tensors:
+        seen = x is not None and any(x is y for y in found)
+        found.append(x.view_as(x) if seen and x is not None else x)
+    return found
 
 
 def cast(x: Maybe, dtype: torch.dtype) -> Maybe:
@@ -145,9 +172,14 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
+def autocasts(device_type: str) -> bool:
+    """Whether autocast is on; it cannot be for a device that has none, such as meta."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def call_plain(function: Callable[..., Any], device_type: str, *arguments: Any, **options: Any) -> Any:
     """Call a function of torch operations as it stands: autocast was dealt with in the public function."""
-    if torch.is_autocast_enabled(device_type):
+    if autocasts(device_type):
         with torch.autocast(device_type, enabled=False):
             return function(*arguments, **options)
     return function(*arguments, **options)
@@ -156,7 +188,7 @@ def call_plain(function: Callable[..., Any], device_type: str, *arguments: Any, 
 def autocast(*tensors: Any) -> tuple[Any, ...]:
     """Cast to the autocast dtype of their device where autocast is on and it applies, as torch's own operators do."""
     device_type = tensors[0].device.type
-    if not torch.is_autocast_enabled(device_type):
+    if not autocasts(device_type):
         return tensors
     dtype = torch.get_autocast_dtype(device_type)
     castable = (torch.float16, torch.bfloat16, torch.float32)

@@ -27,8 +27,9 @@ def number(name: str, value: Any, device: torch.device | None) -> tuple[int, Ten
         if device is not None and value.device != device:
             raise ValueError(f"{name} is on {value.device}; it takes an int or a 0-d int64 tensor on {device}")
         return 0, value
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{name} is {type(value).__name__}; it takes an int or a 0-d int64 tensor")
+    value = check.integer(name, value)
     if not -(2**63) <= value < 2**63:
         value = (value + 2**63) % 2**64 - 2**63
     return value, None
@@ -66,6 +67,7 @@ def address(
             raise ValueError(f"origin is given for {len(shape)} dimensions; it takes (batch, C, H, W)")
         if not isinstance(extent, (tuple, list)) or len(extent) != 2:
             raise ValueError(f"extent is {extent!r}; with origin it takes the scene's (height, width)")
+        extent = tuple(check.integer("extent", side) for side in extent)
         if extent[0] < max(shape[2], 1) or extent[1] < max(shape[3], 1):
             raise ValueError(f"extent is {tuple(extent)}; it takes at least the tile's {tuple(shape[2:])}")
         origin = origin.contiguous()
@@ -92,10 +94,12 @@ def timesteps(t: Any, like: Tensor, count: int, name: str = "t") -> Tensor:
         check.beside(name, t, like, (torch.int64, torch.int32))
         if t.dim() > 0:
             check.shape(name, t, (like.shape[0],), "(batch,)")
-    elif isinstance(t, bool) or not isinstance(t, int):
+    elif isinstance(t, bool) or not hasattr(type(t), "__index__"):
         raise TypeError(f"{name} is {type(t).__name__}; it takes an int or an int64 tensor (batch,)")
-    elif name == "t" and not 0 <= t < count:
-        raise ValueError(f"t is {t}; it takes 0 to {count - 1}")
+    else:
+        t = check.integer(name, t)
+        if name == "t" and not 0 <= t < count:
+            raise ValueError(f"t is {t}; it takes 0 to {count - 1}")
     return tables.steps(t, like)
 
 

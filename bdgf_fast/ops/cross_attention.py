@@ -19,16 +19,17 @@ _SCALARS = "float scale, float dropout_p, SymInt seed"
 
 
 def _allocate_forward(query, key, value, key_mask, attn_bias, seed_at, scale, dropout_p, seed):
-    """out; then, kept for the backward, log sum exp of each row's scores (batch, heads, Lq), -inf for dead rows."""
+    """out; then, kept for the backward, statistics (2, batch, heads, Lq): each row's largest score, and the log of the sum of
+    exp(score - largest), +inf for dead rows."""
     real = torch.float64 if query.dtype is torch.float64 else torch.float32
-    return [torch.empty_like(query), query.new_empty(query.shape[:3], dtype=real)]
+    return [torch.empty_like(query), query.new_empty((2, *query.shape[:3]), dtype=real)]
 
 
 define("cross_attention", "fwd", f"{_TENSORS}, {_SCALARS}", _allocate_forward)
 define(
     "cross_attention",
     "bwd",
-    f"Tensor grad_out, {_TENSORS}, Tensor logsumexp, {_SCALARS}, bool[] needs",
+    f"Tensor grad_out, {_TENSORS}, Tensor statistics, {_SCALARS}, bool[] needs",
     lambda grad_out, *arguments: gradients(arguments[:6], arguments[-1]),
 )
 
@@ -52,14 +53,14 @@ def _native_forward(outputs, query, key, value, key_mask, attn_bias, seed_at, sc
 
 
 def _native_backward(
-    outputs, grad_out, query, key, value, key_mask, attn_bias, seed_at, logsumexp, scale, dropout_p, seed, needs
+    outputs, grad_out, query, key, value, key_mask, attn_bias, seed_at, statistics, scale, dropout_p, seed, needs
 ):
     native = _native.load()
     workspace, threads = _workspace(native, query, key, value, key_mask, dropout_p, True)
     grad_query, grad_key, grad_value, _, grad_bias, _ = outputs
     native.cross_attention_bwd(
-        grad_query, grad_key, grad_value, grad_bias, grad_out, query, key, value, key_mask, attn_bias, logsumexp,
-        scale, dropout_p, _seed(seed_at, seed), torch.empty_like(logsumexp), workspace, threads,
+        grad_query, grad_key, grad_value, grad_bias, grad_out, query, key, value, key_mask, attn_bias, statistics,
+        scale, dropout_p, _seed(seed_at, seed), torch.empty_like(statistics[0]), workspace, threads,
     )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def _native_obstacle(facts):
 
 def _library_attention(query, key, value, *, key_mask, attn_bias, scale, dropout_p, seed):
     mask = attn_bias if key_mask is None else key_mask[:, None, None, :]
-    if attn_bias is not None:
+    if attn_bias is not None and mask.dtype is not torch.float32:  # which torch takes too, and whose range query's may lack
         mask = mask.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
@@ -92,6 +93,8 @@ def _native_preference(facts):
     """What was measured: the committed table sends a shape to torch where torch is ahead and can take the call."""
     if "columns" not in facts or facts["dtype"] is torch.float64 or _library_obstacle(facts) is not None:
         return None
+    if facts.get("bias", False) and facts.get("needs_grad", False):
+        return None  # torch keeps one number a row: the gradients of rows whose largest score is large are wrong
     bits = "float32" if facts["dtype"] is torch.float32 else "16 bit"
     ratio = table.ratio(_LEVEL, bits, facts.get("needs_grad", False), facts["columns"], facts["depth"])
     return None if ratio is None else f"torch was measured faster near this size (it takes {ratio:.2f} of the kernel's time)"
@@ -137,7 +140,8 @@ def cross_attention(
     Raises:
         ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
 
-    O(batch heads Lq Lk d) time (Vaswani et al., arXiv 1706.03762, eq. 1).
+    O(batch heads Lq Lk d) time (Vaswani et al., arXiv 1706.03762, eq. 1). torch's own arguments (attn_mask, is_causal, heads shared
+    by several queries, other numbers of dimensions): `bdgf_fast.compat.scaled_dot_product_attention`, on the same kernels.
     """
     check.main("query", query, 4, "(batch, heads, Lq, d)")
     batch, heads, rows, depth = query.shape
@@ -161,10 +165,12 @@ def cross_attention(
         full = (batch, heads, rows, columns)
         if attn_bias.shape[3] != columns or any(s not in (1, n) for s, n in zip(attn_bias.shape, full, strict=True)):
             raise ValueError(f"attn_bias has shape {tuple(attn_bias.shape)}; it takes {layout} of {full}")
+    dropout_p = check.real("dropout_p", dropout_p)
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p is {dropout_p}; it takes a probability in [0, 1)")
     if dropout_p > 0.0 and seed is None:
         raise ValueError("seed is None; dropout_p above 0 takes an int or a 0-d int64 tensor")
+    scale = 1.0 / math.sqrt(depth) if scale is None else check.real("scale", scale)
     seed, seed_at = number("seed", seed if dropout_p > 0.0 else 0, query.device)
 
     backend, _ = backends.choose(
@@ -187,7 +193,6 @@ def cross_attention(
             plain, query.device.type, query, key, value, key_mask=key_mask, attn_bias=attn_bias, scale=scale,
             dropout_p=dropout_p, seed=seed if seed_at is None else seed_at,
         )  # fmt: skip
-    scale = 1.0 / math.sqrt(depth) if scale is None else float(scale)
     if attn_bias is not None and attn_bias.dtype not in (query.dtype, torch.float32):
         attn_bias = attn_bias.to(torch.float64 if query.dtype is torch.float64 else torch.float32)
     tensors = (query, key, value, key_mask, attn_bias, seed_at)

@@ -125,7 +125,9 @@ def denoising_loss(
     check.main("pred", pred, pred.dim(), "(batch, C, ...)")
     batch, channels = pred.shape[:2]
     check.choice("prediction_type", prediction_type, PREDICTION_TYPES)
-    channel_groups = tuple(channel_groups)
+    if not isinstance(channel_groups, Sequence) or isinstance(channel_groups, str):
+        raise TypeError(f"channel_groups is {type(channel_groups).__name__}; it takes a sequence of ints")
+    channel_groups = tuple(check.integer("channel_groups", size) for size in channel_groups)
     if not channel_groups or min(channel_groups) < 1 or sum(channel_groups) != channels:
         raise ValueError(
             f"channel_groups is {channel_groups}; it takes positive sizes that sum to pred's {channels} channels"

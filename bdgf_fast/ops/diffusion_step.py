@@ -73,6 +73,7 @@ register_triton("diffusion_step")
 def _step(
     kind, pred, t, sample, schedule, prev_t, prediction_type, clip_sample, option, noise, seed, sample_ids, stream
 ):
+    clip_sample = check.flag("clip_sample", clip_sample)
     check.a_tensor("sample", sample)
     if sample.dim() < 1:
         raise ValueError("sample has shape (); it takes (batch, ...)")
@@ -192,6 +193,7 @@ def ddim_step(
         eta: share of the posterior's standard deviation that is drawn anew; 0 is deterministic and needs no noise. With
             eta above 0 either noise or seed must be given.
     """
+    eta = check.real("eta", eta)
     if not eta >= 0.0:
         raise ValueError(f"eta is {eta}; it takes a number of at least 0")
     if eta == 0.0:

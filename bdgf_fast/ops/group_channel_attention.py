@@ -88,7 +88,7 @@ def group_channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor
     check.main("q", q, 3, "(batch, C, L)")
     channels, length = q.shape[1:]
     check.at_least_one("q", length, "length")
-    check.groups(groups, channels, "q")
+    groups = check.groups(groups, channels, "q")
     check.a_tensor("k", k)
     check.a_tensor("v", v)
     q, k, v = autocast(q, k, v)
@@ -102,10 +102,10 @@ def group_channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor
             raise ValueError(
                 f"temperature has shape {tuple(temperature.shape)}; it takes () or (groups,) = ({groups},)"
             )
-    elif isinstance(temperature, (int, float)):
-        temperature = torch.full((), temperature, dtype=real, device=q.device)
-    else:
+    elif isinstance(temperature, str) or not hasattr(type(temperature), "__float__"):
         raise TypeError(f"temperature is {type(temperature).__name__}; it takes a number or a tensor")
+    else:
+        temperature = torch.full((), check.real("temperature", temperature), dtype=real, device=q.device)
 
     facts = {"needs_grad": needs_grad(q, k, v, temperature), "group_size": channels // groups, "length": length}
     backend, _ = backends.choose("group_channel_attention", q.device.type, q.dtype, **facts)

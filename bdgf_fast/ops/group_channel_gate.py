@@ -126,7 +126,7 @@ def group_channel_gate(
     use_x, use_guide = gate_source != "guide", gate_source != "x"
     batch, channels, height, width = x.shape
     check.at_least_one("x", height * width, "pixels")
-    check.groups(groups, channels, "x")
+    groups = check.groups(groups, channels, "x")
     inputs = channels // groups if use_x else 0
     if use_guide:
         check.a_tensor("guide", guide, 4, "(batch, C_guide, H', W')")

@@ -79,9 +79,11 @@ def philox_normal(
     Raises:
         ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
     """
-    shape = tuple(shape)
-    if len(shape) < 1:
-        raise ValueError("shape is (); it takes (batch, ...)")
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(f"shape is {type(shape).__name__}; it takes (batch, ...)")
+    shape = tuple(check.integer("shape", size) for size in shape)
+    if len(shape) < 1 or min(shape) < 0:
+        raise ValueError(f"shape is {shape}; it takes (batch, ...)")
     dtype = dtype or torch.get_default_dtype()
     check.choice("dtype", dtype, check.FLOATING)
     if device is None:

@@ -125,6 +125,9 @@ def selective_scan(
     Arithmetic and state are float32 (float64 for float64 u). O(batch dim N L) time, nothing of size L N is stored; the
     backward computes the states again.
     """
+    delta_softplus = check.flag("delta_softplus", delta_softplus)
+    return_last_state = check.flag("return_last_state", return_last_state)
+    reverse = check.flag("reverse", reverse)
     check.main("u", u, 3, "(batch, dim, L)")
     batch, dim, length = u.shape
     check.at_least_one("u", length, "length")

@@ -91,6 +91,8 @@ def selective_scan_2d(
 
     O(batch K dim N H W) time; nothing of size H W N or of K copies of x is stored.
     """
+    delta_softplus = check.flag("delta_softplus", delta_softplus)
+    directions = check.integer("directions", directions)
     check.main("x", x, 4, "(batch, dim, H, W)")
     batch, dim, height, width = x.shape
     check.at_least_one("x", height * width, "pixels")

@@ -71,6 +71,27 @@ def test_rows_that_see_nothing_give_zero():
     assert torch.equal(y[0, 0, 1], torch.zeros(4)) and torch.isfinite(y).all()
 
 
+@pytest.mark.parametrize(("rows", "columns", "depth", "value_depth"), [(3, 4, 0, 5), (3, 0, 4, 4), (0, 4, 4, 4), (3, 4, 4, 0)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_nothing_to_attend_to_is_what_torch_says(rows, columns, depth, value_depth, causal):
+    shapes = {"query": (2, 2, rows, depth), "key": (2, 2, columns, depth), "value": (2, 2, columns, value_depth)}
+    found = []
+    for function in (scaled_dot_product_attention, F.scaled_dot_product_attention):
+        t = {name: torch.ones(shape, requires_grad=True) for name, shape in shapes.items()}
+        out = function(**t, is_causal=causal)
+        out.sum().backward()
+        found.append((out, *(x.grad for x in t.values())))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b) or a.isnan().equal(b.isnan())
+
+
+def test_flags_are_truth_values():
+    x = torch.randn(1, 2, 4, 8)
+    assert torch.equal(scaled_dot_product_attention(x, x, x, is_causal=None), scaled_dot_product_attention(x, x, x))
+    with pytest.raises(TypeError, match="is_causal is str; it takes True or False"):
+        scaled_dot_product_attention(x, x, x, is_causal="no")
+
+
 def test_dropout_follows_torchs_seed():
     q, k, v = torch.randn(2, 4, 64, 8), torch.randn(2, 4, 64, 8), torch.ones(2, 4, 64, 8)
 

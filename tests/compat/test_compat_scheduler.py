@@ -48,6 +48,19 @@ def test_timesteps(kind, spacing, count):
     assert torch.equal(ours.timesteps, theirs.timesteps) and ours.num_inference_steps == theirs.num_inference_steps
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("total", [1000, 77])
+def test_timesteps_of_every_count(spacing, total):
+    """Numbers half way between two timesteps go where numpy's arithmetic sends them."""
+    ours, theirs = pair("DDPMScheduler", num_train_timesteps=total, timestep_spacing=spacing)
+    for count in range(1, total + 1):
+        ours.set_timesteps(count)
+        theirs.set_timesteps(count)
+        # Theirs has one too many now and then, a -1 at the end that the rounding of a float step leaves there.
+        assert torch.equal(ours.timesteps, theirs.timesteps[:count]), count
+        assert len(theirs.timesteps) == count or theirs.timesteps[-1] == -1
+
+
 def loop(scheduler, pred, timesteps, x, **options):
     """As sampling code is written."""
     for t in timesteps:
@@ -171,6 +184,24 @@ def test_errors_name_the_option():
     ddpm = diffusion.DDPMScheduler(10)
     with pytest.raises(ValueError, match="one of num_inference_steps and timesteps"):
         ddpm.set_timesteps()
+    with pytest.raises(ValueError, match="timesteps are .*; they take whole numbers"):
+        ddpm.set_timesteps(timesteps=[8.5, 2.0])
+    with pytest.raises(TypeError, match="num_inference_steps is 2.5; it takes an int"):
+        ddpm.set_timesteps(2.5)
+    x = torch.zeros(2, 1)
+    for call in (ddpm.add_noise, ddpm.get_velocity):
+        with pytest.raises(TypeError, match="timesteps is torch.float32; it takes whole numbers"):
+            call(x, x, torch.tensor([1.5, 2.0]))
+        with pytest.raises(ValueError, match="timesteps has -1; it takes 0 to 9"):
+            call(x, x, torch.tensor([3, -1]))
+    for scheduler in (ddpm, diffusion.DDIMScheduler(10)):
+        scheduler.set_timesteps(5)
+        for timestep in (3.5, torch.tensor(3.5)):
+            with pytest.raises(TypeError, match="t is .*float"):
+                scheduler.step(x, timestep, x)
+    with pytest.raises(TypeError, match="thresholding is str; it takes True or False"):
+        diffusion.DDPMScheduler(thresholding="no")
+    assert diffusion.DDPMScheduler(thresholding=None).config.thresholding is None
     with pytest.raises(ValueError, match="falling numbers from 9 to 0"):
         ddpm.set_timesteps(timesteps=[3, 4])
     with pytest.raises(ValueError, match="generator is a list of 3"):

@@ -16,17 +16,33 @@ from bdgf_fast.compat import stand_in
 from bdgf_fast.nn import Mamba
 
 NAMES = {
-    "mamba_ssm": ["Mamba", "mamba_inner_fn", "selective_scan_fn"],
-    "mamba_ssm.modules.mamba_simple": ["Mamba"],
-    "mamba_ssm.ops.selective_scan_interface": ["mamba_inner_fn", "selective_scan_fn", "selective_scan_ref"],
+    "mamba_ssm": ["Mamba", "bimamba_inner_fn", "mamba_inner_fn", "selective_scan_fn"],
+    "mamba_ssm.models.config_mamba": ["MambaConfig"],
+    "mamba_ssm.models.mixer_seq_simple": ["MixerModel", "_init_weights", "create_block"],
+    "mamba_ssm.modules.block": ["Block"],
+    "mamba_ssm.modules.mamba_simple": ["Block", "Mamba"],
+    "mamba_ssm.modules.mlp": ["GatedMLP"],
+    "mamba_ssm.ops.selective_scan_interface": [
+        "bimamba_inner_fn", "mamba_inner_fn", "mamba_inner_fn_no_out_proj", "selective_scan_fn", "selective_scan_ref",
+        "MambaInnerFn", "MambaInnerFnNoOutProj", "BiMambaInnerFn", "SelectiveScanFn",
+    ],
+    "mamba_ssm.utils.generation": ["GenerationMixin", "InferenceParams"],
+    "mamba_ssm.utils.hf": ["load_config_hf", "load_state_dict_hf"],
+    "mamba_ssm.utils.torch": ["custom_bwd", "custom_fwd"],
     "mamba_ssm.ops.triton.selective_state_update": ["selective_state_update"],
     "mamba_ssm.ops.triton.layer_norm": ["RMSNorm", "layer_norm_fn", "rms_norm_fn"],
     "mamba_ssm.ops.triton.layernorm": ["RMSNorm", "layer_norm_fn", "rms_norm_fn"],
     "causal_conv1d": ["causal_conv1d_fn", "causal_conv1d_update"],
-    "causal_conv1d.causal_conv1d_interface": ["causal_conv1d_fn", "causal_conv1d_update"],
+    "causal_conv1d.causal_conv1d_interface": ["CausalConv1dFn", "causal_conv1d_fn", "causal_conv1d_update"],
+    "causal_conv1d.cpp_functions": [
+        "causal_conv1d_bwd_function", "causal_conv1d_fwd_function", "causal_conv1d_update_function",
+    ],
+    "causal_conv1d_cuda": ["causal_conv1d_bwd", "causal_conv1d_fwd", "causal_conv1d_update"],
+    "selective_scan_cuda": ["fwd", "bwd"],
+    "selective_scan_cuda_nrow": ["fwd", "bwd"],
     "selective_scan_cuda_oflex": ["fwd", "bwd"],
     "selective_scan_cuda_core": ["fwd", "bwd"],
-}
+}  # fmt: skip
 # Argument names in order, as the published packages have them.
 SIGNATURES = {
     "mamba_ssm.ops.selective_scan_interface.selective_scan_fn": "u delta A B C D z delta_bias delta_softplus return_last_state",
@@ -34,6 +50,13 @@ SIGNATURES = {
     "mamba_ssm.ops.selective_scan_interface.mamba_inner_fn": "xz conv1d_weight conv1d_bias x_proj_weight delta_proj_weight "
     "out_proj_weight out_proj_bias A B C D delta_bias B_proj_bias C_proj_bias delta_softplus checkpoint_lvl b_rms_weight "
     "c_rms_weight dt_rms_weight b_c_dt_rms_eps",
+    "mamba_ssm.ops.selective_scan_interface.mamba_inner_fn_no_out_proj": "xz conv1d_weight conv1d_bias x_proj_weight "
+    "delta_proj_weight A B C D delta_bias B_proj_bias C_proj_bias delta_softplus checkpoint_lvl b_rms_weight c_rms_weight "
+    "dt_rms_weight b_c_dt_rms_eps",
+    "mamba_ssm.ops.selective_scan_interface.bimamba_inner_fn": "xz conv1d_weight conv1d_bias x_proj_weight delta_proj_weight "
+    "out_proj_weight out_proj_bias A A_b B C D delta_bias B_proj_bias C_proj_bias delta_softplus checkpoint_lvl",
+    "selective_scan_cuda.fwd": "u delta A B C D z delta_bias delta_softplus",
+    "selective_scan_cuda.bwd": "u delta A B C D z delta_bias dout x out dz delta_softplus recompute_out_z",
     "mamba_ssm.ops.triton.selective_state_update.selective_state_update": "state x dt A B C D z dt_bias dt_softplus "
     "state_batch_indices",
     "mamba_ssm.ops.triton.layer_norm.layer_norm_fn": "x weight bias residual x1 weight1 bias1 eps dropout_p rowscale prenorm "
@@ -82,7 +105,7 @@ def test_install_and_uninstall():
         assert list(inspect.signature(getattr(sys.modules[module], member)).parameters) == arguments.split(), name
     import mamba_ssm
 
-    assert mamba_ssm.Mamba is Mamba
+    assert mamba_ssm.Mamba is compat.Mamba and issubclass(compat.Mamba, Mamba)
     assert mamba_ssm.ops.triton.selective_state_update.selective_state_update is compat.selective_state_update
     with pytest.raises(ImportError, match="Mamba2"):
         from mamba_ssm import Mamba2  # noqa: F401
@@ -104,7 +127,7 @@ def test_a_real_package_wins(tmp_path, monkeypatch, caplog):
         assert compat.install() == [name for name in stand_in.NAMES if name != "causal_conv1d"]
     assert "causal_conv1d is installed and stays" in caplog.text
     assert importlib.import_module("causal_conv1d") is real
-    assert importlib.import_module("mamba_ssm").Mamba is Mamba
+    assert importlib.import_module("mamba_ssm").Mamba is compat.Mamba
     compat.uninstall()
     assert sys.modules.pop("causal_conv1d") is real
 

@@ -181,7 +181,8 @@ def test_infinity_and_nan_pass_through(isa):
 
 
 def test_large_scores():
-    compare(tensor(1, 2, 20, 16) * 30, tensor(1, 2, 300, 16, seed=1) * 30, tensor(1, 2, 300, 16, seed=2), gradients=False)
+    """Of several hundred: further up the rounding of float32 scores alone exceeds the tolerance, in torch's functions as well."""
+    compare(tensor(1, 2, 20, 16) * 15, tensor(1, 2, 300, 16, seed=1) * 15, tensor(1, 2, 300, 16, seed=2), gradients=False)
 
 
 def test_negative_scale():

@@ -87,6 +87,51 @@ def test_errors_name_the_argument():
         wide.step(torch.randn(1, 1, 16), *wide.allocate_inference_cache(1, 1))
 
 
+@pytest.mark.parametrize(("block", "shape"), [(Mamba, (1, 3, 4)), (SS2D, (1, 2, 2, 4))])
+def test_float64_is_float64_inside(block, shape):
+    torch.manual_seed(0)
+    module = block(4, 2).double()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    assert torch.autograd.gradcheck(
+        lambda x, *values: torch.func.functional_call(module, dict(zip(names, values, strict=True)), (x,)), (x, *parameters)
+    )
+
+
+def test_decoding_in_float64():
+    torch.manual_seed(0)
+    block = Mamba(8, 3).double().eval()
+    x = torch.randn(2, 4, 8, dtype=torch.float64)
+    states = block.allocate_inference_cache(2, 0)
+    with torch.no_grad():
+        found = torch.cat([block.step(x[:, i : i + 1], *states)[0] for i in range(4)], 1)
+        torch.testing.assert_close(found, block(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("block", [Mamba, SS2D])
+def test_parameters_may_be_replaced_when_a_module_takes_them(block, monkeypatch):
+    """As under accelerate's init_empty_weights, which makes each parameter anew from the attributes that it has."""
+    register = torch.nn.Module.register_parameter
+
+    def replacing(module, name, parameter):
+        register(module, name, parameter)
+        if parameter is not None:
+            module._parameters[name] = type(parameter)(parameter.to("meta"), **parameter.__dict__)
+
+    monkeypatch.setattr(torch.nn.Module, "register_parameter", replacing)
+    module = block(16)
+    decay, skip = (module.A_log, module.D) if block is Mamba else (module.A_logs, module.Ds)
+    assert all(p.device.type == "meta" for p in module.parameters()) and decay._no_weight_decay and skip._no_weight_decay
+
+
+@pytest.mark.parametrize(("block", "shape"), [(Mamba, (2, 3, 16)), (SS2D, (2, 3, 4, 16))])
+def test_blocks_without_values(block, shape):
+    with torch.device("meta"):
+        module, x = block(16), torch.empty(shape, requires_grad=True)
+        module(x).sum().backward()
+    assert x.grad.shape == shape and all(p.grad.shape == p.shape for p in module.parameters())
+
+
 def test_autocast():
     torch.manual_seed(0)
     for block, x in ((Mamba(16, 4), torch.randn(2, 7, 16)), (SS2D(16, 4), torch.randn(2, 3, 4, 16))):

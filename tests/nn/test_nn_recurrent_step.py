@@ -107,6 +107,46 @@ def test_conv_update_step_by_step(width, kept, length, ring, assert_close):
         assert not state[[0, 2, 3]].any()
 
 
+SLOTS = [[2, -1, 0], [-1, -1, 1], [-7, 0, 2], [-1, -2, -1], [1, 0, 2]]
+
+
+@pytest.mark.parametrize("indices", SLOTS)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_a_negative_slot_is_padding(indices, dtype):
+    """Its output is 0, no state is written, and the other samples go on as they would alone."""
+    torch.manual_seed(0)
+    kept = [i for i, slot in enumerate(indices) if slot >= 0]
+    slots = [indices[i] for i in kept]
+    state, weight, x = torch.randn(4, 5, 3), torch.randn(5, 3), torch.randn(3, 5)
+    found, alone = state.clone(), state.clone()
+    out = causal_conv1d_update(x, found, weight, conv_state_indices=torch.tensor(indices, dtype=dtype))
+    expected = causal_conv1d_update(x[kept], alone, weight, conv_state_indices=torch.tensor(slots, dtype=dtype))
+    assert torch.equal(found, alone) and torch.equal(out[kept], expected)
+    assert not out[[i for i in range(3) if i not in kept]].any()
+
+    state, A, B = torch.randn(4, 5, 2), -torch.rand(5, 2), torch.randn(3, 2)
+    found, alone = state.clone(), state.clone()
+    out = selective_state_update(found, x, x.abs(), A, B, B, state_batch_indices=torch.tensor(indices, dtype=dtype))
+    expected = selective_state_update(
+        alone, x[kept], x[kept].abs(), A, B[kept], B[kept], state_batch_indices=torch.tensor(slots, dtype=dtype)
+    )
+    assert torch.equal(found, alone) and torch.equal(out[kept], expected)
+    assert not out[[i for i in range(3) if i not in kept]].any()
+
+
+def test_padding_that_is_not_a_number_stays_out():
+    state = torch.full((3, 1, 2), torch.nan)
+    state[2] = 0.0
+    out = causal_conv1d_update(torch.tensor([[5.0], [7.0]]), state, torch.ones(1, 3), conv_state_indices=torch.tensor([2, -1]))
+    assert out.tolist() == [[5.0], [0.0]] and state[2].tolist() == [[0.0, 5.0]] and state[:2].isnan().all()
+
+
+def test_a_step_of_no_samples():
+    state = torch.zeros(3, 1, 2)
+    out = causal_conv1d_update(torch.zeros(0, 1), state, torch.ones(1, 3), conv_state_indices=torch.zeros(0, dtype=torch.int64))
+    assert out.shape == (0, 1)
+
+
 def test_step_errors_name_the_argument():
     state, x, A, B = torch.zeros(2, 4, 3), torch.zeros(2, 4), torch.zeros(4, 3), torch.zeros(2, 3)
     with pytest.raises(ValueError, match="dt has shape"):
@@ -117,6 +157,10 @@ def test_step_errors_name_the_argument():
         selective_state_update(state, x, x, A, torch.zeros(2, 2, 3), torch.zeros(2, 2, 3))
     with pytest.raises(TypeError, match="state_batch_indices is torch.float32"):
         selective_state_update(state, x, x, A, B, B, state_batch_indices=torch.zeros(2))
+    with pytest.raises(ValueError, match="state_batch_indices has 2; it takes up to 1, and negative ones for padding"):
+        selective_state_update(state, x, x, A, B, B, state_batch_indices=torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="conv_state_indices has 5; it takes up to 1"):
+        causal_conv1d_update(x, torch.zeros(2, 4, 3), torch.zeros(4, 4), conv_state_indices=torch.tensor([5, -1]))
     with pytest.raises(ValueError, match="conv_state keeps 2 steps"):
         causal_conv1d_update(x, torch.zeros(2, 4, 2), torch.zeros(4, 4))
     with pytest.raises(ValueError, match="conv_state has shape"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from bdgf_fast import ops, reference
 
+cross_attention = importlib.import_module("bdgf_fast.ops.cross_attention")  # the function has the module's name
 OP = "cross_attention"
 KERNELS = ("cpu", "triton", "cuda")
 
@@ -90,6 +93,74 @@ def test_large_scores_do_not_overflow(target, assert_close):
     given["query"] *= 300.0
     out = ops.cross_attention(**given)
     assert_close(out, reference.cross_attention(**{k: x.cpu().double() for k, x in given.items()}), scale=10.0)
+
+
+LEAST, MOST = torch.finfo(torch.float32).min, torch.finfo(torch.float32).max
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias_dtype", [torch.float32, None])
+def test_every_finite_bias_is_a_score(target, dtype, bias_dtype, assert_close):
+    """A row of a padded sequence holds the least number everywhere: its weights are equal, not absent."""
+    rows = [[LEAST, LEAST], [MOST, MOST], [LEAST, 0.0], [0.0, MOST], [LEAST, MOST], [LEAST, -math.inf], [2e30, 1e30]]
+    weights = [[0.5, 0.5], [0.5, 0.5], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]
+    if target.backend != "triton":  # which cuts what is larger than 1e38
+        rows, weights = [*rows, [3e38, 2e38], [LEAST, -2e38]], [*weights, [1.0, 0.0], [0.0, 1.0]]
+    limits = torch.finfo(bias_dtype or dtype)  # the largest number of a dtype, not rounded beyond
+    bias = torch.tensor(rows)
+    bias = torch.where(bias.isinf(), bias, bias.clamp(limits.min, limits.max)).to(bias_dtype or dtype)
+    key, value = torch.randn(1, 1, 2, 4), torch.tensor([[1.0, 0.5], [3.0, -2.0]])
+    query = torch.zeros(1, 1, len(rows), 4, dtype=dtype, device=target.device)
+    bias = bias[None, None].to(target.device).requires_grad_()
+    key, value = key.to(target.device, dtype), F.pad(value, (0, 2))[None, None].to(target.device, dtype).requires_grad_()
+    out = ops.cross_attention(query, key, value, attn_bias=bias)
+    expected = torch.tensor(weights, dtype=torch.float64)
+    assert_close(out, (expected @ value.cpu().double()[0, 0])[None, None])
+    if target.backend == "torch":
+        return  # its backward keeps one number a row
+    slope = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(target.device, dtype)
+    out.backward(slope)
+    along = slope.cpu().double()[0, 0]
+    assert_close(value.grad, (expected.T @ along)[None, None])
+    pull = along @ value.detach().cpu().double()[0, 0].T
+    assert_close(bias.grad, (expected * (pull - (expected * pull).sum(-1, keepdim=True)))[None, None], dtype)
+
+
+def test_a_causal_and_a_padding_mask_together(target, assert_close):
+    """As models write it: both masks hold the least number, and rows of padding see nothing else."""
+    length, padding = 6, 2
+    causal = torch.full((length, length), LEAST).triu(1)
+    mask = causal.masked_fill(torch.arange(length) < padding, LEAST)[None, None].to(target.device)
+    given = {k: x.requires_grad_() for k, x in tensors(length, length, 8, batch=1, heads=1, device=target.device).items()}
+    plain = {k: x.detach().cpu().requires_grad_() for k, x in given.items()}
+    out, expected = ops.cross_attention(**given, attn_bias=mask), reference.cross_attention(**plain, attn_bias=mask.cpu())
+    assert_close(out, expected.double())
+    if target.backend == "torch":
+        return
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    for name, x in given.items():
+        assert_close(x.grad, plain[name].grad.double(), scale=3.0)
+
+
+def test_large_scores_keep_their_gradients(target, check_gradients):
+    """The logarithm of a row's sum is small beside such a maximum: one float32 number for both would lose it."""
+    if target.backend == "torch":
+        pytest.skip("torch keeps that one number")
+    given = tensors(5, 6, 8, device=target.device)
+    given["key"][:, :, 3:] = given["key"][:, :, :3]  # equal scores, so that there is something to lose
+    given["query"] = given["query"] * 1e6
+    compare(check_gradients, given)
+
+
+def test_torch_is_not_chosen_where_its_gradients_are_wrong(monkeypatch):
+    """Where it was measured ahead: with a bias and a backward the kernel stays."""
+    monkeypatch.setattr(cross_attention.table, "ratio", lambda *_: 0.5)
+    facts = {"columns": 512, "depth": 64, "dtype": torch.float32}
+    for bias in (False, True):
+        for needs_grad in (False, True):
+            preferred = cross_attention._native_preference(facts | {"bias": bias, "needs_grad": needs_grad})
+            assert (preferred is None) == (bias and needs_grad)
 
 
 @pytest.mark.parametrize("layout", ["tokens", "packed", "expanded"])

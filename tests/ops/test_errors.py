@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,6 +101,11 @@ BAD = [
     (scan, {"z": R(2, 4, 1)}, V, "z has shape"),
     (scan, {"initial_state": R(2, 4)}, V, r"initial_state has shape \(2, 4\); it takes \(batch, dim, N\)"),
     (scan, {"D": torch.empty(4, device="meta")}, V, "D is on meta; it takes a tensor on cpu"),
+    (scan, {"return_last_state": "no"}, T, "return_last_state is str; it takes True or False"),
+    (scan, {"delta_softplus": torch.ones(2)}, T, "delta_softplus is Tensor; it takes True or False"),
+    (scan, {"reverse": [True]}, T, "reverse is list; it takes True or False"),
+    (scan_2d, {"delta_softplus": "yes"}, T, "delta_softplus is str; it takes True or False"),
+    (scan_2d, {"directions": "4"}, T, "directions is '4'; it takes an int"),
     (scan_2d, {"x": R(2, 4, 6)}, V, r"x has shape .* it takes \(batch, dim, H, W\)"),
     (scan_2d, {"x": R(2, 4, 0, 3)}, V, "x has pixels 0"),
     (scan_2d, {"directions": 3}, V, "directions is 3; it takes one of 1, 2, 4"),
@@ -156,7 +162,13 @@ BAD = [
     (forest, {"root": torch.zeros(0).int()}, V, "root has trees 0; it takes at least 1"),
     (forest, {"root": torch.tensor([3]).int()}, V, "root has 3; it takes 0 to 2"),
     (forest, {"x": R(4, 5).requires_grad_()}, V, "x requires a gradient, .* detach it"),
+    (attention, {"dropout_p": "0.1"}, T, "dropout_p is str; it takes a number"),
+    (attention, {"scale": "0.1"}, T, "scale is str; it takes a number"),
+    (attention, {"scale": R(2)}, T, "scale is Tensor; it takes a number"),
     (normal, {"shape": ()}, V, r"shape is \(\)"),
+    (normal, {"shape": 3}, T, r"shape is int; it takes \(batch, ...\)"),
+    (normal, {"shape": (2, -1)}, V, r"shape is \(2, -1\)"),
+    (normal, {"shape": (2, 3.0)}, T, "shape is 3.0; it takes an int"),
     (normal, {"seed": None}, T, "seed is NoneType; it takes an int or a 0-d int64 tensor"),
     (normal, {"seed": I64}, T, r"seed is torch.int64 of shape \(2,\)"),
     (normal, {"stream": torch.tensor(1.0)}, T, "stream is torch.float32"),
@@ -166,6 +178,7 @@ BAD = [
     (normal, {"origin": torch.zeros(2, 2).long()}, V, "extent is None; with origin it takes"),
     (normal, {"origin": I64, "extent": (9, 9)}, V, r"origin has shape \(2,\); it takes \(batch, 2\)"),
     (normal, {"origin": torch.zeros(2, 2).long(), "extent": (9, 3)}, V, r"extent is \(9, 3\); .* tile's \(4, 4\)"),
+    (normal, {"origin": torch.zeros(2, 2).long(), "extent": (9.5, 9)}, T, "extent is 9.5; it takes an int"),
     (normal, {"extent": (9, 9)}, V, "extent is given without origin"),
     (normal, {"shape": (2, 3), "origin": torch.zeros(2, 2).long(), "extent": (9, 9)}, V, "origin is given for 2 dim"),
     (noising, {"x0": R(2)}, V, r"x0 has shape \(2,\); it takes \(batch, C, ...\)"),
@@ -180,6 +193,8 @@ BAD = [
     (noising, {"channel_mask": torch.ones(2, 4).bool()}, V, "channel_mask has shape"),
     (noising, {"channel_mask": torch.ones(2, 3)}, T, "channel_mask is torch.float32; it takes torch.bool"),
     (noising, {"mask_mode": "one"}, V, "mask_mode is 'one'"),
+    (loss, {"channel_groups": 3}, T, "channel_groups is int; it takes a sequence of ints"),
+    (loss, {"channel_groups": (1.5, 1.5)}, T, "channel_groups is 1.5; it takes an int"),
     (loss, {"channel_groups": (1, 1)}, V, r"channel_groups is \(1, 1\); it takes .* 3 channels"),
     (loss, {"channel_groups": (0, 3)}, V, "channel_groups is"),
     (loss, {"prediction_type": "x0"}, V, "prediction_type is 'x0'; it takes one of 'epsilon', 'sample', 'v_"),
@@ -196,6 +211,7 @@ BAD = [
     (boxes, {"radii": [1.0]}, T, r"radii is \[1.0\]; it takes a sequence of ints"),
     (boxes, {"radii": [2, -1]}, V, r"radii is \[2, -1\]; it takes 0 or more each"),
     (boxes, {"radii": [4]}, V, "x is 7 x 9 pixels; a box of radius 4 takes 9 x 9"),
+    (ddpm, {"clip_sample": "no"}, T, "clip_sample is str; it takes True or False"),
     (ddpm, {"prediction_type": "noise"}, V, "prediction_type is 'noise'"),
     (ddpm, {"variance": "learned"}, V, "variance is 'learned'; it takes one of 'fixed_small', 'fixed_large'"),
     (ddpm, {"noise": R(2, 3)}, V, "noise and seed are both given"),
@@ -204,6 +220,7 @@ BAD = [
     (ddpm, {"prev_t": torch.tensor([1, 77])}, V, "prev_t has 77"),
     (ddpm, {"prev_t": 1.5}, T, "prev_t is float"),
     (ddim, {"eta": -0.1}, V, "eta is -0.1"),
+    (ddim, {"eta": "0"}, T, "eta is str; it takes a number"),
     (ddim, {"eta": 0.5}, V, "noise and seed are both None"),
 ]  # fmt: skip
 
@@ -213,6 +230,40 @@ def test_bad_arguments(call, changes, kind, message):
     call()  # right without the change
     with pytest.raises(kind, match=message):
         call(**changes)
+
+
+FALSE = [None, 0, np.bool_(False), torch.tensor(False)]
+TRUE = [1, np.bool_(True), torch.tensor(True), 1.0]
+
+
+@pytest.mark.parametrize(("value", "means"), [*((v, False) for v in FALSE), *((v, True) for v in TRUE)], ids=repr)
+def test_a_flag_is_a_truth_value(value, means):
+    torch.manual_seed(0)
+    u, delta, A, B = R(2, 4, 5), R(2, 4, 5), -torch.rand(4, 3), R(2, 3, 5)
+    for name in ("delta_softplus", "return_last_state", "reverse"):
+        found, expected = (ops.selective_scan(u, delta, A, B, B, **{name: v}) for v in (value, means))
+        for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (found, expected)), strict=True):
+            assert torch.equal(a, b)
+    plane = {"x": R(2, 4, 2, 3), "delta": R(2, 4, 4, 6), "A": -torch.rand(4, 4, 3), "B": R(2, 4, 3, 6), "C": R(2, 4, 3, 6)}
+    step = {"pred": 9.0 * R(2, 3), "sample": R(2, 3)}
+    for call, given, name in ((scan_2d, plane, "delta_softplus"), (ddpm, step, "clip_sample")):
+        assert torch.equal(call(**given, **{name: value}), call(**given, **{name: means}))
+
+
+def test_numpys_numbers_are_numbers():
+    torch.manual_seed(0)
+    i, x = np.int64, R(2, 4, 3, 3)
+    q = R(2, 4, 5)
+    attended = [ops.group_channel_attention(q, q, q, tau, groups=n) for tau, n in ((np.float32(2.0), i(2)), (2.0, 2))]
+    assert torch.equal(*attended)
+    assert torch.equal(ops.q_sample(x, i(3), SCHEDULE, i(7), stream=i(2)), ops.q_sample(x, 3, SCHEDULE, 7, stream=2))
+    kept = {"seed": 1, "t": 3, "pred": x, "schedule": SCHEDULE}
+    assert torch.equal(ops.denoising_loss(**kept, channel_groups=[i(1), i(3)]), ops.denoising_loss(**kept, channel_groups=(1, 3)))
+    query = R(1, 2, 3, 4)
+    given = {"scale": np.float64(0.3), "dropout_p": np.float32(0.5), "seed": i(4)}
+    plain = {"scale": 0.3, "dropout_p": 0.5, "seed": 4}
+    assert torch.equal(ops.cross_attention(query, query, query, **given), ops.cross_attention(query, query, query, **plain))
+    assert torch.equal(ops.philox_normal(np.array([2, 3]).tolist(), i(5)), ops.philox_normal((i(2), i(3)), 5))
 
 
 @pytest.mark.parametrize("value", [torch.zeros(2, 2), 3, torch.zeros(0)])

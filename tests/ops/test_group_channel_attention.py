@@ -86,6 +86,16 @@ def test_a_number_for_the_temperature(target):
         assert torch.equal(ops.group_channel_attention(**(given | {"temperature": same}), groups=2), out)
 
 
+@pytest.mark.parametrize("temperature", [3e38, -3e38, 1e30])
+def test_every_finite_temperature(target, temperature, assert_close):
+    """Scores are temperature times a cosine; a channel of zeros has cosine 0 with all others."""
+    given = {k: x for k, x in tensors(6, 9, batch=1, groups=1, device=target.device).items() if k in "qkv"}
+    given["q"][:, 1] = 0.0
+    exact = {k: x.cpu().double() for k, x in given.items()}
+    out = ops.group_channel_attention(**given, temperature=temperature, groups=1)
+    assert_close(out, reference.group_channel_attention(**exact, temperature=temperature, groups=1))
+
+
 def test_more_samples_than_a_launch_grid(target, assert_close):
     given = tensors(2, 3, batch=70_000, groups=1, device=target.device)
     picked = [0, 65_535, 65_536, 69_999]

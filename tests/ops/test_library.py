@@ -280,7 +280,7 @@ def test_operators_pass_opcheck():
         "box_statistics": ((randn(2, 3, 5, 6),), ([1, 2],), (randn(2, 15, 1, 2),), ()),
         "group_channel_gate": (list(c.values()), (2, True, True), (randn(2, 4, 2, 2),), (randn(2, 2, 3), randn(2, 4))),
         "group_channel_attention": (list(a.values()), (2,), (randn(2, 4, 3),), ()),
-        "cross_attention": ((q, k, v, mask, bias, None), (0.5, 0.0, 0), (randn(2, 2, 3, 4),), (randn(2, 2, 3),)),
+        "cross_attention": ((q, k, v, mask, bias, None), (0.5, 0.0, 0), (randn(2, 2, 3, 4),), (randn(2, 2, 2, 3),)),
         "q_sample": (noised, (False, *numbers), (randn(2, 3, 2, 2),), ()),
         "denoising_loss": (target, (2, [1, 2], *numbers), (randn(2, 2),), ()),
         "diffusion_step": (stepped, (True, True, *numbers), (randn(2, 3, 2, 2),), ()),

@@ -11,7 +11,8 @@ struct CrossAttentionArgs {
   TensorView key_mask;       // [batch, Lk] bool, true = attend; or absent
   TensorView attn_bias;      // [1|batch, 1|heads, 1|Lq, Lk] query's dtype or f32; or absent
   TensorView out;            // [batch, heads, Lq, d] query's dtype
-  TensorView logsumexp;      // [batch, heads, Lq] f32 (f64 for f64) contiguous; -inf for rows without a key
+  TensorView statistics;     // [2, batch, heads, Lq] f32 (f64 for f64) contiguous: a row's largest score, and the log of the sum of
+                             // exp(score - largest), +inf for rows without a key. Their sum would lose the log of large scores.
   TensorView workspace;      // [num_threads * attention_workspace(...)] f32
   double scale;
   float dropout_p;           // in [0, 1)

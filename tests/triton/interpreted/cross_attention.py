@@ -48,6 +48,35 @@ def test_dtypes(check_gradients, as_dtype):
     compare(check_gradients, given | {"attn_bias": as_dtype(bias)})
 
 
+@pytest.mark.parametrize("columns", [2, 40])
+@pytest.mark.parametrize("scale", [None, 0.0, 3.0, -1.0])
+def test_every_finite_bias_is_a_score(columns, scale, assert_close):
+    """Rows of the least number, of the largest, of both, with a key at -inf: in one tile of keys and in several."""
+    least, most = torch.finfo(torch.float32).min, torch.finfo(torch.float32).max
+    given = tensors(5, columns, 4, batch=1, heads=1)
+    given["query"] = torch.zeros(1, 1, 5, 4)
+    bias = torch.zeros(1, 1, 5, columns)
+    bias[..., 0, :], bias[..., 1, :] = least, most
+    bias[..., 2, 1:], bias[..., 3, 1] = least, most
+    bias[..., 4, :], bias[..., 4, 0] = least, -torch.inf
+    ours, plain = ({k: x.clone().requires_grad_() for k, x in (given | {"attn_bias": bias}).items()} for _ in range(2))
+    out, expected = ops.cross_attention(**ours, scale=scale), reference.cross_attention(**plain, scale=scale)
+    assert_close(out, expected.double())
+    slope = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    out.backward(slope)
+    expected.backward(slope)
+    for name, x in ours.items():
+        assert_close(x.grad, plain[name].grad.double(), floor=1.0)
+
+
+def test_large_scores_keep_their_gradients(check_gradients):
+    """The logarithm of a row's sum is small beside such a maximum: one float32 number for both would lose it."""
+    given = tensors(5, 36, 8)
+    given["key"][:, :, 18:] = given["key"][:, :, :18]
+    given["query"] = given["query"] * 1e6
+    compare(check_gradients, given)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("columns", [7, 40])
 def test_key_mask(check_gradients, columns, dtype):

@@ -1,5 +1,6 @@
-"""Stand-in: `bdgf_fast.nn.Mamba`."""
+"""Stand-in: `bdgf_fast.compat.mamba`, and `Block`, which stood here in the first releases."""
 
-from bdgf_fast.nn import Mamba
+from bdgf_fast.compat.blocks import Block
+from bdgf_fast.compat.mamba import Mamba
 
-__all__ = ["Mamba"]
+__all__ = ["Block", "Mamba"]

@@ -1,0 +1,1 @@
+"""Stand-ins for mamba_ssm.models."""
