@@ -13,7 +13,7 @@
 //                                   kernels().foo(args, num_threads). A new file: add bind_<group> to bindings.cpp and
 //                                   the file to CMakeLists.txt.
 //   6. csrc/cuda/foo.cuh, foo.cu    the CUDA kernel and its launch, where there is one (see cuda/launch.h).
-//   7. tests/test_native_foo.py     against bdgf_fast.reference, on every level of _C.cpu_isas().
+//   7. tests/native/test_foo.py       against bdgf_fast.reference, on every level of _C.cpu_isas().
 #define BDGF_ISA base
 #include "cpu/kernel_table.h"
 

@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
         if (gated) load_four<T>(z, a.z.dtype, lines(kInZ), w, i);
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
-          tile_g[(w.j + (i + q) * w.dj) * kRow + w.c + (i + q) * w.dc] = gated ? gy[q] * scan_silu<ScanMath>(z[q]) : gy[q];
+          tile_g[(w.j + (i + q) * w.dj) * kRow + w.c + (i + q) * w.dc] = gated ? gy[q] * ScanMath::silu(z[q]) : gy[q];
         }
       }
     }
@@ -277,8 +277,10 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
               float tb[kThreadStates], tc[kThreadStates];
 #pragma unroll
               for (int i = 0; i < kThreadStates; ++i) {
-                scan_adjoint_step<ScanMath>(decay[j][i], j ? x[j - 1][i] : before[i], x[j][i], du.x, drive, gy, A2[i], bs[i], cs[i],
-                                            adjoint[i], by_decay[f], by_drive[f], grad_A[i], tb[i], tc[i]);
+                const float lambda = scan_adjoint_step<ScanMath>(decay[j][i], j ? x[j - 1][i] : before[i], du.x, gy, A2[i], bs[i], cs[i],
+                                                                 adjoint[i], by_decay[f], by_drive[f], grad_A[i]);
+                tb[i] = lambda * drive;
+                tc[i] = gy * x[j][i];
               }
               if (kConstant && a.constant_b) {
 #pragma unroll
@@ -317,7 +319,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
                 const int e = (t + at) * kRow + c;
                 const float2 du = pair[e];
                 const float gy = tile_g[e], D = skip[c];
-                float to_delta = fmaf(by_decay[i], kScanLn2, du.y * by_drive[i]);
+                float to_delta = scan_grad_delta<ScanMath>(by_decay[i], by_drive[i], du.y);
                 if (a.softplus) to_delta *= scan_softplus_slope<ScanMath>(du.x);
                 to_bias += to_delta;
                 to_skip = fmaf(gy, du.y, to_skip);

@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kMostThreads, 5) selective_scan_kernel(const S
         for (int q = 0; q < 4; ++q) {
           const int e = (w.j + (i + q) * w.dj) * kRow + w.c + (i + q) * w.dc;
           out[q] = fmaf(skip[w.c + (i + q) * w.dc], pair[e].y, tile_y[e]);
-          if (gated) out[q] *= scan_silu<ScanMath>(z[q]);
+          if (gated) out[q] *= ScanMath::silu(z[q]);
         }
         store_four<T>(out, call.out.t.dtype, lines(kOut), w, i);
       }

@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(256) selective_scan_planes_kernel(const ScanCa
         const ScanTensor& t = call.a.z;
         const float z = load_any(t, batch * t.batch + row * t.channel + position * t.step);
         if (m.gate == PlaneSum::kGate) {
-          total *= scan_silu<ScanMath>(z);
+          total *= ScanMath::silu(z);
         } else {
           const ScanTensor& g = call.a.grad_out;
           const float grad = g.data ? load_any(g, batch * g.batch + row * g.channel + position * g.step) : 0.0f;

@@ -71,7 +71,8 @@ struct ScanMath {
     return exp2f(v);
 #endif
   }
-  BDGF_DEV F divide(F a, F b) { return __fdividef(a, b); }
+  BDGF_DEV F sigmoid(F z) { return __fdividef(1.0f, 1.0f + exp2(z * -kScanLog2E)); }
+  BDGF_DEV F silu(F z) { return z * sigmoid(z); }
   BDGF_DEV F max(F a, F b) { return fmaxf(a, b); }
   BDGF_DEV F abs(F a) { return fabsf(a); }
   BDGF_DEV F below(F a, F b, F x, F y) { return a < b ? x : y; }
@@ -335,7 +336,7 @@ BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, Lines u, Lin
       const int j = w.j + (i + q) * w.dj, c = w.c + (i + q) * w.dc;
       float d = rd[q] + bias[c];
       if (a.softplus) d = scan_softplus<ScanMath>(d);
-      const float v = gate.table ? ru[q] * scan_silu<ScanMath>(rz[q]) : ru[q];
+      const float v = gate.table ? ru[q] * ScanMath::silu(rz[q]) : ru[q];
       const bool inside = !kZero || (i + q < valid && (w.along || delta.table[j]));
       pair[j * kRow + c] = inside ? make_float2(d, v) : make_float2(0.0f, 0.0f);
     }
