@@ -30,7 +30,7 @@ def _zero(*outputs: Tensor | None) -> None:
 
 
 def forward(outputs, *arguments):
-    tensors, (softplus, _, reverse) = arguments[:9], arguments[9:]
+    tensors, (softplus, _, reverse, _) = arguments[:9], arguments[9:]
     out, last_state = (*outputs, None)[:2]
     if out.numel() == 0:
         _zero(last_state)
@@ -39,7 +39,7 @@ def forward(outputs, *arguments):
 
 
 def backward(outputs, grad_out, grad_last_state, *arguments):
-    tensors, (softplus, _, reverse, _) = arguments[:9], arguments[9:]
+    tensors, (_, softplus, _, reverse, _, _) = arguments[:9], arguments[9:]
     if tensors[0].numel() == 0:
         _zero(*outputs)
         return
