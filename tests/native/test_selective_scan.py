@@ -36,10 +36,8 @@ def gradients(given, **options):
     leaves = {k: x.detach().requires_grad_() for k, x in given.items()}
     with backends.use_backend("cpu"):
         out, last = ops.selective_scan(**leaves, delta_softplus=True, return_last_state=True, **options)
-    weight = torch.linspace(-1, 1, out.numel()).view_as(out)
-    found = torch.autograd.grad(
-        [out, last], list(leaves.values()), [weight.to(out.dtype), torch.ones_like(last)], retain_graph=True
-    )
+    weights = [torch.linspace(-1, 1, out.numel()).view_as(out).to(out.dtype), torch.ones_like(last)]
+    found = torch.autograd.grad([out, last], list(leaves.values()), weights, retain_graph=True)
     again = torch.autograd.grad([out, last], list(leaves.values()), weights)
     for x, y in zip(found, again, strict=True):
         assert torch.equal(x, y), "what the forward kept must survive a backward"
