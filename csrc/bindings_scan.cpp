@@ -162,8 +162,11 @@ const char* matrix_axes(const char* op, const char* name, py::handle value, cons
   const TensorView t = tensor_arg(op, name, value);
   constant = t.ndim == 2;
   groups = 1;
-  if (constant && !a.width) return "cn";
-  if (a.width) return constant = false, "bknl";
+  if (a.width) {
+    constant = false;
+    return "bknl";
+  }
+  if (constant) return "cn";
   if (t.ndim == 4) {
     groups = t.shape[1];
     if (groups < 1 || a.dim % groups) bad_value(op, name, "has a number of groups that does not divide dim");

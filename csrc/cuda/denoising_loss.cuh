@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(256, kBackward || sizeof(T) == 2 ? 2 : 3) deno
         const float target = kind == kSample ? x0[j] : kind == kEpsilon ? eps[j] : velocity_target(c.x, c.y, eps[j], x0[j]);
         const float d = pred[j] - target;
         if (kBackward) {
-          pred[j] = slope * d, x0[j] = slope_x0 * d;
+          pred[j] = slope * d;
+          x0[j] = slope_x0 * d;
         } else {
           sum += j >= item.begin && j < item.end ? d * d : 0.0f;
         }

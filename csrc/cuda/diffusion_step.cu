@@ -10,7 +10,10 @@ namespace device {
 template <class T>
 static void run_diffusion_step(const DiffusionStepArgs& args, cudaStream_t stream, bool backward) {
   DiffusionStepWork work{};
-  work.noise = args.address, work.coefficients = args.coefficients, work.clip = args.clip, work.draw = args.draw;
+  work.noise = args.address;
+  work.coefficients = args.coefficients;
+  work.clip = args.clip;
+  work.draw = args.draw;
   if (backward) {
     work.walk = make_walk<kBlocksPerItem<T>>(
         args.address, {&args.pred, &args.sample, &args.grad_out, &args.grad_pred, &args.grad_sample}, work.t);

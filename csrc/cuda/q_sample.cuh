@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
       bool is_hidden = mask[channel * a.args.mask_channel_stride];
       for (int j = item.begin; j < item.end; ++j) {
         if (own + j >= next) {
-          ++channel, next += a.pixels.divisor;
+          ++channel;
+          next += a.pixels.divisor;
           is_hidden = mask[channel * a.args.mask_channel_stride];
         }
         hidden |= (unsigned)is_hidden << j;

@@ -47,7 +47,9 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   const bool delta_local = local || !a.shared_delta;
 
   ScanCall call;
-  call.a = a, call.narrow = a.u.dtype != DType::f32, call.g = launch_grid(a, g, 0, all_units, backward_bundle(a));
+  call.a = a;
+  call.narrow = a.u.dtype != DType::f32;
+  call.g = launch_grid(a, g, 0, all_units, backward_bundle(a));
   const int64_t sum_floats = sum_layout(call).all;
   const int64_t per_block = call.g.bundle * call.g.bundles_per_block;
   Arena arena(a.workspace);
@@ -85,14 +87,21 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
     ScanCall pass = call;
     pass.g = launch_grid(a, g, 0, all_units, 1);
     pass.a.last.data = nullptr;
-    pass.ends = ends, pass.rates = rates;
+    pass.ends = ends;
+    pass.rates = rates;
     launch_states(on, pass);
     launch_carry(on, pass, ends, rates, false);
-    pass.adjoint = true, pass.ends = returned, pass.rates = nullptr;
-    pass.a.u = a.grad_out, pass.a.B = a.C, pass.a.constant_b = a.constant_c, pass.a.groups_b = a.groups_c;
+    pass.adjoint = true;
+    pass.ends = returned;
+    pass.rates = nullptr;
+    pass.a.u = a.grad_out;
+    pass.a.B = a.C;
+    pass.a.constant_b = a.constant_c;
+    pass.a.groups_b = a.groups_c;
     launch_states(on, pass);
     launch_carry(on, pass, returned, rates, true);
-    call.carried = ends, call.returned = returned;
+    call.carried = ends;
+    call.returned = returned;
   }
   for (int64_t first = 0; first < all_units; first += together) {
     const int64_t units = all_units - first < together ? all_units - first : together;
@@ -103,7 +112,8 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
       launch_states(on, pass);
     }
     call.g = launch_grid(a, g, first, units, backward_bundle(a));
-    call.starts = starts, call.sums = sums;
+    call.starts = starts;
+    call.sums = sums;
     const auto target = [&](const Planes& p, bool by_unit) {
       ScanTarget o;
       o.t = p.to;
@@ -116,25 +126,41 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
       o.t = p.to;
       if (!p.used) return o;
       const bool along = (p.to.step < 0 ? -p.to.step : p.to.step) <= (p.to.state < 0 ? -p.to.state : p.to.state);
-      o.t.data = p.data, o.t.dtype = DType::f32, o.t.group = p.plane;
-      o.t.direction = a.states * g.segment_steps, o.t.batch = a.directions * o.t.direction;
-      o.t.state = along ? g.segment_steps : 1, o.t.step = along ? 1 : a.states;
-      o.first = first, o.local = o.planes = true;
+      o.t.data = p.data;
+      o.t.dtype = DType::f32;
+      o.t.group = p.plane;
+      o.t.direction = a.states * g.segment_steps;
+      o.t.batch = a.directions * o.t.direction;
+      o.t.state = along ? g.segment_steps : 1;
+      o.t.step = along ? 1 : a.states;
+      o.first = first;
+      o.local = o.planes = true;
       return o;
     };
     call.grad_u = target(to_u, local);
     call.grad_delta = target(to_delta, delta_local);
     call.grad_z = target(to_z, true);
-    call.grad_B = matrix_target(to_b, a.constant_b), call.grad_C = matrix_target(to_c, a.constant_c);
+    call.grad_B = matrix_target(to_b, a.constant_b);
+    call.grad_C = matrix_target(to_c, a.constant_c);
     launch_backward(on, call);
     launch_rows(on, call, unit_blocks(call.g), first > 0);
 
     const auto add_up = [&](const Planes& p, const ScanTarget& from, int64_t directions, int64_t planes) {
       PlaneSum m;
-      m.from = p.data, m.planes = planes, m.plane = p.plane, m.direction = planes * p.plane;
-      m.unit = from.t.batch, m.row = from.t.channel, m.step = from.t.step;
-      m.units = from.local ? units : units / g.segments, m.directions = directions, m.rows = a.dim;
-      m.steps = from.local ? g.segment_steps : a.length, m.first = from.first, m.to = p.to, m.local = from.local;
+      m.from = p.data;
+      m.planes = planes;
+      m.plane = p.plane;
+      m.direction = planes * p.plane;
+      m.unit = from.t.batch;
+      m.row = from.t.channel;
+      m.step = from.t.step;
+      m.units = from.local ? units : units / g.segments;
+      m.directions = directions;
+      m.rows = a.dim;
+      m.steps = from.local ? g.segment_steps : a.length;
+      m.first = from.first;
+      m.to = p.to;
+      m.local = from.local;
       return m;
     };
     if (to_u.used) launch_planes(on, call, add_up(to_u, call.grad_u, 1, g.planes));
@@ -151,8 +177,12 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
     const auto add_up_matrix = [&](const Planes& p, const ScanTarget& from, int64_t groups) {
       if (!p.used) return;
       PlaneSum m = add_up(p, from, a.directions, g.tiles / groups);
-      m.direction = from.t.direction, m.group = m.planes * p.plane, m.groups = groups;
-      m.row = from.t.state, m.rows = a.states, m.of_states = m.of_parameters = true;
+      m.direction = from.t.direction;
+      m.group = m.planes * p.plane;
+      m.groups = groups;
+      m.row = from.t.state;
+      m.rows = a.states;
+      m.of_states = m.of_parameters = true;
       launch_planes(on, call, m);
     };
     add_up_matrix(to_b, call.grad_B, a.groups_b);

@@ -131,7 +131,10 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
   }
   float A2[kThreadStates], grad_A[kThreadStates], adjoint[kThreadStates], to_skip = 0.0f, to_bias = 0.0f;
 #pragma unroll
-  for (int i = 0; i < kThreadStates; ++i) A2[i] = marks[kEdge + i] * kScanLog2E, grad_A[i] = adjoint[i] = 0.0f;
+  for (int i = 0; i < kThreadStates; ++i) {
+    A2[i] = marks[kEdge + i] * kScanLog2E;
+    grad_A[i] = adjoint[i] = 0.0f;
+  }
   fill_vectors(bias, skip, a, b);
   if (a.constant_b) fill_constant_orders(tile_b, a.B, b, split);
   if (a.constant_c) fill_constant_orders(tile_c, a.C, b, split);
@@ -290,9 +293,12 @@ __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kerne
 #pragma unroll
                 for (int i = 0; i < kThreadStates; ++i) marks[kSumC + i] += tc[i];
               }
-              tb[0] += __shfl_xor_sync(whole, tb[2], 2), tb[1] += __shfl_xor_sync(whole, tb[3], 2);
-              tc[0] += __shfl_xor_sync(whole, tc[2], 2), tc[1] += __shfl_xor_sync(whole, tc[3], 2);
-              tb[0] += __shfl_xor_sync(whole, tb[1], 1), tc[0] += __shfl_xor_sync(whole, tc[1], 1);
+              tb[0] += __shfl_xor_sync(whole, tb[2], 2);
+              tb[1] += __shfl_xor_sync(whole, tb[3], 2);
+              tc[0] += __shfl_xor_sync(whole, tc[2], 2);
+              tc[1] += __shfl_xor_sync(whole, tc[3], 2);
+              tb[0] += __shfl_xor_sync(whole, tb[1], 1);
+              tc[0] += __shfl_xor_sync(whole, tc[1], 1);
               term[f] = (upper ? tc[0] : tb[0]) + __shfl_xor_sync(whole, upper ? tb[0] : tc[0], 4);
             }
             if (split < 4) {

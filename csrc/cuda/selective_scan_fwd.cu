@@ -46,13 +46,16 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   const DeviceGuard guard(launch.device, on.op);
 
   ScanCall call;
-  call.a = a, call.narrow = a.u.dtype != DType::f32;
+  call.a = a;
+  call.narrow = a.u.dtype != DType::f32;
   if (g.segments > 1) {
     call.g = launch_grid(a, g, 0, all_units, 1);
-    call.ends = ends, call.rates = rates;
+    call.ends = ends;
+    call.rates = rates;
     launch_states(on, call);
     launch_carry(on, call, ends, rates, false);
-    call.ends = call.rates = nullptr, call.carried = ends;
+    call.ends = call.rates = nullptr;
+    call.carried = ends;
     call.a.last.data = nullptr;
   }
   call.out.t = a.out;
@@ -64,10 +67,18 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
     launch_scan<true>(on, call);
     if (!planes) continue;
     PlaneSum m;
-    m.from = summed, m.planes = g.planes, m.plane = plane;
-    m.unit = call.out.t.batch, m.row = call.out.t.channel, m.step = call.out.t.step;
-    m.units = local ? units : units / g.segments, m.rows = a.dim, m.steps = local ? g.segment_steps : a.length;
-    m.first = call.out.first, m.to = a.out, m.local = local;
+    m.from = summed;
+    m.planes = g.planes;
+    m.plane = plane;
+    m.unit = call.out.t.batch;
+    m.row = call.out.t.channel;
+    m.step = call.out.t.step;
+    m.units = local ? units : units / g.segments;
+    m.rows = a.dim;
+    m.steps = local ? g.segment_steps : a.length;
+    m.first = call.out.first;
+    m.to = a.out;
+    m.local = local;
     m.gate = a.z.data ? PlaneSum::kGate : PlaneSum::kNoGate;
     ScanCall sum = call;
     sum.a.z = a.z;

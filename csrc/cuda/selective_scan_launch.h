@@ -55,10 +55,13 @@ constexpr int64_t kWorthSplitting = 512;  // below so many blocks a sequence of 
 static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
   ScanGrid g;
   const int64_t quads = ceil_div(a.states, kThreadStates);
-  g.log_split = quads > 2 ? 2 : quads > 1 ? 1 : 0, g.split = 1 << g.log_split;
-  g.slices = (int)ceil_div(quads, g.split), g.planes = (int)a.directions * g.slices;
+  g.log_split = quads > 2 ? 2 : quads > 1 ? 1 : 0;
+  g.split = 1 << g.log_split;
+  g.slices = (int)ceil_div(quads, g.split);
+  g.planes = (int)a.directions * g.slices;
   g.run = common_divisor(a.constant_b ? a.dim : a.dim / a.groups_b, a.constant_c ? a.dim : a.dim / a.groups_c);
-  g.tiles_per_run = ceil_div(g.run, kTileChannels), g.tiles = a.dim / g.run * g.tiles_per_run;
+  g.tiles_per_run = ceil_div(g.run, kTileChannels);
+  g.tiles = a.dim / g.run * g.tiles_per_run;
   g.segment_steps = a.length;
   const int64_t blocks = a.batch * g.tiles * g.planes;
   if (blocks > 0 && blocks < kWorthSplitting && a.length >= kWorthSplitting) {
@@ -80,7 +83,9 @@ static inline int backward_bundle(const SelectiveScanArgs& a) {
 
 // The grid of a launch over `units` units from `first` on.
 static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64_t first, int64_t units, int most_in_tile) {
-  g.first_unit = first, g.units = units, g.bundle = (int)between(1, most_in_tile, units);
+  g.first_unit = first;
+  g.units = units;
+  g.bundle = (int)between(1, most_in_tile, units);
   const int64_t blocks = ceil_div(units, g.bundle) * g.tiles * g.planes;
   g.bundles_per_block = between(1, 128 / (g.bundle * g.segment_steps), blocks / kBlocksPlenty);
   return g;
@@ -128,10 +133,15 @@ static inline ScanTarget plane_target(const SelectiveScanArgs& a, const ScanGrid
   const int64_t steps = local ? g.segment_steps : a.length;
   const bool along = (like.step < 0 ? -like.step : like.step) <= (like.channel < 0 ? -like.channel : like.channel);
   ScanTarget o;
-  o.t.data = data, o.t.dtype = DType::f32;
-  o.t.batch = a.dim * steps, o.t.direction = plane, o.t.channel = along ? steps : 1, o.t.step = along ? 1 : a.dim;
+  o.t.data = data;
+  o.t.dtype = DType::f32;
+  o.t.batch = a.dim * steps;
+  o.t.direction = plane;
+  o.t.channel = along ? steps : 1;
+  o.t.step = along ? 1 : a.dim;
   o.first = local ? first_unit : first_unit / g.segments;
-  o.local = local, o.planes = true;
+  o.local = local;
+  o.planes = true;
   return o;
 }
 

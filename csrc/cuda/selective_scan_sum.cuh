@@ -38,7 +38,8 @@ __global__ void __launch_bounds__(256) selective_scan_planes_kernel(const ScanCa
       int64_t batch = unit, position = step;
       if (m.local) {
         const Place p = place_of(call, scan_direction(call.a, k), unit, step);
-        batch = p.row, position = m.of_parameters ? p.parameter : p.input;
+        batch = p.row;
+        position = m.of_parameters ? p.parameter : p.input;
       }
       if (m.gate != PlaneSum::kNoGate) {
         const ScanTensor& t = call.a.z;

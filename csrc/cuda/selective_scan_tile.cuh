@@ -96,7 +96,8 @@ BDGF_DEV ScanBlock scan_block(const ScanCall& call) {
   b.plane = blockIdx.x - i * g.planes;
   b.block = divide(i, g.tiles);
   b.tile = i - b.block * g.tiles;
-  b.k = divide(b.plane, g.slices), b.slice = b.plane - b.k * g.slices;
+  b.k = divide(b.plane, g.slices);
+  b.slice = b.plane - b.k * g.slices;
   const int64_t run = divide(b.tile, g.tiles_per_run), within = (b.tile - run * g.tiles_per_run) * kTileChannels;
   b.channel = run * g.run + within;
   b.channels = (int)(g.run - within < kTileChannels ? g.run - within : kTileChannels);
@@ -141,7 +142,9 @@ BDGF_DEV int64_t input_position(const SelectiveScanArgs& a, ScanDirection way, i
 }
 BDGF_DEV Place place_of(const ScanCall& call, ScanDirection way, int64_t unit, int64_t local) {
   Place p;
-  p.unit = unit, p.row = unit, p.local = local;
+  p.unit = unit;
+  p.row = unit;
+  p.local = local;
   int64_t visit = local;
   if (call.g.segments > 1) {
     p.row = divide(unit, call.g.segments);
@@ -224,10 +227,16 @@ BDGF_DEV Walk walk_tile(bool along, int log_steps, int log_channels, int log_thr
   w.along = along;
   if (along) {
     const int log_dc = log_threads - log_steps;
-    w.j = thread & ((1 << log_steps) - 1), w.c = thread >> log_steps, w.dj = 0, w.dc = 1 << log_dc;
+    w.j = thread & ((1 << log_steps) - 1);
+    w.c = thread >> log_steps;
+    w.dj = 0;
+    w.dc = 1 << log_dc;
     w.valid = (channels - w.c + w.dc - 1) >> log_dc;
   } else {
-    w.c = thread & ((1 << log_channels) - 1), w.j = thread >> log_channels, w.dc = 0, w.dj = 1 << (log_threads - log_channels);
+    w.c = thread & ((1 << log_channels) - 1);
+    w.j = thread >> log_channels;
+    w.dc = 0;
+    w.dj = 1 << (log_threads - log_channels);
     w.valid = w.c < channels ? 1 << log_steps : 0;
   }
   return w;
