@@ -23,67 +23,85 @@ static void launch_backward(const Launcher& on, const ScanCall& call) {
 // A gradient that is first written as partial results: its part of the workspace, and where it goes from there.
 struct Partials {
   ScanTensor to;
-  float* data = nullptr;
-  int64_t partial = 0;  // floats
   bool used = false;
+  float* data = nullptr;
+  int64_t partial = 0;  // floats of one
 };
 
-}  // namespace device
-
-namespace cuda {
-using namespace device;
-
-void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
-  const ScanGrid g = scan_grid(a);
-  const int64_t all_segments = a.batch * g.segments_per_row, states = a.directions * a.dim * a.states;
-  const int64_t kept = (g.segment_steps - 1) / kChunkSteps;  // states before chunks, of a segment
-  const bool local = a.directions == 1;
-  Partials to_u{a.grad_u}, to_delta{a.grad_delta}, to_z{a.grad_z}, to_b{a.grad_B}, to_c{a.grad_C};
-  to_u.used = a.grad_u.data && g.partials > 1;
-  to_delta.used = a.grad_delta.data && (a.shared_delta ? g.partials : g.slices) > 1;
-  to_z.used = a.grad_z.data && g.partials > 1;
-  to_b.used = a.grad_B.data && !a.constant_b && g.tiles > a.groups_b;
-  to_c.used = a.grad_C.data && !a.constant_c && g.tiles > a.groups_c;
-  const bool delta_local = local || !a.shared_delta;
-
+// The backward of a call: what the shapes decide, the workspace, and the launches.
+struct Backward {
+  const SelectiveScanArgs& a;
+  const ScanGrid g;
+  const int64_t all_segments, states, chunks_kept;  // of the batch; floats of a segment's state; chunks whose first state is kept
+  const bool cut, local, delta_local;  // into segments; whether du and ddelta have partial results by segment, not by position
+  Partials to_u, to_delta, to_z, to_b, to_c;
   ScanCall call;
-  call.a = a;
-  call.narrow = a.u.dtype != DType::f32;
-  call.g = launch_grid(a, g, 0, all_segments, backward_rows_per_pack(a));
-  const int64_t sum_floats = sum_layout(call).all;
-  const int64_t per_block = call.g.rows_per_pack * call.g.packs_per_block;
-  Arena arena(a.workspace);
-  const bool cut = g.segments_per_row > 1;
-  float* ends = arena.take(cut ? all_segments * states : 0);
-  float* carries_before = arena.take(cut ? all_segments * states : 0);
-  float* rates = arena.take(cut ? all_segments * a.directions * a.dim : 0);
-  const int64_t pixels = a.dim * ceil_div(a.length, g.segments_per_row), cells = a.dim * g.segment_steps;
-  const int64_t terms = g.tiles * a.directions * a.states * g.segment_steps;
-  const int64_t segment_floats = kept * states + to_u.used * g.partials * (local ? cells : pixels) + to_z.used * g.partials * cells +
-                              to_delta.used * g.partials * (delta_local ? cells : pixels) + (to_b.used + to_c.used) * terms +
-                              ceil_div(sum_floats, per_block);
-  const int64_t per_launch = segments_per_launch(a, g, workspace_limit(a, true) - arena.used, segment_floats);
-  const auto partial_floats = [&](bool by_segment) { return by_segment ? per_launch * cells : per_launch / g.segments_per_row * a.dim * a.length; };
-  const auto reserve = [&](Partials& p, int64_t partial, int64_t partials) {
-    p.partial = partial;
-    p.data = arena.take(p.used ? partial * partials : 0);
-  };
-  float* starts = arena.take(per_launch * kept * states);
-  reserve(to_u, partial_floats(local), g.partials);
-  reserve(to_delta, partial_floats(delta_local), g.partials);
-  reserve(to_z, partial_floats(true), g.partials);
-  reserve(to_b, per_launch * a.directions * a.states * g.segment_steps, g.tiles);
-  reserve(to_c, per_launch * a.directions * a.states * g.segment_steps, g.tiles);
-  float* sums = arena.take(blocks_of_launch(launch_grid(a, g, 0, per_launch, backward_rows_per_pack(a))) * sum_floats);
-  if (a.workspace_floats) {
-    *a.workspace_floats = arena.used;
-    return;
-  }
-  if (a.batch == 0) return;
-  const Launcher on(a, launch);
-  const DeviceGuard guard(launch.device, on.op);
+  int64_t per_launch, floats;  // segments of a launch; of workspace
+  float *ends, *carries_before, *rates, *starts, *sums;
 
-  if (cut) {
+  explicit Backward(const SelectiveScanArgs& args)
+      : a(args),
+        g(scan_grid(args)),
+        all_segments(a.batch * g.segments_per_row),
+        states(a.directions * a.dim * a.states),
+        chunks_kept((g.segment_steps - 1) / kChunkSteps),
+        cut(g.segments_per_row > 1),
+        local(a.directions == 1),
+        delta_local(local || !a.shared_delta),
+        to_u{a.grad_u, a.grad_u.data && g.partials > 1},
+        to_delta{a.grad_delta, a.grad_delta.data && (a.shared_delta ? g.partials : g.slices) > 1},
+        to_z{a.grad_z, a.grad_z.data && g.partials > 1},
+        to_b{a.grad_B, a.grad_B.data && !a.constant_b && g.tiles > a.groups_b},
+        to_c{a.grad_C, a.grad_C.data && !a.constant_c && g.tiles > a.groups_c} {
+    call.a = a;
+    call.narrow = a.u.dtype != DType::f32;
+    call.g = launch_grid(a, g, 0, all_segments, backward_rows_per_pack(a));
+    reserve_workspace();
+  }
+
+  int64_t cells() const { return a.dim * g.segment_steps; }  // (channel, step) pairs of a segment
+  // Floats of workspace that a segment takes.
+  int64_t segment_floats() const {
+    const int64_t pixels = a.dim * ceil_div(a.length, g.segments_per_row);
+    const int64_t terms = g.tiles * a.directions * a.states * g.segment_steps;
+    const int64_t of_u = to_u.used * g.partials * (local ? cells() : pixels), of_z = to_z.used * g.partials * cells();
+    const int64_t of_delta = to_delta.used * g.partials * (delta_local ? cells() : pixels);
+    const int64_t of_sums = ceil_div(sum_layout(call).all, call.g.rows_per_pack * call.g.packs_per_block);
+    return chunks_kept * states + of_u + of_z + of_delta + (to_b.used + to_c.used) * terms + of_sums;
+  }
+  void reserve_workspace() {
+    Arena arena(a.workspace);
+    ends = arena.take(cut ? all_segments * states : 0);
+    carries_before = arena.take(cut ? all_segments * states : 0);
+    rates = arena.take(cut ? all_segments * a.directions * a.dim : 0);
+    per_launch = segments_per_launch(a, g, workspace_limit(a, true) - arena.used, segment_floats());
+    const int64_t by_segment = per_launch * cells(), by_position = per_launch / g.segments_per_row * a.dim * a.length;
+    const int64_t matrix = per_launch * a.directions * a.states * g.segment_steps;
+    const auto reserve = [&](Partials& p, int64_t partial, int64_t partials) {
+      p.partial = partial;
+      p.data = arena.take(p.used ? partial * partials : 0);
+    };
+    starts = arena.take(per_launch * chunks_kept * states);
+    reserve(to_u, local ? by_segment : by_position, g.partials);
+    reserve(to_delta, delta_local ? by_segment : by_position, g.partials);
+    reserve(to_z, by_segment, g.partials);
+    reserve(to_b, matrix, g.tiles);
+    reserve(to_c, matrix, g.tiles);
+    sums = arena.take(blocks_of_launch(launch_grid(a, g, 0, per_launch, backward_rows_per_pack(a))) * sum_layout(call).all);
+    floats = arena.used;
+  }
+
+  void run(const Launcher& on) {
+    if (cut) scan_borders(on);
+    for (int64_t first = 0; first < all_segments; first += per_launch) {
+      const int64_t segments = all_segments - first < per_launch ? all_segments - first : per_launch;
+      launch_segments(on, first, segments);
+      add_partials(on, segments);
+    }
+  }
+
+  // The states and the carries at the borders of the segments: each segment's own, then one after the other.
+  void scan_borders(const Launcher& on) {
     ScanCall pass = call;
     pass.g = launch_grid(a, g, 0, all_segments, 1);
     pass.a.last.data = nullptr;
@@ -103,9 +121,10 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
     call.states_after = ends;
     call.carries_before = carries_before;
   }
-  for (int64_t first = 0; first < all_segments; first += per_launch) {
-    const int64_t segments = all_segments - first < per_launch ? all_segments - first : per_launch;
-    if (kept > 0) {
+
+  // The states before the chunks of `segments` segments from `first` on, then their gradients.
+  void launch_segments(const Launcher& on, int64_t first, int64_t segments) {
+    if (chunks_kept > 0) {
       ScanCall pass = call;
       pass.g = launch_grid(a, g, first, segments, 1);
       pass.starts = starts;
@@ -114,80 +133,101 @@ void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
     call.g = launch_grid(a, g, first, segments, backward_rows_per_pack(a));
     call.starts = starts;
     call.sums = sums;
-    const auto target = [&](const Partials& p, bool by_segment) {
-      ScanTarget o;
-      o.t = p.to;
-      return p.used ? partial_target(a, g, p.to, p.data, p.partial, by_segment, first) : o;
-    };
-    // dB, dC of each tile: [tile][segment][direction][state and step in the order of the tensor].
-    const auto matrix_target = [&](const Partials& p, bool constant) {
-      ScanTarget o;
-      if (constant) return o;
-      o.t = p.to;
-      if (!p.used) return o;
-      const bool along = (p.to.step < 0 ? -p.to.step : p.to.step) <= (p.to.state < 0 ? -p.to.state : p.to.state);
-      o.t.data = p.data;
-      o.t.dtype = DType::f32;
-      o.t.group = p.partial;
-      o.t.direction = a.states * g.segment_steps;
-      o.t.batch = a.directions * o.t.direction;
-      o.t.state = along ? g.segment_steps : 1;
-      o.t.step = along ? 1 : a.states;
-      o.first = first;
-      o.local = o.partials = true;
-      return o;
-    };
-    call.grad_u = target(to_u, local);
-    call.grad_delta = target(to_delta, delta_local);
-    call.grad_z = target(to_z, true);
-    call.grad_B = matrix_target(to_b, a.constant_b);
-    call.grad_C = matrix_target(to_c, a.constant_c);
+    call.grad_u = target(to_u, local, first);
+    call.grad_delta = target(to_delta, delta_local, first);
+    call.grad_z = target(to_z, true, first);
+    call.grad_B = matrix_target(to_b, a.constant_b, first);
+    call.grad_C = matrix_target(to_c, a.constant_c, first);
     launch_backward(on, call);
     launch_rows(on, call, blocks_of_launch(call.g), first > 0);
+  }
+  ScanTarget target(const Partials& p, bool by_segment, int64_t first) const {
+    if (p.used) return partial_target(a, g, p.to, p.data, p.partial, by_segment, first);
+    ScanTarget o;
+    o.t = p.to;
+    return o;
+  }
+  // dB, dC of each tile: [tile][segment][direction][state and step in the order of the tensor].
+  ScanTarget matrix_target(const Partials& p, bool constant, int64_t first) const {
+    ScanTarget o;
+    if (constant) return o;
+    o.t = p.to;
+    if (!p.used) return o;
+    const bool along = (p.to.step < 0 ? -p.to.step : p.to.step) <= (p.to.state < 0 ? -p.to.state : p.to.state);
+    o.t.data = p.data;
+    o.t.dtype = DType::f32;
+    o.t.group = p.partial;
+    o.t.direction = a.states * g.segment_steps;
+    o.t.batch = a.directions * o.t.direction;
+    o.t.state = along ? g.segment_steps : 1;
+    o.t.step = along ? 1 : a.states;
+    o.first = first;
+    o.local = o.partials = true;
+    return o;
+  }
 
-    const auto add_up = [&](const Partials& p, const ScanTarget& from, int64_t directions, int64_t partials) {
-      PartialSum m;
-      m.from = p.data;
-      m.partials = partials;
-      m.partial = p.partial;
-      m.direction = partials * p.partial;
-      m.segment = from.t.batch;
-      m.row = from.t.channel;
-      m.step = from.t.step;
-      m.segments = from.local ? segments : segments / g.segments_per_row;
-      m.directions = directions;
-      m.rows = a.dim;
-      m.steps = from.local ? g.segment_steps : a.length;
-      m.first = from.first;
-      m.to = p.to;
-      m.local = from.local;
-      return m;
-    };
-    if (to_u.used) launch_partial_sums(on, call, add_up(to_u, call.grad_u, 1, g.partials));
+  // The partial results of a launch over `segments` segments, to the gradients.
+  void add_partials(const Launcher& on, int64_t segments) const {
+    if (to_u.used) launch_partial_sums(on, call, sum_of(to_u, call.grad_u, segments, 1, g.partials));
     if (to_delta.used) {
-      PartialSum m = add_up(to_delta, call.grad_delta, a.shared_delta ? 1 : a.directions, a.shared_delta ? g.partials : g.slices);
+      const int64_t directions = a.shared_delta ? 1 : a.directions, partials = a.shared_delta ? g.partials : g.slices;
+      PartialSum m = sum_of(to_delta, call.grad_delta, segments, directions, partials);
       m.of_parameters = !a.shared_delta;
       launch_partial_sums(on, call, m);
     }
     if (to_z.used) {
-      PartialSum m = add_up(to_z, call.grad_z, 1, g.partials);
+      PartialSum m = sum_of(to_z, call.grad_z, segments, 1, g.partials);
       m.gate = PartialSum::kGateGradient;
       launch_partial_sums(on, call, m);
     }
-    const auto add_up_matrix = [&](const Partials& p, const ScanTarget& from, int64_t groups) {
-      if (!p.used) return;
-      PartialSum m = add_up(p, from, a.directions, g.tiles / groups);
-      m.direction = from.t.direction;
-      m.group = m.partials * p.partial;
-      m.groups = groups;
-      m.row = from.t.state;
-      m.rows = a.states;
-      m.of_states = m.of_parameters = true;
-      launch_partial_sums(on, call, m);
-    };
-    add_up_matrix(to_b, call.grad_B, a.groups_b);
-    add_up_matrix(to_c, call.grad_C, a.groups_c);
+    if (to_b.used) launch_partial_sums(on, call, sum_of_matrix(to_b, call.grad_B, segments, a.groups_b));
+    if (to_c.used) launch_partial_sums(on, call, sum_of_matrix(to_c, call.grad_C, segments, a.groups_c));
   }
+  PartialSum sum_of(const Partials& p, const ScanTarget& from, int64_t segments, int64_t directions, int64_t partials) const {
+    PartialSum m;
+    m.from = p.data;
+    m.partials = partials;
+    m.partial = p.partial;
+    m.direction = partials * p.partial;
+    m.segment = from.t.batch;
+    m.row = from.t.channel;
+    m.step = from.t.step;
+    m.segments = from.local ? segments : segments / g.segments_per_row;
+    m.directions = directions;
+    m.rows = a.dim;
+    m.steps = from.local ? g.segment_steps : a.length;
+    m.first = from.first;
+    m.to = p.to;
+    m.local = from.local;
+    return m;
+  }
+  PartialSum sum_of_matrix(const Partials& p, const ScanTarget& from, int64_t segments, int64_t groups) const {
+    PartialSum m = sum_of(p, from, segments, a.directions, g.tiles / groups);
+    m.direction = from.t.direction;
+    m.group = m.partials * p.partial;
+    m.groups = groups;
+    m.row = from.t.state;
+    m.rows = a.states;
+    m.of_states = m.of_parameters = true;
+    return m;
+  }
+};
+
+}  // namespace device
+
+namespace cuda {
+using namespace device;
+
+void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
+  Backward backward(a);
+  if (a.workspace_floats) {
+    *a.workspace_floats = backward.floats;
+    return;
+  }
+  if (a.batch == 0) return;
+  const Launcher on(a, launch);
+  const DeviceGuard guard(launch.device, on.op);
+  backward.run(on);
 }
 
 }  // namespace cuda

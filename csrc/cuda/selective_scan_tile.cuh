@@ -15,6 +15,7 @@
 #include "bdgf/selective_scan.h"
 
 #define BDGF_DEV static __device__ __forceinline__
+#define BDGF_DEV_METHOD __device__ __forceinline__
 
 namespace bdgf {
 namespace BDGF_ISA {
