@@ -10,8 +10,8 @@
 #include "bdgf/q_sample.h"
 #include "bdgf/selective_scan.h"
 
-// X(name, argument struct): one line per kernel, each ending in a backslash, then an empty line. Bodies: csrc/cpu/<op>.inc;
-// how to add one: csrc/cpu/dispatch.cpp.
+// X(name, argument struct): one line per kernel, each ending in a backslash, then an empty line. Bodies: csrc/cpu/<op>.inc.
+// How an operation is added: docs/adding_an_operation.md.
 #define BDGF_CPU_KERNELS(X) \
   X(philox_normal, PhiloxNormalArgs) \
   X(selective_scan_fwd, SelectiveScanArgs) \
