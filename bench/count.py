@@ -160,7 +160,7 @@ def instructions(dump: Path) -> tuple[str, int]:
             inside = "/_C." in line
         elif line.startswith("calls="):
             skip = True  # the next line is what the called function cost
-        elif line[:1].isdigit() or line[:1] in "+-*":
+        elif line[:1].isdigit():
             if skip:
                 skip = False
             elif inside:

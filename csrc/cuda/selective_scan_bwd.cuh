@@ -416,7 +416,8 @@ struct BackwardScan {
   // dB or dC of the tile: the sums over the warps.
   BDGF_DEV_METHOD void store_terms(const ScanTarget& o, int tensor, int part) {
     if (!o.t.data) return;
-    ThreadElements v = thread_elements(along_steps(o.t, o.t.state), kLogBackward, 2 + log_split, kLogChannels + log_split, b.states);
+    const bool along = along_steps(o.t, o.t.state);
+    ThreadElements v = thread_elements(along, kLogBackward, 2 + log_split, kLogChannels + log_split, b.states);
     v.valid = smaller(v.valid, 2);  // kBackwardSteps * 4 split / (32 split) elements a thread
     float r[4] = {};
 #pragma unroll

@@ -33,7 +33,8 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   Arena arena(a.workspace);
   float* ends = arena.take(g.segments_per_row > 1 ? all_segments * a.directions * a.dim * a.states : 0);
   float* rates = arena.take(g.segments_per_row > 1 ? all_segments * a.directions * a.dim : 0);
-  const int64_t segment_floats = partials ? g.partials * a.dim * (local ? g.segment_steps : ceil_div(a.length, g.segments_per_row)) : 0;
+  const int64_t steps = local ? g.segment_steps : ceil_div(a.length, g.segments_per_row);  // of a segment, in its partial results
+  const int64_t segment_floats = partials ? g.partials * a.dim * steps : 0;
   const int64_t per_launch = segments_per_launch(a, g, workspace_limit(a, false) - arena.used, segment_floats);
   const int64_t partial = per_launch / (local ? 1 : g.segments_per_row) * a.dim * (local ? g.segment_steps : a.length);
   float* summed = arena.take(partials ? partial * g.partials : 0);

@@ -90,7 +90,9 @@ static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64
   g.packs_per_block = between(1, 128 / (g.rows_per_pack * g.segment_steps), blocks / kBlocksPlenty);
   return g;
 }
-static inline int64_t blocks_of_launch(const ScanGrid& g) { return ceil_div(ceil_div(g.segments, g.rows_per_pack), g.packs_per_block); }
+static inline int64_t blocks_of_launch(const ScanGrid& g) {
+  return ceil_div(ceil_div(g.segments, g.rows_per_pack), g.packs_per_block);
+}
 
 // Inputs, outputs and, for the backward, gradients: what the workspace is held against.
 static inline int64_t scan_bytes(const SelectiveScanArgs& a, bool backward) {
@@ -107,7 +109,8 @@ static inline int64_t workspace_limit(const SelectiveScanArgs& a, bool backward)
 }
 // Segments a launch takes, of which each needs `segment_floats` of workspace.
 static inline int64_t segments_per_launch(const SelectiveScanArgs& a, const ScanGrid& g, int64_t left, int64_t segment_floats) {
-  const int64_t step = a.directions > 1 ? g.segments_per_row : 1;  // an image's directions are added up: its segments stay in one launch
+  // An image's directions are added up: its segments stay in one launch.
+  const int64_t step = a.directions > 1 ? g.segments_per_row : 1;
   const int64_t grid = 0x7fffffff / (g.tiles * g.partials), fits = segment_floats ? left / segment_floats : grid;
   const int64_t segments = (fits < grid ? fits : grid) / step * step;
   return between(step, segments, a.batch * g.segments_per_row);

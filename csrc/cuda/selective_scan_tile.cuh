@@ -42,7 +42,8 @@ struct ScanGrid {
   int rows_per_pack = 1;                               // short sequences that share a tile
   int64_t group_channels = 0, tiles_per_group = 0, tiles = 0;  // channels that share one B and one C; tiles of those; of all
   int64_t segments_per_row = 1, segment_steps = 0;
-  int64_t first_segment = 0, segments = 0, packs_per_block = 1;  // of this launch; a segment's number: row * segments_per_row + its number in the row
+  // Of this launch. A segment's number is row * segments_per_row + its number in the row.
+  int64_t first_segment = 0, segments = 0, packs_per_block = 1;
 };
 
 struct ScanCall {
@@ -190,8 +191,8 @@ BDGF_DEV ByteTensor matrix_target_tensor(const ScanTarget& o, const BlockWork& b
   return s;
 }
 // The addresses of step j of the tile in the tensors first, first + by, ...; 0 where the tile has no such step.
-BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const ByteTensor* tensors, int first, int by, int count, bool inside,
-                          const Position& p) {
+BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const ByteTensor* tensors, int first, int by, int count,
+                          bool inside, const Position& p) {
 #pragma unroll 1
   for (int i = first; i < count; i += by) {
     const ByteTensor& s = tensors[i];
@@ -332,8 +333,8 @@ BDGF_DEV void store_four(const float (&r)[4], DType dtype, StepAddresses l, cons
 // u (or what takes its place) and delta, finished, of a tile: pair[step][channel] = (delta, u), outside (0, 0) where kZero
 // asks for it. `gate`: z, by whose silu u is multiplied; a null table: not.
 template <class T, bool kZero>
-BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, StepAddresses u, StepAddresses delta, StepAddresses gate, const float* bias,
-                          const ThreadElements& w, int elements) {
+BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, StepAddresses u, StepAddresses delta, StepAddresses gate,
+                          const float* bias, const ThreadElements& w, int elements) {
   const int valid = kZero && w.along && !delta.table[w.j] ? 0 : w.valid;
 #pragma unroll 1
   for (int i = 0; i < elements; i += 4) {
@@ -404,7 +405,8 @@ BDGF_DEV float adjoint_after(const ScanCall& call, int64_t k, int64_t segment, i
 // In call.starts, of the state before chunk 1, 2, ... of a segment.
 BDGF_DEV int64_t start_index(const ScanCall& call, int64_t k, int64_t segment, int64_t chunk, int64_t channel, int64_t n) {
   const int64_t kept = (call.g.segment_steps - 1) / kChunkSteps;
-  return ((((segment - call.g.first_segment) * call.a.directions + k) * kept + chunk - 1) * call.a.dim + channel) * call.a.states + n;
+  const int64_t row = ((segment - call.g.first_segment) * call.a.directions + k) * kept + chunk - 1;
+  return (row * call.a.dim + channel) * call.a.states + n;
 }
 
 }  // namespace BDGF_ISA
