@@ -2,7 +2,7 @@
 #include "cuda/group_channel_gate.cuh"
 
 #include "cuda/kernels.h"
-#include "cuda/walk.h"
+#include "cuda/sample_loop.h"
 
 namespace bdgf {
 namespace device {

@@ -3,7 +3,7 @@
 // kernel of its own over the whole batch, and space is summed in chunks that are added in their order. The weights' gradients
 // are sums over the batch of what the backward left per sample, in a fixed order.
 #pragma once
-#include "cuda/walk.cuh"
+#include "cuda/sample_loop.cuh"
 
 #include "bdgf/group_channel_gate.h"
 

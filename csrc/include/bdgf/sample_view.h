@@ -1,10 +1,10 @@
-// A (batch, ...) tensor of any strides, as ops see it that walk each sample in its own element order.
+// A (batch, ...) tensor of any strides, for operations that go through each sample in its own element order.
 #pragma once
 #include "bdgf/tensor_view.h"
 
 namespace bdgf {
 
-// The axes inside a sample, those of size 1 left out and neighbours merged where one stride walks both.
+// The axes inside a sample, those of size 1 left out and neighbours merged where one stride covers both.
 struct SampleView {
   void* data = nullptr;
   DType dtype = DType::other;

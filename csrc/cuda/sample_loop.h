@@ -1,7 +1,7 @@
-// The host side of walk.cuh: the axes that the tensors of a call have in common.
+// The host side of sample_loop.cuh: the axes that the tensors of a call have in common.
 #pragma once
 #include "cuda/launch.h"
-#include "cuda/walk.cuh"
+#include "cuda/sample_loop.cuh"
 
 namespace bdgf {
 namespace BDGF_ISA {
@@ -22,7 +22,7 @@ static inline SampleView count_view(const NoiseAddress& a) {
   t.stride[3] = 1;
   return sample_view(t);
 }
-// A sample of two axes that are never walked as one.
+// A sample of two axes that are never taken as one.
 static inline SampleView split_view(int64_t outer, int64_t inner) {
   SampleView v;
   v.ndim = 0;
@@ -42,10 +42,10 @@ static inline SampleView split_view(int64_t outer, int64_t inner) {
   return v;
 }
 
-// The walk over `batch` samples of the views, each of which gets its Strided (with data null if it is absent).
+// The loop over `batch` samples of the views, each of which gets its Strided (with data null if it is absent).
 template <int K, int N>
-Walk make_walk(const NoiseAddress& address, const SampleView* const (&views)[N], Strided (&strided)[N], const SampleView* split = nullptr) {
-  Walk w{};
+SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const (&views)[N], Strided (&strided)[N], const SampleView* split = nullptr) {
+  SampleLoop w{};
   const SampleView count = count_view(address);
   const SampleView* all[N + 2] = {};
   Strided* to[N + 2] = {};
@@ -74,7 +74,7 @@ Walk make_walk(const NoiseAddress& address, const SampleView* const (&views)[N],
     rest[i] = all[i]->shape[axis[i]];
     step[i] = all[i]->stride[axis[i]];
   }
-  for (;;) {  // from the innermost out: the largest run that all of them walk with one stride
+  for (;;) {  // from the innermost out: the longest stretch that has one stride in all of them
     int64_t run = rest[0];
     for (int i = 1; i < n; ++i) run = rest[i] < run ? rest[i] : run;
     size[axes] = run;
