@@ -17,7 +17,7 @@ SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' 
 # Source packages that `make gpu` measures against.
 PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
 
-.PHONY: demo test bench lint build docs two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-bench gpu-sanitize
+.PHONY: demo test bench bench-count lint build docs two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -70,6 +70,11 @@ bench: $(VENV)/.test
 	$(PIP) mambapy
 	OMP_WAIT_POLICY=passive $(BIN)/pytest bench -o addopts= -p no:cacheprovider --benchmark-only --benchmark-json=bench/results/cpu.json -q
 	$(BIN)/python bench/summary.py bench/results/cpu.json --plot bench/results/cpu.png
+
+# Instructions an element of every CPU kernel at the AVX2 level, counted by callgrind and held against bench/count_budget.json.
+# COUNT_ARGS=--write renews the budget.
+bench-count: $(VENV)/.test
+	$(BIN)/python bench/count.py $(COUNT_ARGS)
 
 # One wheel, built without torch, under two torch versions (the older one brings gigabytes of GPU libraries from the registry).
 two-torch: build

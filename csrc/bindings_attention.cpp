@@ -179,7 +179,8 @@ GroupChannelGateArgs gate_args(py::handle x, py::handle guide, py::handle weight
   a.squeezed = parameter_arg(op, "squeezed", squeezed, {batch, groups, in}, a.x);
   a.gate = parameter_arg(op, "gate", gate, {batch, channels}, a.x);
   a.groups = groups;
-  a.use_x = use_x, a.use_guide = use_guide;
+  a.use_x = use_x;
+  a.use_guide = use_guide;
   return a;
 }
 

@@ -49,8 +49,11 @@ NoiseAddress noise_arg(const char* op, const TensorView& like, py::handle seed, 
       bad_value(op, "extent", "is too large: channels * height * width of the scene must stay below 2^62");
     }
     a.origin = static_cast<const int64_t*>(corner.data);
-    a.extent_h = extent_h, a.extent_w = extent_w;
-    a.rows = channels * height, a.row_length = width, a.height = height;
+    a.extent_h = extent_h;
+    a.extent_w = extent_w;
+    a.rows = channels * height;
+    a.row_length = width;
+    a.height = height;
   }
   return a;
 }
@@ -126,7 +129,8 @@ const uint8_t* mask_arg(const char* op, const char* name, py::handle value, cons
   check_dtype(op, name, t, {DType::boolean});
   check_shape(op, name, t, {like.shape[0], columns});
   check_same_device(op, name, t, "the main tensor", like);
-  row_stride = t.stride[0], column_stride = t.stride[1];
+  row_stride = t.stride[0];
+  column_stride = t.stride[1];
   return static_cast<const uint8_t*>(t.data);
 }
 
@@ -139,11 +143,13 @@ void q_sample(py::handle out, py::handle x0, py::handle t, py::handle sqrt_abar,
   QSampleArgs args{};
   args.x0 = sample_arg(op, "x0", x0, x);
   args.out = sample_arg(op, "out", out, x);
-  args.batch = x.shape[0], args.channels = x.shape[1];
+  args.batch = x.shape[0];
+  args.channels = x.shape[1];
   args.schedule = schedule_arg(op, t, sqrt_abar, sqrt_rest, x);
   args.channel_mask = mask_arg(op, "channel_mask", channel_mask, x, args.channels, args.mask_batch_stride,
                                args.mask_channel_stride);
-  args.draw = draw, args.fill_with_noise = fill_with_noise;
+  args.draw = draw;
+  args.fill_with_noise = fill_with_noise;
   args.noise = args.fill = noise_arg(op, x, seed, stream, sample_ids, origin, extent_h, extent_w, base::kTargetNoise);
   args.fill.purpose = base::purpose_constant(base::kMaskFill);
   if (x.numel == 0) return;
@@ -168,7 +174,9 @@ void denoising_loss(py::handle loss, py::handle grad_loss, py::handle grad_pred,
   const TensorView p = main_arg(op, "pred", pred, 2);
   const int64_t groups = static_cast<int64_t>(channel_groups.size());
   DenoisingLossArgs args{};
-  args.batch = p.shape[0], args.groups = static_cast<int32_t>(groups), args.prediction = prediction;
+  args.batch = p.shape[0];
+  args.groups = static_cast<int32_t>(groups);
+  args.prediction = prediction;
   args.pred = sample_arg(op, "pred", pred, p);
   args.x0 = sample_arg(op, "x0", x0, p);
   args.grad_pred = sample_arg(op, "grad_pred", grad_pred, p);
@@ -189,8 +197,10 @@ void denoising_loss(py::handle loss, py::handle grad_loss, py::handle grad_pred,
     segment_begin.push_back(segment_begin.back() + (end - 1) / kLossSegment - begin / kLossSegment + 1);
   }
   if (group_begin.back() != p.shape[1] * pixels) bad_value(op, "channel_groups", "does not sum to pred's channels");
-  args.group_begin = group_begin.data(), args.segment_begin = segment_begin.data();
-  args.channels = p.shape[1], args.pixels = pixels;
+  args.group_begin = group_begin.data();
+  args.segment_begin = segment_begin.data();
+  args.channels = p.shape[1];
+  args.pixels = pixels;
 
   const TensorView result = optional_arg(op, "loss", loss), given = optional_arg(op, "grad_loss", grad_loss);
   if (result.present == given.present) bad_value(op, "loss and grad_loss", "must be given one without the other");
@@ -203,7 +213,8 @@ void denoising_loss(py::handle loss, py::handle grad_loss, py::handle grad_pred,
     args.loss = static_cast<float*>(result.data);
   } else {
     args.grad_loss = static_cast<const float*>(given.data);
-    args.grad_batch_stride = given.stride[0], args.grad_group_stride = given.stride[1];
+    args.grad_batch_stride = given.stride[0];
+    args.grad_group_stride = given.stride[1];
   }
   if (p.device == Device::cuda) {
     if (result.present) {
@@ -255,7 +266,8 @@ void diffusion_step(py::handle out, py::handle grad_out, py::handle grad_pred, p
   check_contiguous(op, "coefficients", c);
   check_same_device(op, "coefficients", c, "sample", x);
   args.coefficients = static_cast<const float*>(c.data);
-  args.clip = clip, args.draw = draw;
+  args.clip = clip;
+  args.draw = draw;
   args.address = noise_arg(op, x, seed, stream, sample_ids, py::none(), 0, 0, base::kSampler);
   if (x.numel == 0) return;
   args.elements = x.numel / args.batch;
@@ -276,7 +288,8 @@ struct HostWords {
   static U from_word(W a) { return a; }
   static void multiply_wide(W a, uint32_t m, W& high, W& low) {
     const uint64_t product = static_cast<uint64_t>(a) * m;
-    high = static_cast<uint32_t>(product >> 32), low = static_cast<uint32_t>(product);
+    high = static_cast<uint32_t>(product >> 32);
+    low = static_cast<uint32_t>(product);
   }
   static W xor3(W a, W b, uint32_t key) { return a ^ b ^ key; }
 };

@@ -18,8 +18,7 @@ BUILD = ROOT / "build" / "sanitize"
 SITE = BUILD / "site"
 # Every kernel on every instruction set level, and what stands around them. Left out: what starts children of its own, runs
 # the compiler, or is there for the many samples it takes.
-TESTS = ("tests/native", "tests/test_native_math.py", "tests/test_native_philox.py", "tests/test_native_noise_ops.py",
-         "tests/test_native_framework.py", "tests/ops/test_selective_scan.py", "tests/ops/test_selective_scan_2d.py",
+TESTS = ("tests/native", "tests/ops/test_selective_scan.py", "tests/ops/test_selective_scan_2d.py",
          "tests/ops/test_q_sample.py", "tests/ops/test_denoising_loss.py", "tests/ops/test_diffusion_step.py")  # fmt: skip
 LEFT_OUT = ("environment or unknown_level or missing_extension or links_neither or forked or data_loader or past_31_bits or fake"
             " or compile or reference or many or gradcheck")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Launchers of bdgf::selective_scan; the kernels are in _scan_forward.py and _scan_backward.py.
+"""Launchers of bdgf::selective_scan; the kernels are in selective_scan_fwd.py and selective_scan_bwd.py.
 
 Tried on paper and rejected: threads along L (published kernels; a third of the slots work at L = 49, B and C are read again
 for every channel), states across all lanes (five shuffles a step for y), one thread a channel (160 shuffles a step for dB
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from . import _scan_launch
-from ._scan_launch import Scan
+from . import selective_scan_launch
+from .selective_scan_launch import Scan
 
 
 def _scan(u, delta, A, B, C, D, z, delta_bias, initial_state, softplus, reverse) -> Scan:
@@ -30,16 +30,16 @@ def _zero(*outputs: Tensor | None) -> None:
 
 
 def forward(outputs, *arguments):
-    tensors, (softplus, _, reverse) = arguments[:9], arguments[9:]
+    tensors, (softplus, _, reverse, _) = arguments[:9], arguments[9:]
     out, last_state = (*outputs, None)[:2]
     if out.numel() == 0:
         _zero(last_state)
         return
-    _scan_launch.forward(_scan(*tensors, softplus, reverse), out, last_state)
+    selective_scan_launch.forward(_scan(*tensors, softplus, reverse), out, last_state)
 
 
 def backward(outputs, grad_out, grad_last_state, *arguments):
-    tensors, (softplus, _, reverse, _) = arguments[:9], arguments[9:]
+    tensors, (_, softplus, _, reverse, _, _) = arguments[:9], arguments[9:]
     if tensors[0].numel() == 0:
         _zero(*outputs)
         return
@@ -52,7 +52,7 @@ def backward(outputs, grad_out, grad_last_state, *arguments):
     for name in "BC":
         if grads[name] is not None and grads[name].dim() == 3:
             grads[name] = grads[name][:, None]
-    _scan_launch.backward(_scan(*tensors, softplus, reverse), grads, grad_out, grad_last_state)
+    selective_scan_launch.backward(_scan(*tensors, softplus, reverse), grads, grad_out, grad_last_state)
 
 
 def _under(x: Tensor | None, axis: int) -> Tensor | None:

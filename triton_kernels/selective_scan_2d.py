@@ -6,8 +6,8 @@ shared delta) are added up where they are stored if that is float32, in scratch 
 
 from __future__ import annotations
 
-from . import _scan_launch
-from ._scan_launch import Scan
+from . import selective_scan_launch
+from .selective_scan_launch import Scan
 
 
 def _scan(x, delta, A, B, C, D, delta_bias, softplus, directions, pixel_order) -> Scan:
@@ -17,7 +17,7 @@ def _scan(x, delta, A, B, C, D, delta_bias, softplus, directions, pixel_order) -
 
 def forward(outputs, x, *arguments):
     if x.numel():
-        _scan_launch.forward(_scan(x, *arguments), outputs[0], None)
+        selective_scan_launch.forward(_scan(x, *arguments), outputs[0], None)
 
 
 def backward(outputs, grad_out, x, *arguments):
@@ -27,4 +27,4 @@ def backward(outputs, grad_out, x, *arguments):
                 grad.zero_()
         return
     grads = dict(zip(("u", "delta", "A", "B", "C", "D", "bias"), outputs, strict=True)) | {"z": None, "initial": None}
-    _scan_launch.backward(_scan(x, *arguments[:-1]), grads, grad_out, None)
+    selective_scan_launch.backward(_scan(x, *arguments[:-1]), grads, grad_out, None)

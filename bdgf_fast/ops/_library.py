@@ -108,14 +108,15 @@ class _Kernel(torch.autograd.Function):
 
     The arguments of `bdgf::<op>_fwd` are `count` tensors, then scalars. Its first `visible` outputs are the caller's,
     the rest (row statistics, vectors per sample and channel) are kept for `bdgf::<op>_bwd`, which takes the gradients
-    of the visible outputs (`most` of them, None for one not asked for), the tensors, the rest, the scalars, and which
-    of the tensors need a gradient.
+    of the visible outputs (`most` of them, None for one not asked for), the tensors, the rest (`kept` of them where that
+    is given, None for one that the forward left out), the scalars, and which of the tensors need a gradient.
     """
 
     @staticmethod
-    def forward(ctx, op: str, backend: str, visible: int, most: int, count: int, *arguments):
+    def forward(ctx, op: str, backend: str, visible: int, most: int, kept: int, count: int, *arguments):
         outputs = getattr(torch.ops.bdgf, f"{op}_fwd")(*arguments, backend)
-        ctx.save_for_backward(*arguments[:count], *outputs[visible:])
+        rest = outputs[visible:]
+        ctx.save_for_backward(*arguments[:count], *rest, *[None] * (kept - len(rest)))
         ctx.call = (op, backend, most, arguments[count:])
         return outputs[0] if visible == 1 else tuple(outputs[:visible])
 
@@ -123,7 +124,7 @@ class _Kernel(torch.autograd.Function):
     def backward(ctx, *grads):
         op, backend, most, scalars = ctx.call
         refuse_double_backward(op)
-        first = 5  # arguments of forward before the tensors
+        first = 6  # arguments of forward before the tensors
         count = len(ctx.needs_input_grad) - first - len(scalars)
         needs = list(ctx.needs_input_grad[first : first + count])
         grads += (None,) * (most - len(grads))
@@ -138,7 +139,13 @@ class _Kernel(torch.autograd.Function):
 
 
 def call_kernel(
-    op: str, backend: str, tensors: Sequence[Tensor | None], scalars: Sequence[Any], visible: int = 1, most: int = 1
+    op: str,
+    backend: str,
+    tensors: Sequence[Tensor | None],
+    scalars: Sequence[Any],
+    visible: int = 1,
+    most: int = 1,
+    kept: int = 0,
 ) -> Any:
     """Run `op` on a backend that `choose` returned, with autograd where something needs a gradient."""
     refuse_transforms(op, *tensors)
@@ -148,7 +155,7 @@ def call_kernel(
     if torch.compiler.is_compiling():
         tensors = _distinct(tensors)
     if needs_grad(*tensors):
-        return _Kernel.apply(op, backend, visible, most, len(tensors), *tensors, *scalars)
+        return _Kernel.apply(op, backend, visible, most, kept, len(tensors), *tensors, *scalars)
     outputs = getattr(torch.ops.bdgf, f"{op}_fwd")(*tensors, *scalars, backend)
     return outputs[0] if visible == 1 else tuple(outputs[:visible])
 

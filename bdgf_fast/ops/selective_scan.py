@@ -14,42 +14,52 @@ from ._library import call_kernel, call_plain, cast, define, gradients, needs_gr
 
 backends.register_plain("selective_scan", "reference", reference.selective_scan)
 
-_TENSORS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "Tensor? initial_state"
-)
-_SCALARS = "bool delta_softplus, bool return_last_state, bool reverse"
+_TENSORS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? initial_state"
+_SCALARS = "bool delta_softplus, bool return_last_state, bool reverse, bool keep_checkpoints"
+_INPUTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+
+# The CPU kernel's: steps from one kept state to the next (SCAN_CHECKPOINT_STEPS of the extension).
+CHECKPOINT_STEPS = 256
 
 
-def _allocate_forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, return_last_state, reverse):
-    out = torch.empty_like(u)
-    return [out, u.new_empty(u.shape[0], *A.shape, dtype=A.dtype)] if return_last_state else [out]
+def _allocate_forward(u, delta, A, B, C, D, z, delta_bias, initial_state, softplus, return_last_state, reverse, keep_checkpoints):
+    batch, _, length = u.shape
+    outputs = [torch.empty_like(u)]
+    if return_last_state:
+        outputs.append(u.new_empty(batch, *A.shape, dtype=A.dtype))
+    if keep_checkpoints:
+        outputs.append(u.new_empty(batch, -(-length // CHECKPOINT_STEPS), *A.shape, dtype=A.dtype))
+    return outputs
 
 
 def _allocate_backward(grad_out, grad_last_state, *arguments):
-    return gradients(arguments[:9], arguments[-1])
+    return gradients(arguments[: len(_INPUTS)], arguments[-1])
 
 
 define("selective_scan", "fwd", f"{_TENSORS}, {_SCALARS}", _allocate_forward)
 define(
     "selective_scan",
     "bwd",
-    f"Tensor grad_out, Tensor? grad_last_state, {_TENSORS}, {_SCALARS}, bool[] needs",
+    f"Tensor grad_out, Tensor? grad_last_state, {_TENSORS}, Tensor? checkpoints, {_SCALARS}, bool[] needs",
     _allocate_backward,
 )
 
 
-def run_native(function: str, outputs: list[Tensor | None], tensors: tuple[Any, ...], *scalars: bool | int) -> None:
-    """`_C.selective_scan_fwd` or `_bwd`, for the scan over a sequence and over an image."""
-    written = [x for x in outputs if x is not None]
-    if tensors[-9].numel() == 0:  # u: nothing to scan, and every gradient is 0
-        for x in written:
-            x.zero_()
+def run_native(
+    function: str, inputs: Mapping[str, Tensor | None], outputs: Mapping[str, Tensor | None], **options: bool | int
+) -> None:
+    """`_C.selective_scan_fwd` or `_bwd` on arguments by name, for the scan over a sequence and over an image."""
+    u = inputs["u"]
+    assert u is not None
+    if u.numel() == 0:  # nothing to scan, and every gradient is 0
+        for x in outputs.values():
+            if x is not None:
+                x.zero_()
         return
-    kernel, threads = getattr(_native.load(), function), torch.get_num_threads()
-    arguments, u = (*outputs, *tensors, *scalars), tensors[-9]
-    workspace = u.new_empty(kernel(*arguments, None, threads), dtype=torch.float32)
-    kernel(*arguments, workspace, threads, _native.stream_of(u))
+    kernel = getattr(_native.load(), function)
+    arguments = {**inputs, **outputs, **options, "num_threads": torch.get_num_threads()}
+    workspace = u.new_empty(kernel(**arguments, workspace=None), dtype=torch.float32)
+    kernel(**arguments, workspace=workspace, cuda_stream=_native.stream_of(u))
 
 
 def no_float64(facts) -> str | None:
@@ -58,14 +68,23 @@ def no_float64(facts) -> str | None:
 
 
 def _native_forward(outputs, *arguments):
-    tensors, (softplus, _, reverse) = arguments[:9], arguments[9:]
-    out, last_state = (*outputs, None)[:2]
-    run_native("selective_scan_fwd", [out, last_state], tensors, softplus, reverse, 1, 0, 0, False)
+    inputs = dict(zip(_INPUTS, arguments, strict=False))
+    softplus, return_last_state, reverse, keep_checkpoints = arguments[len(_INPUTS) :]
+    rest = iter(outputs[1:])
+    written = {
+        "out": outputs[0],
+        "last_state": next(rest) if return_last_state else None,
+        "checkpoints": next(rest) if keep_checkpoints else None,
+    }
+    run_native("selective_scan_fwd", inputs, written, delta_softplus=softplus, reverse=reverse)
 
 
-def _native_backward(outputs, *arguments):
-    tensors, (softplus, _, reverse, _) = arguments[:11], arguments[11:]
-    run_native("selective_scan_bwd", outputs, tensors, softplus, reverse, 1, 0, 0, False)
+def _native_backward(outputs, grad_out, grad_last_state, *arguments):
+    inputs = dict(zip((*_INPUTS, "checkpoints"), arguments, strict=False))
+    softplus, _, reverse, _, _ = arguments[len(inputs) :]
+    inputs |= {"grad_out": grad_out, "grad_last_state": grad_last_state}
+    written = {f"grad_{name}": grad for name, grad in zip(_INPUTS, outputs, strict=True)}
+    run_native("selective_scan_bwd", inputs, written, delta_softplus=softplus, reverse=reverse)
 
 
 backends.register("selective_scan", "cpu", forward=_native_forward, backward=_native_backward)
@@ -122,8 +141,8 @@ def selective_scan(
     Raises:
         ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
 
-    Arithmetic and state are float32 (float64 for float64 u). O(batch dim N L) time, nothing of size L N is stored; the
-    backward computes the states again.
+    Arithmetic and state are float32 (float64 for float64 u). O(batch dim N L) time, nothing of size L N is stored: the
+    backward computes the states again, from every 256th on the CPU where few long rows are scanned.
     """
     delta_softplus = check.flag("delta_softplus", delta_softplus)
     return_last_state = check.flag("return_last_state", return_last_state)
@@ -173,8 +192,20 @@ def selective_scan(
         return call_plain(plain, u.device.type, *arguments, initial_state=initial_state, reverse=reverse)
     B, C = (cast(x, real) if x.dim() == 2 else x for x in (B, C))
     tensors = (u, delta, cast(A, real), B, C, cast(D, real), z, cast(delta_bias, real), cast(initial_state, real))
-    scalars = (delta_softplus, return_last_state, reverse)
-    return call_kernel("selective_scan", backend, tensors, scalars, visible=1 + return_last_state, most=2)
+    scalars = (delta_softplus, return_last_state, reverse, _keeps_checkpoints(backend, tensors))
+    return call_kernel("selective_scan", backend, tensors, scalars, visible=1 + return_last_state, most=2, kept=1)
+
+
+def _keeps_checkpoints(backend: str, tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether the forward keeps states for the backward, which then does not compute them once more: of long sequences in few
+    rows, where they are at most 5 % of what goes in and comes out."""
+    u, A = tensors[0], tensors[2]
+    assert u is not None and A is not None
+    batch, _, length = u.shape
+    if backend != "cpu" or u.dtype is torch.float64 or batch >= 8 or length < 2 * CHECKPOINT_STEPS or not needs_grad(*tensors):
+        return False
+    kept = -(-length // CHECKPOINT_STEPS) * batch * A.numel() * A.element_size()
+    return 20 * kept <= sum(x.numel() * x.element_size() for x in (u, *tensors) if x is not None)  # u twice: out is like it
 
 
 def _check_matrix(name: str, x: Tensor, u: Tensor, state: int, complex_A: bool) -> None:

@@ -28,19 +28,27 @@ def _native_forward(outputs, x, delta, A, B, C, D, delta_bias, softplus, directi
     """x and the output may have any strides; those whose rows do not follow each other are copied first."""
     out = outputs[0]
     pixels = out.flatten(2)
-    tensors = (x.flatten(2), delta, A, B, C, D, None, delta_bias, None)
-    run_native("selective_scan_fwd", [pixels, None], tensors, softplus, False, directions, *x.shape[2:], not pixel_order)
+    inputs = {"u": x.flatten(2), "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias}
+    run_native("selective_scan_fwd", inputs, {"out": pixels}, **_options(x, softplus, directions, pixel_order))
     _write_back(out, pixels)
 
 
 def _native_backward(outputs, grad_out, x, delta, A, B, C, D, delta_bias, softplus, directions, pixel_order, _):
     grad_x, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_delta_bias = outputs
     pixels = None if grad_x is None else grad_x.flatten(2)
-    found = [pixels, grad_delta, grad_A, grad_B, grad_C, grad_D, None, grad_delta_bias, None]
-    tensors = (grad_out.flatten(2), None, x.flatten(2), delta, A, B, C, D, None, delta_bias, None)
-    run_native("selective_scan_bwd", found, tensors, softplus, False, directions, *x.shape[2:], not pixel_order)
+    inputs = {"u": x.flatten(2), "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias}
+    inputs |= {"grad_out": grad_out.flatten(2)}
+    found = {"grad_u": pixels, "grad_delta": grad_delta, "grad_A": grad_A, "grad_B": grad_B, "grad_C": grad_C}
+    found |= {"grad_D": grad_D, "grad_delta_bias": grad_delta_bias}
+    run_native("selective_scan_bwd", inputs, found, **_options(x, softplus, directions, pixel_order))
     if pixels is not None:
         _write_back(grad_x, pixels)
+
+
+def _options(x: Tensor, softplus: bool, directions: int, pixel_order: bool) -> dict[str, bool | int]:
+    height, width = x.shape[2:]
+    image = {"directions": directions, "height": height, "width": width, "visiting_order": not pixel_order}
+    return {"delta_softplus": softplus, **image}
 
 
 def _write_back(out: Tensor, pixels: Tensor) -> None:

@@ -1,19 +1,4 @@
-// Which instruction set level runs.
-//
-// To add an op (say `foo`, forward):
-//   1. csrc/include/bdgf/foo.h      struct FooArgs: TensorViews and scalars, plain data, with every shape in a comment.
-//   2. csrc/cpu/foo.inc             namespace bdgf { namespace BDGF_ISA { static void foo(const FooArgs&, int num_threads)
-//                                   written with Vf, load, store, fma (bdgf/simd.h), exp ... (bdgf/math.h), normals()
-//                                   (cpu/noise.inc) and parallel_for (cpu/parallel.h). No std header, no exception, no
-//                                   allocation: scratch up to 256 KiB on the stack, more from a tensor in FooArgs.
-//                                   Every function static; no recursion into code compiled elsewhere.
-//   3. csrc/cpu/isa/kernels.inc     one #include line.
-//   4. csrc/cpu/kernel_table.h      #include "bdgf/foo.h" and one line X(foo, FooArgs) in BDGF_CPU_KERNELS.
-//   5. csrc/bindings_<group>.cpp    view the tensors (tensor_arg.h), check what would crash (check.h), release the GIL,
-//                                   kernels().foo(args, num_threads). A new file: add bind_<group> to bindings.cpp and
-//                                   the file to CMakeLists.txt.
-//   6. csrc/cuda/foo.cuh, foo.cu    the CUDA kernel and its launch, where there is one (see cuda/launch.h).
-//   7. tests/test_native_foo.py     against bdgf_fast.reference, on every level of _C.cpu_isas().
+// Which instruction set level runs. How an operation is added: docs/adding_an_operation.md.
 #define BDGF_ISA base
 #include "cpu/kernel_table.h"
 

@@ -12,8 +12,8 @@
 #include "bdgf/q_sample.h"
 #include "bdgf/selective_scan.h"
 
-// X(name, argument struct): one line per kernel, each ending in a backslash, then an empty line. Bodies: csrc/cpu/<op>.inc;
-// how to add one: csrc/cpu/dispatch.cpp.
+// X(name, argument struct): one line per kernel, each ending in a backslash, then an empty line. Bodies: csrc/cpu/<op>.inc.
+// How an operation is added: docs/adding_an_operation.md.
 #define BDGF_CPU_KERNELS(X) \
   X(box_statistics_fwd, BoxStatisticsArgs) \
   X(box_statistics_bwd, BoxStatisticsArgs) \

@@ -22,7 +22,10 @@ struct Sequence {
   static int64_t doubles(const SelectiveScanArgs& a) { return 7 * a.length + 8; }
 
   Sequence(const SelectiveScanArgs& args, double* p) : a(args), b(0), k(0), c(0) {
-    for (double** field : {&delta, &slope, &y, &grad_y, &grad_u, &grad_delta, &x}) *field = p, p += a.length;
+    for (double** field : {&delta, &slope, &y, &grad_y, &grad_u, &grad_delta, &x}) {
+      *field = p;
+      p += a.length;
+    }
   }
   int64_t pixel(int64_t l) const {
     const ScanDirection d = scan_direction(a, k);
@@ -41,7 +44,9 @@ struct Sequence {
   int64_t state(const ScanTensor& t, int64_t n) const { return b * t.batch + c * t.channel + n * t.state; }
 
   void open(int64_t batch, int64_t direction, int64_t channel) {
-    b = batch, k = direction, c = channel;
+    b = batch;
+    k = direction;
+    c = channel;
     const double bias = parameter(a.delta_bias, k, c);
     for (int64_t l = 0; l < a.length; ++l) {
       const double raw = at(a.delta, rate(a.delta, l)) + bias;

@@ -2,7 +2,7 @@
 #include "cuda/denoising_loss.cuh"
 
 #include "cuda/kernels.h"
-#include "cuda/walk.h"
+#include "cuda/sample_loop.h"
 
 namespace bdgf {
 namespace device {
@@ -14,14 +14,19 @@ static void run_denoising_loss(const DenoisingLossArgs& args, cudaStream_t strea
   const SampleView by_channel = split_view(args.channels, args.pixels);
   const bool dense = args.pred.dense && (!args.x0.present || args.x0.dense) && (!args.grad_pred.present || args.grad_pred.dense) &&
                      (!args.grad_x0.present || args.grad_x0.dense) && !args.noise.origin;
-  work.noise = args.noise, work.schedule = args.schedule, work.all_groups = args.groups, work.prediction = args.prediction;
-  work.hidden_batch_stride = args.hidden_batch_stride, work.hidden_group_stride = args.hidden_group_stride;
-  work.grad_batch_stride = args.grad_batch_stride, work.grad_group_stride = args.grad_group_stride;
+  work.noise = args.noise;
+  work.schedule = args.schedule;
+  work.all_groups = args.groups;
+  work.prediction = args.prediction;
+  work.hidden_batch_stride = args.hidden_batch_stride;
+  work.hidden_group_stride = args.hidden_group_stride;
+  work.grad_batch_stride = args.grad_batch_stride;
+  work.grad_group_stride = args.grad_group_stride;
   work.wide_x0 = args.x0.present && args.x0.dtype != args.pred.dtype;
-  work.walk = make_walk<K>(args.noise, {&args.pred, &args.x0, &args.grad_pred, &args.grad_x0}, work.t,
+  work.loop = make_sample_loop<K>(args.noise, {&args.pred, &args.x0, &args.grad_pred, &args.grad_x0}, work.t,
                            dense || args.groups == 1 ? nullptr : &by_channel);
   // The outermost axis holds channels, or is the one row of all elements, or (for a single group) anything.
-  const int64_t outer = work.walk.axes ? work.walk.extent[0].divisor : work.walk.row_length;
+  const int64_t outer = work.loop.axes ? work.loop.extent[0].divisor : work.loop.row_length;
   const int64_t sample = args.channels * args.pixels;
   float* partial = args.workspace;
   for (int begin = 0; begin < args.groups; begin += kLossGroups) {
@@ -29,9 +34,10 @@ static void run_denoising_loss(const DenoisingLossArgs& args, cudaStream_t strea
     for (int m = 0; m < work.groups; ++m) {
       const int64_t from = args.group_begin[begin + m], to = args.group_begin[begin + m + 1];
       work.elements[m] = (float)(to - from);
-      work.group_begin[m] = from / (sample / outer), work.group_begin[m + 1] = to / (sample / outer);
-      const Part part = part_of_group(work.walk, work.group_begin[m], work.group_begin[m + 1]);
-      work.segment_begin[m + 1] = work.segment_begin[m] + (items_of<K>(work.walk, part) + kLossItems - 1) / kLossItems;
+      work.group_begin[m] = from / (sample / outer);
+      work.group_begin[m + 1] = to / (sample / outer);
+      const Part part = part_of_group(work.loop, work.group_begin[m], work.group_begin[m + 1]);
+      work.segment_begin[m + 1] = work.segment_begin[m] + (items_of<K>(work.loop, part) + kLossItems - 1) / kLossItems;
     }
     work.hidden = args.hidden ? args.hidden + begin * args.hidden_group_stride : nullptr;
     work.grad_loss = args.grad_loss ? args.grad_loss + begin * args.grad_group_stride : nullptr;

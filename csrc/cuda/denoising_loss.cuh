@@ -11,7 +11,7 @@ namespace BDGF_ISA {
 constexpr int kLossGroups = 32;  // a launch; more take more launches
 
 struct DenoisingLossWork {
-  Walk walk;
+  SampleLoop loop;
   NoiseAddress noise;
   ScheduleView schedule;
   const uint8_t* hidden;
@@ -29,7 +29,7 @@ struct DenoisingLossWork {
   Strided t[4];  // pred, x0, grad_pred, grad_x0
 };
 
-static __host__ __device__ __forceinline__ Part part_of_group(const Walk& w, int64_t begin, int64_t end) {
+static __host__ __device__ __forceinline__ Part part_of_group(const SampleLoop& w, int64_t begin, int64_t end) {
   return {begin, end - begin, w.axes ? w.row_length : end - begin, {(end - begin) * w.inner_rows, 0, 0}};
 }
 
@@ -48,12 +48,12 @@ __global__ void __launch_bounds__(256, kBackward || sizeof(T) == 2 ? 2 : 3) deno
   const uint64_t key = noise_key(a.noise);
   const uint32_t stream = noise_stream(a.noise);
   const int64_t segments = a.segment_begin[a.groups];
-  for (int64_t task = blockIdx.x; task < a.walk.batch * segments; task += gridDim.x) {
+  for (int64_t task = blockIdx.x; task < a.loop.batch * segments; task += gridDim.x) {
     const int64_t b = task / segments, segment = task - b * segments;
     int m = 0;
     while (segment >= a.segment_begin[m + 1]) ++m;
-    const Part part = part_of_group(a.walk, a.group_begin[m], a.group_begin[m + 1]);
-    const int64_t first = (segment - a.segment_begin[m]) * kLossItems, all = items_of<K>(a.walk, part);
+    const Part part = part_of_group(a.loop, a.group_begin[m], a.group_begin[m + 1]);
+    const int64_t first = (segment - a.segment_begin[m]) * kLossItems, all = items_of<K>(a.loop, part);
     const int64_t last = all - first < kLossItems ? all : first + kLossItems;
     const bool hidden = a.hidden && a.hidden[b * a.hidden_batch_stride + m * a.hidden_group_stride];
     const int kind = hidden ? (int)kSample : a.prediction;
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(256, kBackward || sizeof(T) == 2 ? 2 : 3) deno
       slope_x0 = loss_slope_x0(kind, slope, c.y);
     }
     for (int64_t i = first + threadIdx.x; i < last; i += blockDim.x) {
-      const Item<K, 4> item = locate<K>(a.walk, a.t, b, part, i);
+      const Item<K, 4> item = locate<K>(a.loop, a.t, b, part, i);
       if (item.begin >= item.end) continue;
       float pred[4 * K], x0[4 * K], eps[4 * K];
       load<T>(a.t[0], item, 0, pred);
@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(256, kBackward || sizeof(T) == 2 ? 2 : 3) deno
         const float target = kind == kSample ? x0[j] : kind == kEpsilon ? eps[j] : velocity_target(c.x, c.y, eps[j], x0[j]);
         const float d = pred[j] - target;
         if (kBackward) {
-          pred[j] = slope * d, x0[j] = slope_x0 * d;
+          pred[j] = slope * d;
+          x0[j] = slope_x0 * d;
         } else {
           sum += j >= item.begin && j < item.end ? d * d : 0.0f;
         }
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(256, kBackward || sizeof(T) == 2 ? 2 : 3) deno
 static __global__ void __launch_bounds__(256) denoising_loss_total_kernel(const DenoisingLossWork a) {
   BDGF_THREADS(256);
   const int64_t segments = a.segment_begin[a.groups], step = (int64_t)gridDim.x * blockDim.x;
-  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < a.walk.batch * a.groups; i += step) {
+  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < a.loop.batch * a.groups; i += step) {
     const int64_t b = i / a.groups;
     const int m = (int)(i - b * a.groups);
     float sum = 0.0f;

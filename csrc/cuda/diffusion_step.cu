@@ -2,7 +2,7 @@
 #include "cuda/diffusion_step.cuh"
 
 #include "cuda/kernels.h"
-#include "cuda/walk.h"
+#include "cuda/sample_loop.h"
 
 namespace bdgf {
 namespace device {
@@ -10,15 +10,18 @@ namespace device {
 template <class T>
 static void run_diffusion_step(const DiffusionStepArgs& args, cudaStream_t stream, bool backward) {
   DiffusionStepWork work{};
-  work.noise = args.address, work.coefficients = args.coefficients, work.clip = args.clip, work.draw = args.draw;
+  work.noise = args.address;
+  work.coefficients = args.coefficients;
+  work.clip = args.clip;
+  work.draw = args.draw;
   if (backward) {
-    work.walk = make_walk<kBlocksPerItem<T>>(
+    work.loop = make_sample_loop<kBlocksPerItem<T>>(
         args.address, {&args.pred, &args.sample, &args.grad_out, &args.grad_pred, &args.grad_sample}, work.t);
-    BDGF_LAUNCH(diffusion_step_backward_kernel<T>, grid_for(work.walk.batch * work.walk.items, 256), 256, 0, stream, work);
+    BDGF_LAUNCH(diffusion_step_backward_kernel<T>, grid_for(work.loop.batch * work.loop.items, 256), 256, 0, stream, work);
   } else {
     const SampleView none;
-    work.walk = make_walk<kBlocksPerItem<T>>(args.address, {&args.pred, &args.sample, &args.noise, &args.out, &none}, work.t);
-    BDGF_LAUNCH(diffusion_step_kernel<T>, grid_for(work.walk.batch * work.walk.items, 256), 256, 0, stream, work);
+    work.loop = make_sample_loop<kBlocksPerItem<T>>(args.address, {&args.pred, &args.sample, &args.noise, &args.out, &none}, work.t);
+    BDGF_LAUNCH(diffusion_step_kernel<T>, grid_for(work.loop.batch * work.loop.items, 256), 256, 0, stream, work);
   }
 }
 

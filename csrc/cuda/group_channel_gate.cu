@@ -2,7 +2,7 @@
 #include "cuda/group_channel_gate.cuh"
 
 #include "cuda/kernels.h"
-#include "cuda/walk.h"
+#include "cuda/sample_loop.h"
 
 namespace bdgf {
 namespace device {
@@ -12,8 +12,12 @@ static Image image(const TensorView& t) {
   if (!t.present) return v;
   const int64_t height = t.shape[2], width = t.shape[3];
   v.data = t.data;
-  v.batch = t.stride[0], v.channel = t.stride[1], v.row = t.stride[2], v.column = width == 1 ? t.stride[2] : t.stride[3];
-  v.channels = t.shape[1], v.pixels = height * width;
+  v.batch = t.stride[0];
+  v.channel = t.stride[1];
+  v.row = t.stride[2];
+  v.column = width == 1 ? t.stride[2] : t.stride[3];
+  v.channels = t.shape[1];
+  v.pixels = height * width;
   const bool one_run = height == 1 || width == 1 || t.stride[2] == width * t.stride[3];
   v.width = divider(one_run ? v.pixels : width);
   v.channels_inner = v.channel == 1 && v.pixels > 1 && v.column != 1;
@@ -25,18 +29,29 @@ static Image image(const TensorView& t) {
 
 static GateWork gate_work(const GroupChannelGateArgs& a) {
   GateWork w{};
-  w.x = image(a.x), w.guide = image(a.guide), w.out = image(a.out);
+  w.x = image(a.x);
+  w.guide = image(a.guide);
+  w.out = image(a.out);
   auto floats = [](const TensorView& t) { return static_cast<float*>(t.data); };
-  w.weight1 = floats(a.weight1), w.bias1 = floats(a.bias1), w.weight2 = floats(a.weight2), w.bias2 = floats(a.bias2);
-  w.squeezed = floats(a.squeezed), w.gate = floats(a.gate);
+  w.weight1 = floats(a.weight1);
+  w.bias1 = floats(a.bias1);
+  w.weight2 = floats(a.weight2);
+  w.bias2 = floats(a.bias2);
+  w.squeezed = floats(a.squeezed);
+  w.gate = floats(a.gate);
   if (a.x.shape[0] > 0x7fffffff / a.groups) bad_value("group_channel_gate", "x", "has " + std::to_string(a.x.shape[0]) + " samples; batch * groups takes at most 2^31 - 1");
   w.units = static_cast<uint32_t>(a.x.shape[0] * a.groups);
-  w.groups = static_cast<int>(a.groups), w.sizes_each = static_cast<int>(a.x.shape[1] / a.groups);
+  w.groups = static_cast<int>(a.groups);
+  w.sizes_each = static_cast<int>(a.x.shape[1] / a.groups);
   w.sizes_guide = a.use_guide ? static_cast<int>(a.guide.shape[1] / a.groups) : 0;
-  w.hidden_size = static_cast<int>(a.weight1.shape[1]), w.in = static_cast<int>(a.weight1.shape[2]);
-  w.use_x = a.use_x, w.use_guide = a.use_guide;
-  w.pixels = divider(w.x.pixels), w.each = divider(w.sizes_each);
-  w.guide_pixels = divider(w.guide.pixels), w.guide_each = divider(w.sizes_guide);
+  w.hidden_size = static_cast<int>(a.weight1.shape[1]);
+  w.in = static_cast<int>(a.weight1.shape[2]);
+  w.use_x = a.use_x;
+  w.use_guide = a.use_guide;
+  w.pixels = divider(w.x.pixels);
+  w.each = divider(w.sizes_each);
+  w.guide_pixels = divider(w.guide.pixels);
+  w.guide_each = divider(w.sizes_guide);
   return w;
 }
 static GateShape gate_shape(const GroupChannelGateArgs& a) {
@@ -71,7 +86,8 @@ static void gate_forward(const GroupChannelGateArgs& a, cudaStream_t stream) {
     BDGF_LAUNCH(gate_fused_kernel<T>, grid_for(w.units, 1), fused_threads(s), bytes, stream, w);
     return;
   }
-  w.partial = static_cast<float*>(a.workspace.data), w.guide_partial = w.partial + gate_partial(s.batch, s.channels, s.pixels);
+  w.partial = static_cast<float*>(a.workspace.data);
+  w.guide_partial = w.partial + gate_partial(s.batch, s.channels, s.pixels);
   if (w.use_x) sums<T, false>(w.x, w.x, s.batch, w.partial, stream);
   if (w.use_guide) sums<T, false>(w.guide, w.guide, s.batch, w.guide_partial, stream);
   BDGF_LAUNCH(gate_mlp_kernel, grid_for(w.units, 1), 128, vectors, stream, w);
@@ -84,10 +100,15 @@ static void gate_backward(const GroupChannelGateBwdArgs& args, cudaStream_t stre
   GateWork w = gate_work(a);
   const GateShape s = gate_shape(a);
   auto floats = [](const TensorView& t) { return static_cast<float*>(t.data); };
-  w.grad = image(args.grad_out), w.grad_x = image(args.grad_x), w.grad_guide = image(args.grad_guide);
-  w.grad_weight1 = floats(args.grad_weight1), w.grad_bias1 = floats(args.grad_bias1);
-  w.grad_weight2 = floats(args.grad_weight2), w.grad_bias2 = floats(args.grad_bias2);
-  w.logit = floats(a.workspace), w.hidden = w.logit + s.batch * s.channels;
+  w.grad = image(args.grad_out);
+  w.grad_x = image(args.grad_x);
+  w.grad_guide = image(args.grad_guide);
+  w.grad_weight1 = floats(args.grad_weight1);
+  w.grad_bias1 = floats(args.grad_bias1);
+  w.grad_weight2 = floats(args.grad_weight2);
+  w.grad_bias2 = floats(args.grad_bias2);
+  w.logit = floats(a.workspace);
+  w.hidden = w.logit + s.batch * s.channels;
   w.grad_hidden = w.hidden + s.batch * s.groups * s.hidden;
   const size_t vectors = sizeof(float) * gate_vectors(s);
   if (w.units && gate_on_chip(s)) {
@@ -96,7 +117,8 @@ static void gate_backward(const GroupChannelGateBwdArgs& args, cudaStream_t stre
                                                                  static_cast<int>(bytes)), "group_channel_gate", "shared memory");
     BDGF_LAUNCH(gate_fused_backward_kernel<T>, grid_for(w.units, 1), fused_threads(s), bytes, stream, w);
   } else if (w.units) {
-    w.offset = w.grad_hidden + s.batch * s.groups * s.hidden, w.guide_offset = w.offset + s.batch * s.channels;
+    w.offset = w.grad_hidden + s.batch * s.groups * s.hidden;
+    w.guide_offset = w.offset + s.batch * s.channels;
     w.partial = w.guide_offset + s.batch * s.guide_channels;
     sums<T, true>(w.x, w.grad, s.batch, w.partial, stream);
     BDGF_LAUNCH(gate_mlp_backward_kernel, grid_for(w.units, 1), 128, vectors, stream, w);

@@ -3,7 +3,7 @@
 // kernel of its own over the whole batch, and space is summed in chunks that are added in their order. The weights' gradients
 // are sums over the batch of what the backward left per sample, in a fixed order.
 #pragma once
-#include "cuda/walk.cuh"
+#include "cuda/sample_loop.cuh"
 
 #include "bdgf/group_channel_gate.h"
 
@@ -112,7 +112,10 @@ static __device__ __forceinline__ void for_unit(const Image& t, int64_t b, int g
       int c = (int)divide(e, pixels), next = (c + 1) * size;
 #pragma unroll
       for (int j = 0; j < W; ++j) {
-        if (e + j >= next) ++c, next += size;
+        if (e + j >= next) {
+          ++c;
+          next += size;
+        }
         f(e + j, c, v[j]);
       }
       if (kStore) store_packs<T, W>(base + e, v);
@@ -122,9 +125,11 @@ static __device__ __forceinline__ void for_unit(const Image& t, int64_t b, int g
   for (int e = threadIdx.x; e < n; e += blockDim.x) {
     int c, p;
     if (t.channels_inner) {
-      p = (int)divide(e, channels), c = e - p * (int)channels.divisor;
+      p = (int)divide(e, channels);
+      c = e - p * (int)channels.divisor;
     } else {
-      c = (int)divide(e, pixels), p = e - c * size;
+      c = (int)divide(e, pixels);
+      p = e - c * size;
     }
     T* at = base + c * t.channel + pixel_offset(t, p);
     float v = 0.0f;
@@ -307,7 +312,10 @@ __global__ void __launch_bounds__(256) gate_scale_kernel(const Image from, const
         if (!whole_pack) store_rounded((T*)to.data + b * to.batch + c * to.channel + pixel_offset(to, p), v[j]);
         if (++i == inner.divisor) {
           i = 0;
-          if (++o == outer.divisor) o = 0, ++b;
+          if (++o == outer.divisor) {
+            o = 0;
+            ++b;
+          }
         }
       }
     }
@@ -330,18 +338,22 @@ static __global__ void __launch_bounds__(512) gate_weights_kernel(const GateWork
     if (o < of_w2) {
       const int64_t c = o / a.hidden_size;
       if (a.grad_weight2) to = a.grad_weight2 + o;
-      left = a.logit + c, right = a.hidden + c / a.sizes_each * a.hidden_size + o % a.hidden_size;
+      left = a.logit + c;
+      right = a.hidden + c / a.sizes_each * a.hidden_size + o % a.hidden_size;
     } else if ((o -= of_w2) < channels) {
       if (a.grad_bias2) to = a.grad_bias2 + o;
       left = a.logit + o;
     } else if ((o -= channels) < of_w1) {
       const int64_t r = o / a.in;
       if (a.grad_weight1) to = a.grad_weight1 + o;
-      left = a.grad_hidden + r, left_stride = hidden_all;
-      right = a.squeezed + r / a.hidden_size * a.in + o % a.in, right_stride = (int64_t)a.groups * a.in;
+      left = a.grad_hidden + r;
+      left_stride = hidden_all;
+      right = a.squeezed + r / a.hidden_size * a.in + o % a.in;
+      right_stride = (int64_t)a.groups * a.in;
     } else if ((o -= of_w1) < hidden_all) {
       if (a.grad_bias1) to = a.grad_bias1 + o;
-      left = a.grad_hidden + o, left_stride = hidden_all;
+      left = a.grad_hidden + o;
+      left_stride = hidden_all;
     }
     float sum = 0.0f;
     if (to)

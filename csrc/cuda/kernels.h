@@ -1,11 +1,6 @@
 // The CUDA entry points the bindings call; empty of CUDA headers. In a build without CUDA nothing calls them: the
 // bindings' cuda_launch() throws first.
-//
-// How to add a kernel: its line below; <op>.cuh with the kernel in the words of dialect.h and <op>.cu with the launch
-// function; the .cu in CMakeLists.txt; the branch for CUDA tensors in the bindings; register(op, "cuda", ...) in
-// bdgf_fast/ops/<op>.py. From then on tests/emulated runs the whole of tests/ops/test_<op>.py on it, on the CPU, in several
-// orders of its threads, under AddressSanitizer; what only makes sense there goes to tests/emulated/cases_<op>.py. Its
-// registers are held against tests/compiled/cuda_budget.json, which names every kernel.
+// How a kernel is added: docs/adding_an_operation.md.
 #pragma once
 #include "bdgf/cuda_launch.h"
 #include "bdgf/denoising_loss.h"

@@ -1,6 +1,6 @@
-// x_t: one thread, one item of the walk. Bits as in bdgf/q_sample.h.
+// x_t: one thread, one item of the loop. Bits as in bdgf/q_sample.h.
 #pragma once
-#include "cuda/walk.cuh"
+#include "cuda/sample_loop.cuh"
 
 #include "bdgf/q_sample.h"
 
@@ -15,7 +15,7 @@ static __device__ __forceinline__ float2 schedule_at(const ScheduleView& s, int6
 }
 
 struct QSampleWork {
-  Walk walk;
+  SampleLoop loop;
   QSampleArgs args;
   Divider pixels;
   Strided t[3];  // x0, out, the sample's own count
@@ -27,11 +27,11 @@ __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.args.noise);
   const uint32_t stream = noise_stream(a.args.noise);
-  const Part all = whole(a.walk);
-  const int64_t items = a.walk.batch * a.walk.items, step = (int64_t)gridDim.x * blockDim.x;
+  const Part all = whole(a.loop);
+  const int64_t items = a.loop.batch * a.loop.items, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
-    const int64_t b = divide(i, a.walk.per_sample);
-    const Item<K, 3> item = locate<K>(a.walk, a.t, b, all, i - b * a.walk.items);
+    const int64_t b = divide(i, a.loop.per_sample);
+    const Item<K, 3> item = locate<K>(a.loop, a.t, b, all, i - b * a.loop.items);
     if (item.begin >= item.end) continue;
     unsigned hidden = 0, wanted = (1u << item.end) - (1u << item.begin);  // a bit per element
     if (a.args.channel_mask) {
@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
       bool is_hidden = mask[channel * a.args.mask_channel_stride];
       for (int j = item.begin; j < item.end; ++j) {
         if (own + j >= next) {
-          ++channel, next += a.pixels.divisor;
+          ++channel;
+          next += a.pixels.divisor;
           is_hidden = mask[channel * a.args.mask_channel_stride];
         }
         hidden |= (unsigned)is_hidden << j;

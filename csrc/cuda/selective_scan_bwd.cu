@@ -9,7 +9,7 @@ namespace device {
 template <class T, bool kConstant>
 static void launch_backward(const Launcher& on, const ScanCall& call) {
   const ScanGrid& g = call.g;
-  const unsigned blocks = static_cast<unsigned>(unit_blocks(g) * g.tiles * g.planes), threads = kTileChannels * g.split;
+  const unsigned blocks = static_cast<unsigned>(blocks_of_launch(g) * g.tiles * g.partials), threads = kTileChannels * g.split;
   const size_t bytes = 4 * backward_shared_floats(g.split, kConstant);
   BDGF_LAUNCH((selective_scan_backward_kernel<T, kConstant>), blocks, threads, bytes, on.stream, call);
   on.check();
@@ -20,12 +20,197 @@ static void launch_backward(const Launcher& on, const ScanCall& call) {
   else constant ? launch_backward<float, true>(on, call) : launch_backward<float, false>(on, call);
 }
 
-// A gradient that is first written as planes: its share of the workspace, and where it goes from there.
-struct Planes {
+// A gradient that is first written as partial results: its part of the workspace, and where it goes from there.
+struct Partials {
   ScanTensor to;
-  float* data = nullptr;
-  int64_t plane = 0;  // floats
   bool used = false;
+  float* data = nullptr;
+  int64_t partial = 0;  // floats of one
+};
+
+// The backward of a call: what the shapes decide, the workspace, and the launches.
+struct Backward {
+  const SelectiveScanArgs& a;
+  const ScanGrid g;
+  const int64_t all_segments, states, chunks_kept;  // of the batch; floats of a segment's state; chunks whose first state is kept
+  const bool cut, local, delta_local;  // into segments; whether du and ddelta have partial results by segment, not by position
+  Partials to_u, to_delta, to_z, to_b, to_c;
+  ScanCall call;
+  int64_t per_launch, floats;  // segments of a launch; of workspace
+  float *ends, *carries_before, *rates, *starts, *sums;
+
+  explicit Backward(const SelectiveScanArgs& args)
+      : a(args),
+        g(scan_grid(args)),
+        all_segments(a.batch * g.segments_per_row),
+        states(a.directions * a.dim * a.states),
+        chunks_kept((g.segment_steps - 1) / kChunkSteps),
+        cut(g.segments_per_row > 1),
+        local(a.directions == 1),
+        delta_local(local || !a.shared_delta),
+        to_u{a.grad_u, a.grad_u.data && g.partials > 1},
+        to_delta{a.grad_delta, a.grad_delta.data && (a.shared_delta ? g.partials : g.slices) > 1},
+        to_z{a.grad_z, a.grad_z.data && g.partials > 1},
+        to_b{a.grad_B, a.grad_B.data && !a.constant_b && g.tiles > a.groups_b},
+        to_c{a.grad_C, a.grad_C.data && !a.constant_c && g.tiles > a.groups_c} {
+    call.a = a;
+    call.narrow = a.u.dtype != DType::f32;
+    call.g = launch_grid(a, g, 0, all_segments, backward_rows_per_pack(a));
+    reserve_workspace();
+  }
+
+  int64_t cells() const { return a.dim * g.segment_steps; }  // (channel, step) pairs of a segment
+  // Floats of workspace that a segment takes.
+  int64_t segment_floats() const {
+    const int64_t pixels = a.dim * ceil_div(a.length, g.segments_per_row);
+    const int64_t terms = g.tiles * a.directions * a.states * g.segment_steps;
+    const int64_t of_u = to_u.used * g.partials * (local ? cells() : pixels), of_z = to_z.used * g.partials * cells();
+    const int64_t of_delta = to_delta.used * g.partials * (delta_local ? cells() : pixels);
+    const int64_t of_sums = ceil_div(sum_layout(call).all, call.g.rows_per_pack * call.g.packs_per_block);
+    return chunks_kept * states + of_u + of_z + of_delta + (to_b.used + to_c.used) * terms + of_sums;
+  }
+  void reserve_workspace() {
+    Arena arena(a.workspace);
+    ends = arena.take(cut ? all_segments * states : 0);
+    carries_before = arena.take(cut ? all_segments * states : 0);
+    rates = arena.take(cut ? all_segments * a.directions * a.dim : 0);
+    per_launch = segments_per_launch(a, g, workspace_limit(a, true) - arena.used, segment_floats());
+    const int64_t by_segment = per_launch * cells(), by_position = per_launch / g.segments_per_row * a.dim * a.length;
+    const int64_t matrix = per_launch * a.directions * a.states * g.segment_steps;
+    const auto reserve = [&](Partials& p, int64_t partial, int64_t partials) {
+      p.partial = partial;
+      p.data = arena.take(p.used ? partial * partials : 0);
+    };
+    starts = arena.take(per_launch * chunks_kept * states);
+    reserve(to_u, local ? by_segment : by_position, g.partials);
+    reserve(to_delta, delta_local ? by_segment : by_position, g.partials);
+    reserve(to_z, by_segment, g.partials);
+    reserve(to_b, matrix, g.tiles);
+    reserve(to_c, matrix, g.tiles);
+    sums = arena.take(blocks_of_launch(launch_grid(a, g, 0, per_launch, backward_rows_per_pack(a))) * sum_layout(call).all);
+    floats = arena.used;
+  }
+
+  void run(const Launcher& on) {
+    if (cut) scan_borders(on);
+    for (int64_t first = 0; first < all_segments; first += per_launch) {
+      const int64_t segments = all_segments - first < per_launch ? all_segments - first : per_launch;
+      launch_segments(on, first, segments);
+      add_partials(on, segments);
+    }
+  }
+
+  // The states and the carries at the borders of the segments: each segment's own, then one after the other.
+  void scan_borders(const Launcher& on) {
+    ScanCall pass = call;
+    pass.g = launch_grid(a, g, 0, all_segments, 1);
+    pass.a.last.data = nullptr;
+    pass.ends = ends;
+    pass.rates = rates;
+    launch_states(on, pass);
+    launch_carry(on, pass, ends, rates, false);
+    pass.adjoint = true;
+    pass.ends = carries_before;
+    pass.rates = nullptr;
+    pass.a.u = a.grad_out;
+    pass.a.B = a.C;
+    pass.a.constant_b = a.constant_c;
+    pass.a.groups_b = a.groups_c;
+    launch_states(on, pass);
+    launch_carry(on, pass, carries_before, rates, true);
+    call.states_after = ends;
+    call.carries_before = carries_before;
+  }
+
+  // The states before the chunks of `segments` segments from `first` on, then their gradients.
+  void launch_segments(const Launcher& on, int64_t first, int64_t segments) {
+    if (chunks_kept > 0) {
+      ScanCall pass = call;
+      pass.g = launch_grid(a, g, first, segments, 1);
+      pass.starts = starts;
+      launch_states(on, pass);
+    }
+    call.g = launch_grid(a, g, first, segments, backward_rows_per_pack(a));
+    call.starts = starts;
+    call.sums = sums;
+    call.grad_u = target(to_u, local, first);
+    call.grad_delta = target(to_delta, delta_local, first);
+    call.grad_z = target(to_z, true, first);
+    call.grad_B = matrix_target(to_b, a.constant_b, first);
+    call.grad_C = matrix_target(to_c, a.constant_c, first);
+    launch_backward(on, call);
+    launch_rows(on, call, blocks_of_launch(call.g), first > 0);
+  }
+  ScanTarget target(const Partials& p, bool by_segment, int64_t first) const {
+    if (p.used) return partial_target(a, g, p.to, p.data, p.partial, by_segment, first);
+    ScanTarget o;
+    o.t = p.to;
+    return o;
+  }
+  // dB, dC of each tile: [tile][segment][direction][state and step in the order of the tensor].
+  ScanTarget matrix_target(const Partials& p, bool constant, int64_t first) const {
+    ScanTarget o;
+    if (constant) return o;
+    o.t = p.to;
+    if (!p.used) return o;
+    const bool along = (p.to.step < 0 ? -p.to.step : p.to.step) <= (p.to.state < 0 ? -p.to.state : p.to.state);
+    o.t.data = p.data;
+    o.t.dtype = DType::f32;
+    o.t.group = p.partial;
+    o.t.direction = a.states * g.segment_steps;
+    o.t.batch = a.directions * o.t.direction;
+    o.t.state = along ? g.segment_steps : 1;
+    o.t.step = along ? 1 : a.states;
+    o.first = first;
+    o.local = o.partials = true;
+    return o;
+  }
+
+  // The partial results of a launch over `segments` segments, to the gradients.
+  void add_partials(const Launcher& on, int64_t segments) const {
+    if (to_u.used) launch_partial_sums(on, call, sum_of(to_u, call.grad_u, segments, 1, g.partials));
+    if (to_delta.used) {
+      const int64_t directions = a.shared_delta ? 1 : a.directions, partials = a.shared_delta ? g.partials : g.slices;
+      PartialSum m = sum_of(to_delta, call.grad_delta, segments, directions, partials);
+      m.of_parameters = !a.shared_delta;
+      launch_partial_sums(on, call, m);
+    }
+    if (to_z.used) {
+      PartialSum m = sum_of(to_z, call.grad_z, segments, 1, g.partials);
+      m.gate = PartialSum::kGateGradient;
+      launch_partial_sums(on, call, m);
+    }
+    if (to_b.used) launch_partial_sums(on, call, sum_of_matrix(to_b, call.grad_B, segments, a.groups_b));
+    if (to_c.used) launch_partial_sums(on, call, sum_of_matrix(to_c, call.grad_C, segments, a.groups_c));
+  }
+  PartialSum sum_of(const Partials& p, const ScanTarget& from, int64_t segments, int64_t directions, int64_t partials) const {
+    PartialSum m;
+    m.from = p.data;
+    m.partials = partials;
+    m.partial = p.partial;
+    m.direction = partials * p.partial;
+    m.segment = from.t.batch;
+    m.row = from.t.channel;
+    m.step = from.t.step;
+    m.segments = from.local ? segments : segments / g.segments_per_row;
+    m.directions = directions;
+    m.rows = a.dim;
+    m.steps = from.local ? g.segment_steps : a.length;
+    m.first = from.first;
+    m.to = p.to;
+    m.local = from.local;
+    return m;
+  }
+  PartialSum sum_of_matrix(const Partials& p, const ScanTarget& from, int64_t segments, int64_t groups) const {
+    PartialSum m = sum_of(p, from, segments, a.directions, g.tiles / groups);
+    m.direction = from.t.direction;
+    m.group = m.partials * p.partial;
+    m.groups = groups;
+    m.row = from.t.state;
+    m.rows = a.states;
+    m.of_states = m.of_parameters = true;
+    return m;
+  }
 };
 
 }  // namespace device
@@ -34,130 +219,15 @@ namespace cuda {
 using namespace device;
 
 void selective_scan_bwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
-  const ScanGrid g = scan_grid(a);
-  const int64_t all_units = a.batch * g.segments, states = a.directions * a.dim * a.states;
-  const int64_t kept = (g.segment_steps - 1) / kChunkSteps;  // states before chunks, of a unit
-  const bool local = a.directions == 1;
-  Planes to_u{a.grad_u}, to_delta{a.grad_delta}, to_z{a.grad_z}, to_b{a.grad_B}, to_c{a.grad_C};
-  to_u.used = a.grad_u.data && g.planes > 1;
-  to_delta.used = a.grad_delta.data && (a.shared_delta ? g.planes : g.slices) > 1;
-  to_z.used = a.grad_z.data && g.planes > 1;
-  to_b.used = a.grad_B.data && !a.constant_b && g.tiles > a.groups_b;
-  to_c.used = a.grad_C.data && !a.constant_c && g.tiles > a.groups_c;
-  const bool delta_local = local || !a.shared_delta;
-
-  ScanCall call;
-  call.a = a, call.narrow = a.u.dtype != DType::f32, call.g = launch_grid(a, g, 0, all_units, backward_bundle(a));
-  const int64_t sum_floats = sum_layout(call).all;
-  const int64_t per_block = call.g.bundle * call.g.bundles_per_block;
-  Arena arena(a.workspace);
-  const bool cut = g.segments > 1;
-  float* ends = arena.take(cut ? all_units * states : 0);
-  float* returned = arena.take(cut ? all_units * states : 0);
-  float* rates = arena.take(cut ? all_units * a.directions * a.dim : 0);
-  const int64_t pixels = a.dim * ceil_div(a.length, g.segments), cells = a.dim * g.segment_steps;
-  const int64_t terms = g.tiles * a.directions * a.states * g.segment_steps;
-  const int64_t unit_floats = kept * states + to_u.used * g.planes * (local ? cells : pixels) + to_z.used * g.planes * cells +
-                              to_delta.used * g.planes * (delta_local ? cells : pixels) + (to_b.used + to_c.used) * terms +
-                              ceil_div(sum_floats, per_block);
-  const int64_t together = units_together(a, g, workspace_limit(a, true) - arena.used, unit_floats);
-  const auto plane_floats = [&](bool by_unit) { return by_unit ? together * cells : together / g.segments * a.dim * a.length; };
-  const auto reserve = [&](Planes& p, int64_t plane, int64_t planes) {
-    p.plane = plane;
-    p.data = arena.take(p.used ? plane * planes : 0);
-  };
-  float* starts = arena.take(together * kept * states);
-  reserve(to_u, plane_floats(local), g.planes);
-  reserve(to_delta, plane_floats(delta_local), g.planes);
-  reserve(to_z, plane_floats(true), g.planes);
-  reserve(to_b, together * a.directions * a.states * g.segment_steps, g.tiles);
-  reserve(to_c, together * a.directions * a.states * g.segment_steps, g.tiles);
-  float* sums = arena.take(unit_blocks(launch_grid(a, g, 0, together, backward_bundle(a))) * sum_floats);
+  Backward backward(a);
   if (a.workspace_floats) {
-    *a.workspace_floats = arena.used;
+    *a.workspace_floats = backward.floats;
     return;
   }
   if (a.batch == 0) return;
   const Launcher on(a, launch);
   const DeviceGuard guard(launch.device, on.op);
-
-  if (cut) {
-    ScanCall pass = call;
-    pass.g = launch_grid(a, g, 0, all_units, 1);
-    pass.a.last.data = nullptr;
-    pass.ends = ends, pass.rates = rates;
-    launch_states(on, pass);
-    launch_carry(on, pass, ends, rates, false);
-    pass.adjoint = true, pass.ends = returned, pass.rates = nullptr;
-    pass.a.u = a.grad_out, pass.a.B = a.C, pass.a.constant_b = a.constant_c, pass.a.groups_b = a.groups_c;
-    launch_states(on, pass);
-    launch_carry(on, pass, returned, rates, true);
-    call.carried = ends, call.returned = returned;
-  }
-  for (int64_t first = 0; first < all_units; first += together) {
-    const int64_t units = all_units - first < together ? all_units - first : together;
-    if (kept > 0) {
-      ScanCall pass = call;
-      pass.g = launch_grid(a, g, first, units, 1);
-      pass.starts = starts;
-      launch_states(on, pass);
-    }
-    call.g = launch_grid(a, g, first, units, backward_bundle(a));
-    call.starts = starts, call.sums = sums;
-    const auto target = [&](const Planes& p, bool by_unit) {
-      ScanTarget o;
-      o.t = p.to;
-      return p.used ? plane_target(a, g, p.to, p.data, p.plane, by_unit, first) : o;
-    };
-    // dB, dC of each tile: [tile][unit][direction][state and step in the order of the tensor].
-    const auto matrix_target = [&](const Planes& p, bool constant) {
-      ScanTarget o;
-      if (constant) return o;
-      o.t = p.to;
-      if (!p.used) return o;
-      const bool along = (p.to.step < 0 ? -p.to.step : p.to.step) <= (p.to.state < 0 ? -p.to.state : p.to.state);
-      o.t.data = p.data, o.t.dtype = DType::f32, o.t.group = p.plane;
-      o.t.direction = a.states * g.segment_steps, o.t.batch = a.directions * o.t.direction;
-      o.t.state = along ? g.segment_steps : 1, o.t.step = along ? 1 : a.states;
-      o.first = first, o.local = o.planes = true;
-      return o;
-    };
-    call.grad_u = target(to_u, local);
-    call.grad_delta = target(to_delta, delta_local);
-    call.grad_z = target(to_z, true);
-    call.grad_B = matrix_target(to_b, a.constant_b), call.grad_C = matrix_target(to_c, a.constant_c);
-    launch_backward(on, call);
-    launch_rows(on, call, unit_blocks(call.g), first > 0);
-
-    const auto add_up = [&](const Planes& p, const ScanTarget& from, int64_t directions, int64_t planes) {
-      PlaneSum m;
-      m.from = p.data, m.planes = planes, m.plane = p.plane, m.direction = planes * p.plane;
-      m.unit = from.t.batch, m.row = from.t.channel, m.step = from.t.step;
-      m.units = from.local ? units : units / g.segments, m.directions = directions, m.rows = a.dim;
-      m.steps = from.local ? g.segment_steps : a.length, m.first = from.first, m.to = p.to, m.local = from.local;
-      return m;
-    };
-    if (to_u.used) launch_planes(on, call, add_up(to_u, call.grad_u, 1, g.planes));
-    if (to_delta.used) {
-      PlaneSum m = add_up(to_delta, call.grad_delta, a.shared_delta ? 1 : a.directions, a.shared_delta ? g.planes : g.slices);
-      m.of_parameters = !a.shared_delta;
-      launch_planes(on, call, m);
-    }
-    if (to_z.used) {
-      PlaneSum m = add_up(to_z, call.grad_z, 1, g.planes);
-      m.gate = PlaneSum::kGateGradient;
-      launch_planes(on, call, m);
-    }
-    const auto add_up_matrix = [&](const Planes& p, const ScanTarget& from, int64_t groups) {
-      if (!p.used) return;
-      PlaneSum m = add_up(p, from, a.directions, g.tiles / groups);
-      m.direction = from.t.direction, m.group = m.planes * p.plane, m.groups = groups;
-      m.row = from.t.state, m.rows = a.states, m.of_states = m.of_parameters = true;
-      launch_planes(on, call, m);
-    };
-    add_up_matrix(to_b, call.grad_B, a.groups_b);
-    add_up_matrix(to_c, call.grad_C, a.groups_c);
-  }
+  backward.run(on);
 }
 
 }  // namespace cuda

@@ -1,7 +1,7 @@
 // Selective scan, forward: sequential over the steps, a channel's states in registers (selective_scan_tile.cuh). A tile
 // of 32 steps and 32 channels is staged, scanned, and its outputs leave through shared memory as they came.
 //
-// kOutputs false: only states, for the passes that cut a long sequence in pieces. Each unit's last state (and the sum of
+// kOutputs false: only states, for the passes that cut a long sequence in pieces. Each segment's last state (and the sum of
 // its delta) goes to call.ends, the states before its chunks to call.starts; call.adjoint runs the recurrence of the
 // adjoint instead, lambda <- a (lambda + grad_y c): grad_y stands in for u, and C for B.
 //
@@ -15,21 +15,21 @@ namespace bdgf {
 namespace BDGF_ISA {
 
 constexpr int kMatrixRow = 20;  // pitch of the 16 states of a step (variable B, C) or a channel (constant)
-enum ForwardStream { kU, kDelta, kB, kZ, kC, kOut, kForwardStreams };
+enum ForwardTensor { kU, kDelta, kB, kZ, kC, kOut, kForwardTensors };
 struct alignas(16) ForwardShared {
-  ScanBlock block;
-  Turn turn;
-  Stream streams[kForwardStreams];
+  BlockWork work;
+  SequencePack pack;
+  ByteTensor tensors[kForwardTensors];
 };
 
 // Floats of dynamic shared memory.
 static inline size_t forward_shared_floats(int split) {
-  return sizeof(ForwardShared) / 4 + 2 * kForwardStreams * kForwardSteps + 3 * kForwardSteps * kRow +
+  return sizeof(ForwardShared) / 4 + 2 * kForwardTensors * kForwardSteps + 3 * kForwardSteps * kRow +
          2 * kTileChannels * kMatrixRow + 2 * kTileChannels + kThreadStates * kTileChannels * split;
 }
 
 // A constant matrix, [channel][state].
-BDGF_DEV void fill_constant(float* to, const ScanTensor& t, const ScanBlock& b, int split) {
+BDGF_DEV void fill_constant(float* to, const ScanTensor& t, const BlockWork& b, int split) {
   const int width = kThreadStates * split;
   for (int i = threadIdx.x; i < kTileChannels * width; i += blockDim.x) {
     const int c = i / width, n = i % width;
@@ -39,200 +39,269 @@ BDGF_DEV void fill_constant(float* to, const ScanTensor& t, const ScanBlock& b, 
 }
 // A variable one, [step][state].
 template <class T>
-BDGF_DEV void stage_states(float* to, const ScanTensor& t, Lines lines, int states, int log_split) {
-  const Walk w = walk_tile(along_steps(t, t.state), kLogForward, 2 + log_split, kLogChannels + log_split, states);
+BDGF_DEV void stage_states(float* to, const ScanTensor& t, StepAddresses addresses, int states, int log_split) {
+  const ThreadElements w = thread_elements(along_steps(t, t.state), kLogForward, 2 + log_split, kLogChannels + log_split, states);
   float r[4];  // kForwardSteps * 4 split / (32 split) elements a thread
-  load_four<T>(r, t.dtype, lines, w, 0);
+  load_four<T>(r, t.dtype, addresses, w, 0);
 #pragma unroll
   for (int q = 0; q < 4; ++q) to[(w.j + q * w.dj) * kMatrixRow + w.c + q * w.dc] = r[q];
 }
+
+// What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
+template <class T, bool kOutputs>
+struct ForwardScan {
+  const ScanCall& call;
+  const SelectiveScanArgs& a;
+  ForwardShared& block;
+  const BlockWork& b;
+  const SequencePack& pack;
+  const int thread, threads, lane, split, log_split;
+  float* const tile_b;   // [step or channel][kMatrixRow]
+  float* const tile_c;
+  int64_t* const tables;  // [tensor][step]: addresses
+  float2* const pair;    // [step][kRow]: (delta, u)
+  float* const tile_y;   // [step][kRow]
+  float* const bias;     // [channel]
+  float* const skip;     // [channel]: D
+  float* const kept;     // this thread's states between tiles, every `threads` floats
+  const int own;         // steps of a fold that end up with this lane
+  const int lanes;       // of a warp, that hold one group of four states
+  const int s, c;        // the group of states and the channel of this thread, in the slice and in the tile
+  const float *const b_mine, *const c_mine;  // this thread's states of B and C, at `pitch` floats a step
+  const int b_pitch, c_pitch;
+  const bool gated;
+  const int elements;    // of a tile, that this thread stages
+  float A2[kThreadStates], x[kThreadStates], rate;
+
+  BDGF_DEV_METHOD ForwardScan(const ScanCall& given, float* shared)
+      : call(given),
+        a(given.a),
+        block(*reinterpret_cast<ForwardShared*>(shared)),
+        b(block.work),
+        pack(block.pack),
+        thread(threadIdx.x),
+        threads(blockDim.x),
+        lane(thread % 32),
+        split(given.g.split),
+        log_split(given.g.log_split),
+        tile_b(shared + sizeof(ForwardShared) / 4),
+        tile_c(tile_b + kTileChannels * kMatrixRow),
+        tables(reinterpret_cast<int64_t*>(tile_c + kTileChannels * kMatrixRow)),
+        pair(reinterpret_cast<float2*>(tables + kForwardTensors * kForwardSteps)),
+        tile_y(reinterpret_cast<float*>(pair + kForwardSteps * kRow)),
+        bias(tile_y + kForwardSteps * kRow),
+        skip(bias + kTileChannels),
+        kept(skip + kTileChannels + thread),
+        own(split == 1 ? 4 : split == 2 ? 2 : 1),
+        lanes(8 * own),
+        s(lane / lanes),
+        c(thread / 32 * lanes + lane % lanes),
+        b_mine(tile_b + s * kThreadStates + (given.a.constant_b ? c * kMatrixRow : 0)),
+        c_mine(tile_c + s * kThreadStates + (given.a.constant_c ? c * kMatrixRow : 0)),
+        b_pitch(given.a.constant_b ? 0 : kMatrixRow),
+        c_pitch(given.a.constant_c ? 0 : kMatrixRow),
+        gated(given.a.z.data && (kOutputs || given.adjoint)),
+        elements(kForwardSteps >> log_split) {}
+
+  BDGF_DEV_METHOD StepAddresses addresses(int tensor) const {
+    return {tables + tensor * kForwardSteps, block.tensors[tensor].across};
+  }
+  // For code that runs rarely, and therefore computed again each time: this thread's first state in the slice, the number of a
+  // state, and how many of its states exist.
+  BDGF_DEV_METHOD int in_slice() const { return fresh_thread() % 32 / lanes * kThreadStates; }
+  BDGF_DEV_METHOD int64_t state(int i) const { return b.slice * kThreadStates * split + in_slice() + i; }
+  BDGF_DEV_METHOD int states() const { return c < b.channels ? b.states - in_slice() : 0; }
+
+  // What the block works on, A and what else does not depend on the step.
+  BDGF_DEV_METHOD void start() {
+    if (thread == 0) {
+      const BlockWork mine = block_work(call);
+      block.work = mine;
+      block.tensors[kU] = input_tensor(a.u, mine);
+      block.tensors[kDelta] = delta_tensor(a, mine);
+      block.tensors[kB] = matrix_tensor(a.B, mine, mine.group_b, split);
+      block.tensors[kZ] = input_tensor(a.z, mine);
+      block.tensors[kC] = matrix_tensor(a.C, mine, mine.group_c, split);
+      block.tensors[kOut] = target_tensor(call.out, mine, kByInput);
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int i = 0; i < kThreadStates; ++i) {
+      const int64_t at = b.k * a.A.direction + (b.channel + c) * a.A.channel + state(i) * a.A.state;
+      kept[i * threads] = i < states() ? load_parameter(a.A, at) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kThreadStates; ++i) A2[i] = kept[i * threads] * kScanLog2E;
+    fill_vectors(bias, skip, a, b);
+    if (a.constant_b) fill_constant(tile_b, a.B, b, split);
+    if (kOutputs && a.constant_c) fill_constant(tile_c, a.C, b, split);
+  }
+
+  // False behind the last pack.
+  BDGF_DEV_METHOD bool next_pack(int index) {
+    __syncthreads();
+    if (thread == 0) block.pack = pack_of(call, b.block, index);
+    __syncthreads();
+    rate = 0.0f;
+    return pack.rows > 0;
+  }
+  // Where only the states before chunks are asked for, the last chunk can be left out.
+  BDGF_DEV_METHOD int64_t steps_to_scan() const {
+    return kOutputs || call.ends ? pack.rows * pack.steps : (pack.steps - 1) / kChunkSteps * kChunkSteps;
+  }
+
+  // Steps first ... first + count - 1 of the pack into shared memory: delta, u, B and C.
+  BDGF_DEV_METHOD void stage(int64_t first, int count, const ThreadElements& w) {
+    {
+      const int filler = fresh_thread(), j = filler % kForwardSteps, r = pack.rows > 1 ? j / (int)pack.steps : 0;
+      const bool inside = j < count;
+      const int64_t local = inside ? first + j - r * pack.steps : 0;
+      const int64_t step = call.adjoint ? pack.steps - 1 - local : local;
+      const Position p = position_of(call, b.way, inside ? pack.segment + r : pack.segment, step);
+      const int tensors = kOutputs ? kForwardTensors : kC;
+      fill_tables(tables, kForwardSteps, j, block.tensors, filler / kForwardSteps, split, tensors, inside, p);
+    }
+    __syncthreads();
+    const StepAddresses gate = !kOutputs && gated ? addresses(kZ) : StepAddresses{};
+    stage_pairs<T, false>(pair, a, addresses(kU), addresses(kDelta), gate, bias, w, elements);
+    if (!a.constant_b) stage_states<T>(tile_b, a.B, addresses(kB), b.states, log_split);
+    if (kOutputs && !a.constant_c) stage_states<T>(tile_c, a.C, addresses(kC), b.states, log_split);
+    __syncthreads();
+  }
+
+  // Borders of segments are rare: loops that are not unrolled, whose addresses would fill the registers.
+  BDGF_DEV_METHOD void load_first_state(int64_t segment) {
+#pragma unroll 1
+    for (int i = 0; i < kThreadStates; ++i) {
+      if (i >= states()) kept[i * threads] = 0.0f;
+      else if (call.adjoint) kept[i * threads] = adjoint_after(call, b.k, segment, b.channel + c, state(i));
+      else kept[i * threads] = state_before(call, b.k, segment, b.channel + c, state(i));
+    }
+  }
+  // The states after `done` steps of a segment, where someone wants them: at the end, or before a chunk.
+  BDGF_DEV_METHOD void store_last_state(int64_t segment, int64_t done) {
+    const bool chunk_ends = !kOutputs && call.starts && done < pack.steps && done % kChunkSteps == 0;
+    if (!chunk_ends && (done != pack.steps || !(kOutputs ? a.last.data != nullptr : call.ends != nullptr))) return;
+#pragma unroll 1
+    for (int i = 0; i < kThreadStates && i < states(); ++i) {
+      const int64_t channel = b.channel + c;
+      if (kOutputs) {
+        const int64_t at = segment * a.last.batch + channel * a.last.channel + state(i) * a.last.state;
+        static_cast<float*>(a.last.data)[at] = kept[i * threads];
+      } else if (chunk_ends) {
+        call.starts[start_index(call, b.k, segment, done / kChunkSteps, channel, state(i))] = kept[i * threads];
+      } else {
+        call.ends[((segment * a.directions + b.k) * a.dim + channel) * a.states + state(i)] = kept[i * threads];
+      }
+    }
+    if (!kOutputs && !chunk_ends && call.rates && states() > 0 && s == 0 && b.slice == 0) {
+      call.rates[(segment * a.directions + b.k) * a.dim + b.channel + c] = rate;
+    }
+  }
+
+  // One step of the recurrence; returns this thread's share of y.
+  BDGF_DEV_METHOD float step(int at) {
+    const float2 du = pair[at * kRow + c];
+    const float4 b4 = *reinterpret_cast<const float4*>(b_mine + at * b_pitch);
+    const float bs[kThreadStates] = {b4.x, b4.y, b4.z, b4.w};
+    float y = 0.0f;
+    if (!kOutputs && call.adjoint) {
+#pragma unroll
+      for (int i = 0; i < kThreadStates; ++i) x[i] = ScanMath::exp2(du.x * A2[i]) * fmaf(du.y, bs[i], x[i]);
+      return y;
+    }
+    const float drive = du.x * du.y;
+    if (!kOutputs) rate += du.x;
+#pragma unroll
+    for (int i = 0; i < kThreadStates; ++i) scan_step<ScanMath>(du.x, A2[i], drive, bs[i], x[i]);
+    if (kOutputs) {
+      const float4 c4 = *reinterpret_cast<const float4*>(c_mine + at * c_pitch);
+      const float cs[kThreadStates] = {c4.x, c4.y, c4.z, c4.w};
+#pragma unroll
+      for (int i = 0; i < kThreadStates; ++i) y = fmaf(cs[i], x[i], y);
+    }
+    return y;
+  }
+  // Steps begin ... end - 1 of the tile; y of all but the last group's missing steps goes to tile_y.
+  BDGF_DEV_METHOD void scan_with_outputs(int begin, int end) {
+#pragma unroll 1
+    for (int t = begin; t < end; t += kGroupSteps) {
+      float y[kGroupSteps / kFoldSteps][kFoldSteps];
+      const int left = end - t;
+      if (left >= kGroupSteps) {
+#pragma unroll
+        for (int j = 0; j < kGroupSteps; ++j) y[j / kFoldSteps][j % kFoldSteps] = step(t + j);
+      } else {
+#pragma unroll
+        for (int j = 0; j < kGroupSteps; ++j) y[j / kFoldSteps][j % kFoldSteps] = j < left ? step(t + j) : 0.0f;
+      }
+#pragma unroll
+      for (int part = 0; part < kGroupSteps / kFoldSteps; ++part) {
+        fold_steps(y[part], split, lane);
+#pragma unroll
+        for (int i = 0; i < kFoldSteps; ++i) {
+          const int at = part * kFoldSteps + s * own + i;
+          if (i < own && at < left) tile_y[(t + at) * kRow + c] = y[part][i];
+        }
+      }
+    }
+  }
+  BDGF_DEV_METHOD void scan_states(int begin, int end) {
+#pragma unroll 4
+    for (int t = begin; t < end; ++t) step(t);
+  }
+
+  // The `count` staged steps, from step `first` of the pack on: one segment's, or those of whole sequences one after the other.
+  BDGF_DEV_METHOD void scan_tile(int64_t first, int count) {
+    const bool packed = pack.rows > 1;
+    for (int t = 0; t < count;) {
+      const int r = packed ? t / (int)pack.steps : 0, end = packed ? t + (int)pack.steps : count;
+      if (packed || first == 0) load_first_state(pack.segment + r);
+#pragma unroll
+      for (int i = 0; i < kThreadStates; ++i) x[i] = kept[i * threads];
+      if (kOutputs) scan_with_outputs(t, end);
+      else scan_states(t, end);
+      t = end;
+#pragma unroll
+      for (int i = 0; i < kThreadStates; ++i) kept[i * threads] = x[i];
+      store_last_state(pack.segment + r, packed ? pack.steps : first + end);
+    }
+  }
+
+  // out = (y + D u) silu(z) of the staged steps.
+  BDGF_DEV_METHOD void store_outputs(const ThreadElements& w) const {
+    __syncthreads();
+#pragma unroll 1
+    for (int i = 0; i < elements; i += 4) {
+      float out[4], z[4];
+      if (gated) load_four<T>(z, a.z.dtype, addresses(kZ), w, i);
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        const int e = (w.j + (i + q) * w.dj) * kRow + w.c + (i + q) * w.dc;
+        out[q] = fmaf(skip[w.c + (i + q) * w.dc], pair[e].y, tile_y[e]);
+        if (gated) out[q] *= ScanMath::silu(z[q]);
+      }
+      store_four<T>(out, call.out.t.dtype, addresses(kOut), w, i);
+    }
+  }
+};
 
 template <class T, bool kOutputs>
 __global__ void __launch_bounds__(kMostThreads, 5) selective_scan_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
-  const SelectiveScanArgs& a = call.a;
-  const int thread = threadIdx.x, threads = blockDim.x, lane = thread % 32, split = call.g.split, log_split = call.g.log_split;
-  ForwardShared& block = *reinterpret_cast<ForwardShared*>(shared);
-  const ScanBlock& b = block.block;
-  const Turn& turn = block.turn;
-  float* const tile_b = shared + sizeof(ForwardShared) / 4;
-  float* const tile_c = tile_b + kTileChannels * kMatrixRow;
-  int64_t* const tables = reinterpret_cast<int64_t*>(tile_c + kTileChannels * kMatrixRow);
-  float2* const pair = reinterpret_cast<float2*>(tables + kForwardStreams * kForwardSteps);
-  float* const tile_y = reinterpret_cast<float*>(pair + kForwardSteps * kRow);
-  float* const bias = tile_y + kForwardSteps * kRow;
-  float* const skip = bias + kTileChannels;
-  float* const kept = skip + kTileChannels + thread;  // this thread's states between tiles, every `threads` floats
-  const auto lines = [&](int stream) { return Lines{tables + stream * kForwardSteps, block.streams[stream].across}; };
-
-  if (thread == 0) {
-    const ScanBlock mine = scan_block(call);
-    block.block = mine;
-    block.streams[kU] = input_stream(a.u, mine);
-    block.streams[kDelta] = delta_stream(a, mine);
-    block.streams[kB] = matrix_stream(a.B, mine, mine.group_b, split);
-    block.streams[kZ] = input_stream(a.z, mine);
-    block.streams[kC] = matrix_stream(a.C, mine, mine.group_c, split);
-    block.streams[kOut] = target_stream(call.out, mine, kByInput);
-  }
-  __syncthreads();
-  const int own = split == 1 ? 4 : split == 2 ? 2 : 1;  // steps of a fold that end up with this lane
-  const int lanes = 8 * own, s = lane / lanes, c = thread / 32 * lanes + lane % lanes;
-  // For the rare places, so worked out anew: this thread's first state in the slice, and how many of its states exist.
-  const auto in_slice = [&] { return fresh_thread() % 32 / lanes * kThreadStates; };
-  const auto state = [&](int i) { return b.slice * kThreadStates * split + in_slice() + i; };
-  const auto states = [&] { return c < b.channels ? b.states - in_slice() : 0; };
-#pragma unroll 1
-  for (int i = 0; i < kThreadStates; ++i) {
-    const int64_t at = b.k * a.A.direction + (b.channel + c) * a.A.channel + state(i) * a.A.state;
-    kept[i * threads] = i < states() ? load_parameter(a.A, at) : 0.0f;
-  }
-  float A2[kThreadStates];
-#pragma unroll
-  for (int i = 0; i < kThreadStates; ++i) A2[i] = kept[i * threads] * kScanLog2E;
-  fill_vectors(bias, skip, a, b);
-  if (a.constant_b) fill_constant(tile_b, a.B, b, split);
-  if (kOutputs && a.constant_c) fill_constant(tile_c, a.C, b, split);
-  const float* const b_mine = tile_b + s * kThreadStates + (a.constant_b ? c * kMatrixRow : 0);
-  const float* const c_mine = tile_c + s * kThreadStates + (a.constant_c ? c * kMatrixRow : 0);
-  const int b_pitch = a.constant_b ? 0 : kMatrixRow, c_pitch = a.constant_c ? 0 : kMatrixRow;
-  const bool along = along_steps(a.u, a.u.channel), gated = a.z.data && (kOutputs || call.adjoint);
-  const int elements = kForwardSteps >> log_split;
-
-  for (int at_turn = 0;; ++at_turn) {
-    __syncthreads();
-    if (thread == 0) block.turn = turn_of(call, b.block, at_turn);
-    __syncthreads();
-    if (turn.rows <= 0) return;
-    float rate = 0.0f;
-    // Where only the states before chunks are asked for, the last chunk need not be run.
-    for (int64_t first = 0; first < (kOutputs || call.ends ? turn.rows * turn.steps : (turn.steps - 1) / kChunkSteps * kChunkSteps);
-         first += kForwardSteps) {
-      const int64_t rest = turn.rows * turn.steps - first;
+  ForwardScan<T, kOutputs> scan(call, shared);
+  scan.start();
+  const bool along = along_steps(call.a.u, call.a.u.channel);
+  for (int index = 0; scan.next_pack(index); ++index) {
+    for (int64_t first = 0; first < scan.steps_to_scan(); first += kForwardSteps) {
+      const int64_t rest = scan.pack.rows * scan.pack.steps - first;
       const int count = rest < kForwardSteps ? (int)rest : kForwardSteps;
       if (first > 0) __syncthreads();  // the tile before is done with
-      {
-        const int filler = fresh_thread(), j = filler % kForwardSteps, r = turn.rows > 1 ? j / (int)turn.steps : 0;
-        const bool inside = j < count;
-        const int64_t local = inside ? first + j - r * turn.steps : 0;
-        const Place p = place_of(call, b.way, inside ? turn.unit + r : turn.unit, call.adjoint ? turn.steps - 1 - local : local);
-        const int streams = kOutputs ? kForwardStreams : kC;
-        fill_tables(tables, kForwardSteps, j, block.streams, filler / kForwardSteps, split, streams, inside, p);
-      }
-      __syncthreads();
-      const Walk w = walk_tile(along, kLogForward, kLogChannels, kLogChannels + log_split, b.channels);
-      stage_pairs<T, false>(pair, a, lines(kU), lines(kDelta), !kOutputs && gated ? lines(kZ) : Lines{}, bias, w, elements);
-      if (!a.constant_b) stage_states<T>(tile_b, a.B, lines(kB), b.states, log_split);
-      if (kOutputs && !a.constant_c) stage_states<T>(tile_c, a.C, lines(kC), b.states, log_split);
-      __syncthreads();
-
-      for (int t = 0; t < count;) {  // pieces of the tile that belong to one unit
-        const int r = turn.rows > 1 ? t / (int)turn.steps : 0;
-        const int end = turn.rows > 1 ? t + (int)turn.steps : count;
-        // Borders are rare: loops that are not unrolled, whose addresses would fill the registers.
-        if (turn.rows > 1 || first == 0) {
-#pragma unroll 1
-          for (int i = 0; i < kThreadStates; ++i) {
-            if (i >= states()) kept[i * threads] = 0.0f;
-            else if (call.adjoint) kept[i * threads] = adjoint_after(call, b.k, turn.unit + r, b.channel + c, state(i));
-            else kept[i * threads] = state_before(call, b.k, turn.unit + r, b.channel + c, state(i));
-          }
-        }
-        float x[kThreadStates];
-#pragma unroll
-        for (int i = 0; i < kThreadStates; ++i) x[i] = kept[i * threads];
-        const auto step = [&](int at) __attribute__((always_inline)) {
-          const float2 du = pair[at * kRow + c];
-          const float4 b4 = *reinterpret_cast<const float4*>(b_mine + at * b_pitch);
-          const float bs[kThreadStates] = {b4.x, b4.y, b4.z, b4.w};
-          if (kOutputs) {
-            const float4 c4 = *reinterpret_cast<const float4*>(c_mine + at * c_pitch);
-            const float cs[kThreadStates] = {c4.x, c4.y, c4.z, c4.w};
-            const float drive = du.x * du.y;
-            float y = 0.0f;
-#pragma unroll
-            for (int i = 0; i < kThreadStates; ++i) {
-              scan_step<ScanMath>(du.x, A2[i], drive, bs[i], x[i]);
-              y = fmaf(cs[i], x[i], y);
-            }
-            return y;
-          }
-          if (call.adjoint) {
-#pragma unroll
-            for (int i = 0; i < kThreadStates; ++i) x[i] = ScanMath::exp2(du.x * A2[i]) * fmaf(du.y, bs[i], x[i]);
-          } else {
-            const float drive = du.x * du.y;
-            rate += du.x;
-#pragma unroll
-            for (int i = 0; i < kThreadStates; ++i) scan_step<ScanMath>(du.x, A2[i], drive, bs[i], x[i]);
-          }
-          return 0.0f;
-        };
-        if (kOutputs) {
-#pragma unroll 1
-          for (; t < end; t += kGroupSteps) {
-            float y[kGroupSteps / kFoldSteps][kFoldSteps];
-            const int left = end - t;
-            if (left >= kGroupSteps) {
-#pragma unroll
-              for (int j = 0; j < kGroupSteps; ++j) y[j / kFoldSteps][j % kFoldSteps] = step(t + j);
-            } else {
-#pragma unroll
-              for (int j = 0; j < kGroupSteps; ++j) y[j / kFoldSteps][j % kFoldSteps] = j < left ? step(t + j) : 0.0f;
-            }
-#pragma unroll
-            for (int part = 0; part < kGroupSteps / kFoldSteps; ++part) {
-              fold_steps(y[part], split, lane);
-#pragma unroll
-              for (int i = 0; i < kFoldSteps; ++i) {
-                const int at = part * kFoldSteps + s * own + i;
-                if (i < own && at < left) tile_y[(t + at) * kRow + c] = y[part][i];
-              }
-            }
-          }
-        } else {
-#pragma unroll 4
-          for (; t < end; ++t) step(t);
-        }
-        t = end;
-#pragma unroll
-        for (int i = 0; i < kThreadStates; ++i) kept[i * threads] = x[i];
-        const int64_t done = turn.rows > 1 ? turn.steps : first + end;
-        const bool chunk_ends = !kOutputs && call.starts && done < turn.steps && done % kChunkSteps == 0;
-        if (chunk_ends || (done == turn.steps && (kOutputs ? a.last.data != nullptr : call.ends != nullptr))) {
-#pragma unroll 1
-          for (int i = 0; i < kThreadStates && i < states(); ++i) {
-            const int64_t to = b.channel + c, unit = turn.unit + r;
-            if (kOutputs) {
-              const int64_t at = unit * a.last.batch + to * a.last.channel + state(i) * a.last.state;
-              static_cast<float*>(a.last.data)[at] = kept[i * threads];
-            } else if (chunk_ends) {
-              call.starts[start_index(call, b.k, unit, done / kChunkSteps, to, state(i))] = kept[i * threads];
-            } else {
-              call.ends[((unit * a.directions + b.k) * a.dim + to) * a.states + state(i)] = kept[i * threads];
-            }
-          }
-          if (!kOutputs && !chunk_ends && call.rates && states() > 0 && s == 0 && b.slice == 0) {
-            call.rates[((turn.unit + r) * a.directions + b.k) * a.dim + b.channel + c] = rate;
-          }
-        }
-      }
-      if (!kOutputs) continue;
-
-      __syncthreads();
-#pragma unroll 1
-      for (int i = 0; i < elements; i += 4) {
-        float out[4], z[4];
-        if (gated) load_four<T>(z, a.z.dtype, lines(kZ), w, i);
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-          const int e = (w.j + (i + q) * w.dj) * kRow + w.c + (i + q) * w.dc;
-          out[q] = fmaf(skip[w.c + (i + q) * w.dc], pair[e].y, tile_y[e]);
-          if (gated) out[q] *= scan_silu<ScanMath>(z[q]);
-        }
-        store_four<T>(out, call.out.t.dtype, lines(kOut), w, i);
-      }
+      const ThreadElements w = thread_elements(along, kLogForward, kLogChannels, kLogChannels + call.g.log_split, scan.b.channels);
+      scan.stage(first, count, w);
+      scan.scan_tile(first, count);
+      if (kOutputs) scan.store_outputs(w);
     }
   }
 }

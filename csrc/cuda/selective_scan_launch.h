@@ -1,4 +1,4 @@
-// The host side of the scan: what the shapes decide (segments, bundles, groups of units a launch takes, workspace), and
+// The host side of the scan: what the shapes decide (segments, packs, segments a launch takes, workspace), and
 // the launches that forward and backward share. All of it follows from the shapes alone, so that results repeat.
 #pragma once
 #include "cuda/launch.h"
@@ -7,27 +7,27 @@
 namespace bdgf {
 namespace BDGF_ISA {
 
-// Planes of f32 workspace to be added up and stored in a tensor.
-struct PlaneSum {
+// Partial results in f32 workspace that are added up and stored in a tensor.
+struct PartialSum {
   enum Gate { kNoGate, kGate, kGateGradient };
   const float* from = nullptr;
-  int64_t planes = 1, plane = 0, unit = 0, direction = 0, group = 0, row = 0, step = 0;    // strides
-  int64_t units = 0, directions = 1, groups = 1, rows = 0, steps = 0, first = 0;           // sizes; first unit (or row)
+  int64_t partials = 1, partial = 0, segment = 0, direction = 0, group = 0, row = 0, step = 0;    // strides
+  int64_t segments = 0, directions = 1, groups = 1, rows = 0, steps = 0, first = 0;           // sizes; first segment (or row)
   ScanTensor to;
-  bool local = false;           // steps are those of a unit, units are units; else positions and rows
+  bool local = false;           // [segment][step of the segment], else [row][position]
   bool of_parameters = false;   // the tensor stands in the order of the parameters
   bool of_states = false;       // its rows are states, not channels
   Gate gate = kNoGate;
 };
 
-// One block's entries in call.sums: dA, then constant dB and dC [plane][channel][state of the slice], dD [plane][channel],
-// d delta_bias [plane][channel].
+// One block's entries in call.sums: dA, then constant dB and dC [partial][channel][state of the slice], dD [partial][channel],
+// d delta_bias [partial][channel].
 struct SumLayout {
   int64_t matrix, b, c, skip, bias, all;
 };
 static __host__ __device__ __forceinline__ SumLayout sum_layout(const ScanCall& call) {
   SumLayout l;
-  const int64_t lines = call.g.planes * call.a.dim;
+  const int64_t lines = call.g.partials * call.a.dim;
   l.matrix = kThreadStates * call.g.split;
   l.b = lines * l.matrix;
   l.c = l.b + (call.a.constant_b ? lines * l.matrix : 0);
@@ -44,7 +44,7 @@ static inline int64_t between(int64_t least, int64_t v, int64_t most) {  // wher
 }
 static inline int64_t common_divisor(int64_t a, int64_t b) { return b ? common_divisor(b, a % b) : a; }
 
-#ifdef BDGF_EMULATED  // so that small tests take several launches, and several bundles a block
+#ifdef BDGF_EMULATED  // so that small tests take several launches, and several packs a block
 constexpr int64_t kLeastWorkspace = 64 << 10, kBlocksPlenty = 8;
 #else
 constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;  // bytes; blocks of which each may take more
@@ -55,37 +55,44 @@ constexpr int64_t kWorthSplitting = 512;  // below so many blocks a sequence of 
 static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
   ScanGrid g;
   const int64_t quads = ceil_div(a.states, kThreadStates);
-  g.log_split = quads > 2 ? 2 : quads > 1 ? 1 : 0, g.split = 1 << g.log_split;
-  g.slices = (int)ceil_div(quads, g.split), g.planes = (int)a.directions * g.slices;
-  g.run = common_divisor(a.constant_b ? a.dim : a.dim / a.groups_b, a.constant_c ? a.dim : a.dim / a.groups_c);
-  g.tiles_per_run = ceil_div(g.run, kTileChannels), g.tiles = a.dim / g.run * g.tiles_per_run;
+  g.log_split = quads > 2 ? 2 : quads > 1 ? 1 : 0;
+  g.split = 1 << g.log_split;
+  g.slices = (int)ceil_div(quads, g.split);
+  g.partials = (int)a.directions * g.slices;
+  g.group_channels = common_divisor(a.constant_b ? a.dim : a.dim / a.groups_b, a.constant_c ? a.dim : a.dim / a.groups_c);
+  g.tiles_per_group = ceil_div(g.group_channels, kTileChannels);
+  g.tiles = a.dim / g.group_channels * g.tiles_per_group;
   g.segment_steps = a.length;
-  const int64_t blocks = a.batch * g.tiles * g.planes;
+  const int64_t blocks = a.batch * g.tiles * g.partials;
   if (blocks > 0 && blocks < kWorthSplitting && a.length >= kWorthSplitting) {
     const int64_t steps = ceil_div(a.length, ceil_div(kBlocksWanted, blocks));
     const auto chunks = [](int64_t n) { return ceil_div(n, kChunkSteps) * kChunkSteps; };
     g.segment_steps = between(4 * kChunkSteps, chunks(steps), chunks(a.length));
-    g.segments = ceil_div(a.length, g.segment_steps);
+    g.segments_per_row = ceil_div(a.length, g.segment_steps);
   }
   return g;
 }
 
-// The sequences that a tile takes together. Backward only those of one group of steps, each in whole quadruples.
-static inline int forward_bundle(const SelectiveScanArgs& a) {
+// The sequences that share a tile. Backward only those of one group of steps, each in whole quadruples.
+static inline int forward_rows_per_pack(const SelectiveScanArgs& a) {
   return a.length > kForwardSteps ? 1 : (int)(kForwardSteps / a.length);
 }
-static inline int backward_bundle(const SelectiveScanArgs& a) {
+static inline int backward_rows_per_pack(const SelectiveScanArgs& a) {
   return a.length > kGroupSteps ? 1 : (int)(kBackwardSteps / (ceil_div(a.length, kFoldSteps) * kFoldSteps));
 }
 
-// The grid of a launch over `units` units from `first` on.
-static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64_t first, int64_t units, int most_in_tile) {
-  g.first_unit = first, g.units = units, g.bundle = (int)between(1, most_in_tile, units);
-  const int64_t blocks = ceil_div(units, g.bundle) * g.tiles * g.planes;
-  g.bundles_per_block = between(1, 128 / (g.bundle * g.segment_steps), blocks / kBlocksPlenty);
+// The grid of a launch over `segments` segments from `first` on.
+static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64_t first, int64_t segments, int most_in_tile) {
+  g.first_segment = first;
+  g.segments = segments;
+  g.rows_per_pack = (int)between(1, most_in_tile, segments);
+  const int64_t blocks = ceil_div(segments, g.rows_per_pack) * g.tiles * g.partials;
+  g.packs_per_block = between(1, 128 / (g.rows_per_pack * g.segment_steps), blocks / kBlocksPlenty);
   return g;
 }
-static inline int64_t unit_blocks(const ScanGrid& g) { return ceil_div(ceil_div(g.units, g.bundle), g.bundles_per_block); }
+static inline int64_t blocks_of_launch(const ScanGrid& g) {
+  return ceil_div(ceil_div(g.segments, g.rows_per_pack), g.packs_per_block);
+}
 
 // Inputs, outputs and, for the backward, gradients: what the workspace is held against.
 static inline int64_t scan_bytes(const SelectiveScanArgs& a, bool backward) {
@@ -100,12 +107,13 @@ static inline int64_t workspace_limit(const SelectiveScanArgs& a, bool backward)
   const int64_t tenth = scan_bytes(a, backward) / 10;
   return (tenth > kLeastWorkspace ? tenth : kLeastWorkspace) / 4;
 }
-// Units a launch takes, of which each needs `unit_floats` of workspace.
-static inline int64_t units_together(const SelectiveScanArgs& a, const ScanGrid& g, int64_t left, int64_t unit_floats) {
-  const int64_t step = a.directions > 1 ? g.segments : 1;  // an image's directions meet: its segments stay together
-  const int64_t grid = 0x7fffffff / (g.tiles * g.planes), fits = unit_floats ? left / unit_floats : grid;
-  const int64_t units = (fits < grid ? fits : grid) / step * step;
-  return between(step, units, a.batch * g.segments);
+// Segments a launch takes, of which each needs `segment_floats` of workspace.
+static inline int64_t segments_per_launch(const SelectiveScanArgs& a, const ScanGrid& g, int64_t left, int64_t segment_floats) {
+  // An image's directions are added up: its segments stay in one launch.
+  const int64_t step = a.directions > 1 ? g.segments_per_row : 1;
+  const int64_t grid = 0x7fffffff / (g.tiles * g.partials), fits = segment_floats ? left / segment_floats : grid;
+  const int64_t segments = (fits < grid ? fits : grid) / step * step;
+  return between(step, segments, a.batch * g.segments_per_row);
 }
 
 class Arena {
@@ -122,16 +130,21 @@ class Arena {
   float* base_;
 };
 
-// f32 planes that stand in for `like`, as [plane][unit or row][channel and step in the order of like].
-static inline ScanTarget plane_target(const SelectiveScanArgs& a, const ScanGrid& g, const ScanTensor& like, float* data,
-                                      int64_t plane, bool local, int64_t first_unit) {
+// f32 partial results of `like`, as [partial][segment or row][channel and step in the order of like].
+static inline ScanTarget partial_target(const SelectiveScanArgs& a, const ScanGrid& g, const ScanTensor& like, float* data,
+                                      int64_t partial, bool local, int64_t first_segment) {
   const int64_t steps = local ? g.segment_steps : a.length;
   const bool along = (like.step < 0 ? -like.step : like.step) <= (like.channel < 0 ? -like.channel : like.channel);
   ScanTarget o;
-  o.t.data = data, o.t.dtype = DType::f32;
-  o.t.batch = a.dim * steps, o.t.direction = plane, o.t.channel = along ? steps : 1, o.t.step = along ? 1 : a.dim;
-  o.first = local ? first_unit : first_unit / g.segments;
-  o.local = local, o.planes = true;
+  o.t.data = data;
+  o.t.dtype = DType::f32;
+  o.t.batch = a.dim * steps;
+  o.t.direction = partial;
+  o.t.channel = along ? steps : 1;
+  o.t.step = along ? 1 : a.dim;
+  o.first = local ? first_segment : first_segment / g.segments_per_row;
+  o.local = local;
+  o.partials = true;
   return o;
 }
 
@@ -148,7 +161,7 @@ struct Launcher {
 
 // Only states: see selective_scan_fwd.cuh.
 void launch_states(const Launcher& on, const ScanCall& call);
-void launch_planes(const Launcher& on, const ScanCall& call, const PlaneSum& sum);
+void launch_partial_sums(const Launcher& on, const ScanCall& call, const PartialSum& sum);
 void launch_rows(const Launcher& on, const ScanCall& call, int64_t blocks, bool add);
 void launch_carry(const Launcher& on, const ScanCall& call, float* states, const float* rates, bool backwards);
 

@@ -1,4 +1,4 @@
-// What the scan's blocks leave to be added up, always in the same order: f32 planes of directions, slices of states or
+// What the scan's blocks leave to be added up, always in the same order: f32 partial results of directions, slices of states or
 // channel tiles; each block's sums over its rows; and the states of the segments of a long sequence.
 #pragma once
 #include "cuda/dialect.h"
@@ -16,35 +16,36 @@ BDGF_DEV void store_any(const ScanTensor& t, int64_t index, float v) {
 }
 
 // A warp takes a line: a row's steps, or a step's rows, whichever lie next to each other.
-__global__ void __launch_bounds__(256) selective_scan_planes_kernel(const ScanCall call, const PlaneSum m) {
+__global__ void __launch_bounds__(256) selective_scan_partials_kernel(const ScanCall call, const PartialSum m) {
   BDGF_THREADS(256);
   const int64_t across = m.of_states ? m.to.state : m.to.channel;
   const bool along = along_steps(m.to, across);
   const int64_t outer = along ? m.rows : m.steps, inner = along ? m.steps : m.rows;
-  const int64_t lines = m.units * m.directions * m.groups * outer;
+  const int64_t lines = m.segments * m.directions * m.groups * outer;
   for (int64_t line = (int64_t)blockIdx.x * 8 + threadIdx.x / 32; line < lines; line += (int64_t)gridDim.x * 8) {
     int64_t rest = divide(line, outer);
     const int64_t o = line - rest * outer;
     const int64_t group = rest % m.groups;
     rest = divide(rest, m.groups);
-    const int64_t k = rest % m.directions, u = divide(rest, m.directions), unit = m.first + u;
-    const int64_t steps = m.local ? unit_steps(call, unit) : m.steps;
+    const int64_t k = rest % m.directions, u = divide(rest, m.directions), segment = m.first + u;
+    const int64_t steps = m.local ? steps_of_segment(call, segment) : m.steps;
     for (int64_t i = threadIdx.x % 32; i < inner; i += 32) {
       const int64_t row = along ? o : i, step = along ? i : o;
       if (step >= steps) continue;
-      const float* from = m.from + u * m.unit + k * m.direction + group * m.group + row * m.row + step * m.step;
+      const float* from = m.from + u * m.segment + k * m.direction + group * m.group + row * m.row + step * m.step;
       float total = __ldg(from);
-      for (int64_t plane = 1; plane < m.planes; ++plane) total += __ldg(from + plane * m.plane);
-      int64_t batch = unit, position = step;
+      for (int64_t partial = 1; partial < m.partials; ++partial) total += __ldg(from + partial * m.partial);
+      int64_t batch = segment, position = step;
       if (m.local) {
-        const Place p = place_of(call, scan_direction(call.a, k), unit, step);
-        batch = p.row, position = m.of_parameters ? p.parameter : p.input;
+        const Position p = position_of(call, scan_direction(call.a, k), segment, step);
+        batch = p.row;
+        position = m.of_parameters ? p.parameter : p.input;
       }
-      if (m.gate != PlaneSum::kNoGate) {
+      if (m.gate != PartialSum::kNoGate) {
         const ScanTensor& t = call.a.z;
         const float z = load_any(t, batch * t.batch + row * t.channel + position * t.step);
-        if (m.gate == PlaneSum::kGate) {
-          total *= scan_silu<ScanMath>(z);
+        if (m.gate == PartialSum::kGate) {
+          total *= ScanMath::silu(z);
         } else {
           const ScanTensor& g = call.a.grad_out;
           const float grad = g.data ? load_any(g, batch * g.batch + row * g.channel + position * g.step) : 0.0f;
@@ -93,27 +94,27 @@ __global__ void __launch_bounds__(128) selective_scan_carry_kernel(const ScanCal
                                                                    int64_t rows, bool backwards) {
   BDGF_THREADS(128);
   const SelectiveScanArgs& a = call.a;
-  const int64_t inside = a.directions * a.dim * a.states, all = rows * inside, segments = call.g.segments;
+  const int64_t inside = a.directions * a.dim * a.states, all = rows * inside, segments_per_row = call.g.segments_per_row;
   for (int64_t i = (int64_t)blockIdx.x * 128 + threadIdx.x; i < all; i += (int64_t)gridDim.x * 128) {
     const int64_t row = divide(i, inside), at = i - row * inside, line = divide(at, a.states), n = at - line * a.states;
     const int64_t k = divide(line, a.dim), channel = line - k * a.dim;
     const float A2 = load_parameter(a.A, k * a.A.direction + channel * a.A.channel + n * a.A.state) * kScanLog2E;
     float x = 0.0f;
-    for (int64_t first = 0; first < segments; first += 8) {
+    for (int64_t first = 0; first < segments_per_row; first += 8) {
       float own[8], rate[8];
 #pragma unroll
       for (int q = 0; q < 8; ++q) {
-        if (first + q >= segments) break;
-        const int64_t unit = row * segments + (backwards ? segments - 1 - first - q : first + q);
-        own[q] = states[unit * inside + at];
-        rate[q] = __ldg(rates + unit * a.directions * a.dim + line);
+        if (first + q >= segments_per_row) break;
+        const int64_t segment = row * segments_per_row + (backwards ? segments_per_row - 1 - first - q : first + q);
+        own[q] = states[segment * inside + at];
+        rate[q] = __ldg(rates + segment * a.directions * a.dim + line);
       }
 #pragma unroll
       for (int q = 0; q < 8; ++q) {
-        if (first + q >= segments) break;
-        const int64_t unit = row * segments + (backwards ? segments - 1 - first - q : first + q);
+        if (first + q >= segments_per_row) break;
+        const int64_t segment = row * segments_per_row + (backwards ? segments_per_row - 1 - first - q : first + q);
         x = first + q == 0 ? own[q] : fmaf(ScanMath::exp2(A2 * rate[q]), x, own[q]);
-        states[unit * inside + at] = x;
+        states[segment * inside + at] = x;
       }
     }
     if (!backwards && a.last.data) {

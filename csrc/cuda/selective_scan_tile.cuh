@@ -4,8 +4,8 @@
 // A block takes 32 channels; kThreadStates states of a channel live in the registers of a thread, `split` lanes hold up
 // to 16 states. The lanes of a warp are [state group][channel], channels lowest, so that lanes next to each other read
 // the same B and C. Beyond 16 states a slice of states is a block of its own, and so is a direction of an image: each
-// writes an f32 plane, and selective_scan_sum.cuh adds the planes up in order.
-// A unit is a sequence, or a segment of a long one; short sequences go through a tile several at a time (a bundle).
+// writes f32 partial results, and selective_scan_sum.cuh adds them up in order.
+// A long sequence is cut into segments; a short one is a segment by itself, and several go through a tile together (a pack).
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -15,6 +15,7 @@
 #include "bdgf/selective_scan.h"
 
 #define BDGF_DEV static __device__ __forceinline__
+#define BDGF_DEV_METHOD __device__ __forceinline__
 
 namespace bdgf {
 namespace BDGF_ISA {
@@ -24,24 +25,25 @@ constexpr int kRow = kTileChannels + 1;       // pitch of a tile's steps, in ele
 constexpr int kForwardSteps = 32, kBackwardSteps = 16;  // of a tile
 constexpr int kLogChannels = 5, kLogForward = 5, kLogBackward = 4;
 static_assert(kTileChannels == 1 << kLogChannels && kForwardSteps == 1 << kLogForward && kBackwardSteps == 1 << kLogBackward, "");
-constexpr int kGroupSteps = 8;                // steps unrolled together; a state is kept before each of them
-constexpr int kFoldSteps = 4;                 // steps whose sums over a channel's lanes are formed together
+constexpr int kGroupSteps = 8;                // steps that are unrolled at a time; a state is kept before each of them
+constexpr int kFoldSteps = 4;                 // steps whose sums over a channel's lanes are formed at a time
 constexpr int kChunkSteps = 64;               // steps whose kept states fit the shared memory
 
 // Where a launch writes an output: the tensor itself, or f32 workspace of the same roles.
 struct ScanTarget {
   ScanTensor t;
-  int64_t first = 0;    // row (or unit) that stands first in it
-  bool local = false;   // [unit][step of the unit] instead of [row][position]
-  bool planes = false;  // its directions are planes (or its groups channel tiles), to be summed
+  int64_t first = 0;    // the row (or segment) that comes first in it
+  bool local = false;   // [segment][step of the segment] instead of [row][position]
+  bool partials = false;  // its directions (or, of dB and dC, its groups) are partial results, to be added up
 };
 
 struct ScanGrid {
-  int split = 1, log_split = 0, slices = 1, planes = 1;  // planes = directions * slices
-  int bundle = 1;                               // sequences in a tile
-  int64_t run = 0, tiles_per_run = 0, tiles = 0;  // channels of one group of B and C; tiles of them; of all
-  int64_t segments = 1, segment_steps = 0;
-  int64_t first_unit = 0, units = 0, bundles_per_block = 1;  // of this launch; unit = row * segments + segment
+  int split = 1, log_split = 0, slices = 1, partials = 1;  // partials = directions * slices
+  int rows_per_pack = 1;                               // short sequences that share a tile
+  int64_t group_channels = 0, tiles_per_group = 0, tiles = 0;  // channels that share one B and one C; tiles of those; of all
+  int64_t segments_per_row = 1, segment_steps = 0;
+  // Of this launch. A segment's number is row * segments_per_row + its number in the row.
+  int64_t first_segment = 0, segments = 0, packs_per_block = 1;
 };
 
 struct ScanCall {
@@ -49,11 +51,11 @@ struct ScanCall {
   ScanGrid g;
   bool narrow = false;               // u and its kind are of 16 bits
   bool adjoint = false;              // states only: the recurrence of the adjoint, from the last step to the first
-  const float* carried = nullptr;    // [unit][direction][channel][state] after each unit
-  const float* returned = nullptr;   // the adjoint before each unit
-  float* ends = nullptr;             // as carried, written
-  float* rates = nullptr;            // [unit][direction][channel], sums of delta, written
-  float* starts = nullptr;           // [unit of the launch][direction][chunk][channel][state], written, then read
+  const float* states_after = nullptr;    // [segment][direction][channel][state]: the states after each segment
+  const float* carries_before = nullptr;   // likewise: what the adjoint carries over the border before each segment
+  float* ends = nullptr;             // as states_after, written
+  float* rates = nullptr;            // [segment][direction][channel], sums of delta, written
+  float* starts = nullptr;           // [segment of the launch][direction][chunk][channel][state], written, then read
   float* sums = nullptr;             // [block][SumLayout]: a block's share of what is summed over rows
   ScanTarget out, grad_u, grad_delta, grad_z, grad_B, grad_C;
 };
@@ -71,7 +73,8 @@ struct ScanMath {
     return exp2f(v);
 #endif
   }
-  BDGF_DEV F divide(F a, F b) { return __fdividef(a, b); }
+  BDGF_DEV F sigmoid(F z) { return __fdividef(1.0f, 1.0f + exp2(z * -kScanLog2E)); }
+  BDGF_DEV F silu(F z) { return z * sigmoid(z); }
   BDGF_DEV F max(F a, F b) { return fmaxf(a, b); }
   BDGF_DEV F abs(F a) { return fabsf(a); }
   BDGF_DEV F below(F a, F b, F x, F y) { return a < b ? x : y; }
@@ -82,23 +85,24 @@ BDGF_DEV int64_t divide(int64_t a, int64_t b) {  // of numbers that are not nega
 }
 BDGF_DEV int smaller(int a, int b) { return a < b ? a : b; }
 
-// Kept in shared memory like the streams below.
-struct ScanBlock {
-  int64_t k, slice, plane, tile, block, channel, group_b, group_c;
+// What a block works on. Kept in shared memory, like the tensors below.
+struct BlockWork {
+  int64_t k, slice, partial, tile, block, channel, group_b, group_c;
   int channels, states;  // that exist, of the tile and of the slice
   ScanDirection way;
 };
-BDGF_DEV ScanBlock scan_block(const ScanCall& call) {
+BDGF_DEV BlockWork block_work(const ScanCall& call) {
   const ScanGrid& g = call.g;
-  ScanBlock b;
-  int64_t i = divide(blockIdx.x, g.planes);
-  b.plane = blockIdx.x - i * g.planes;
+  BlockWork b;
+  int64_t i = divide(blockIdx.x, g.partials);
+  b.partial = blockIdx.x - i * g.partials;
   b.block = divide(i, g.tiles);
   b.tile = i - b.block * g.tiles;
-  b.k = divide(b.plane, g.slices), b.slice = b.plane - b.k * g.slices;
-  const int64_t run = divide(b.tile, g.tiles_per_run), within = (b.tile - run * g.tiles_per_run) * kTileChannels;
-  b.channel = run * g.run + within;
-  b.channels = (int)(g.run - within < kTileChannels ? g.run - within : kTileChannels);
+  b.k = divide(b.partial, g.slices);
+  b.slice = b.partial - b.k * g.slices;
+  const int64_t group = divide(b.tile, g.tiles_per_group), within = (b.tile - group * g.tiles_per_group) * kTileChannels;
+  b.channel = group * g.group_channels + within;
+  b.channels = (int)(g.group_channels - within < kTileChannels ? g.group_channels - within : kTileChannels);
   b.group_b = divide(b.channel * call.a.groups_b, call.a.dim);
   b.group_c = divide(b.channel * call.a.groups_c, call.a.dim);
   const int64_t width = kThreadStates * g.split, left = call.a.states - b.slice * width;
@@ -107,30 +111,30 @@ BDGF_DEV ScanBlock scan_block(const ScanCall& call) {
   return b;
 }
 
-// The bundle that a block is at: `rows` sequences of `steps` steps each, from `unit` on.
-struct Turn {
-  int64_t unit, steps;
+// The pack that a block is at: `rows` sequences of `steps` steps each, or one segment of `steps` steps, from `segment` on.
+struct SequencePack {
+  int64_t segment, steps;
   int rows;
 };
-BDGF_DEV int64_t unit_steps(const ScanCall& call, int64_t unit) {
-  if (call.g.segments == 1) return call.a.length;
-  const int64_t left = call.a.length - unit % call.g.segments * call.g.segment_steps;
+BDGF_DEV int64_t steps_of_segment(const ScanCall& call, int64_t segment) {
+  if (call.g.segments_per_row == 1) return call.a.length;
+  const int64_t left = call.a.length - segment % call.g.segments_per_row * call.g.segment_steps;
   return left < call.g.segment_steps ? left : call.g.segment_steps;
 }
 
-// Bundle `turn` of a block; rows <= 0 behind the last.
-BDGF_DEV Turn turn_of(const ScanCall& call, int64_t block, int64_t turn) {
-  const int64_t first = (block * call.g.bundles_per_block + turn) * call.g.bundle, left = call.g.units - first;
-  Turn t;
-  t.unit = call.g.first_unit + first;
-  t.rows = turn >= call.g.bundles_per_block || left <= 0 ? 0 : left < call.g.bundle ? (int)left : call.g.bundle;
-  t.steps = t.rows > 0 ? unit_steps(call, t.unit) : 0;
+// Pack `pack` of a block; rows <= 0 behind the last.
+BDGF_DEV SequencePack pack_of(const ScanCall& call, int64_t block, int64_t pack) {
+  const int64_t first = (block * call.g.packs_per_block + pack) * call.g.rows_per_pack, left = call.g.segments - first;
+  SequencePack t;
+  t.segment = call.g.first_segment + first;
+  t.rows = pack >= call.g.packs_per_block || left <= 0 ? 0 : left < call.g.rows_per_pack ? (int)left : call.g.rows_per_pack;
+  t.steps = t.rows > 0 ? steps_of_segment(call, t.segment) : 0;
   return t;
 }
 
-// Step `local` of a unit: its row, and its positions in tensors that stand in the order of u and of the parameters.
-struct Place {
-  int64_t unit, row, local, input, parameter;
+// Step `local` of a segment: its row, and its positions in tensors in the order of u and in that of the parameters.
+struct Position {
+  int64_t segment, row, local, input, parameter;
 };
 BDGF_DEV int64_t input_position(const SelectiveScanArgs& a, ScanDirection way, int64_t visit) {
   const int64_t i = way.reversed ? a.length - 1 - visit : visit;
@@ -138,13 +142,15 @@ BDGF_DEV int64_t input_position(const SelectiveScanArgs& a, ScanDirection way, i
   const int64_t column = divide(i, a.height);
   return (i - column * a.height) * a.width + column;
 }
-BDGF_DEV Place place_of(const ScanCall& call, ScanDirection way, int64_t unit, int64_t local) {
-  Place p;
-  p.unit = unit, p.row = unit, p.local = local;
+BDGF_DEV Position position_of(const ScanCall& call, ScanDirection way, int64_t segment, int64_t local) {
+  Position p;
+  p.segment = segment;
+  p.row = segment;
+  p.local = local;
   int64_t visit = local;
-  if (call.g.segments > 1) {
-    p.row = divide(unit, call.g.segments);
-    visit += (unit - p.row * call.g.segments) * call.g.segment_steps;
+  if (call.g.segments_per_row > 1) {
+    p.row = divide(segment, call.g.segments_per_row);
+    visit += (segment - p.row * call.g.segments_per_row) * call.g.segment_steps;
   }
   p.input = input_position(call.a, way, visit);
   p.parameter = call.a.visiting_order ? visit : p.input;
@@ -153,45 +159,45 @@ BDGF_DEV Place place_of(const ScanCall& call, ScanDirection way, int64_t unit, i
 
 
 // A tensor as a tile sees it, in bytes: kept in shared memory, because a dozen of them would fill the registers.
-enum StreamOrder { kByInput, kByParameter, kByUnit };
-struct Stream {
-  int64_t base;               // address of row (or unit) 0, position 0, at the block's first channel or state
+enum StepOrder { kByInput, kByParameter, kBySegment };
+struct ByteTensor {
+  int64_t base;               // address of row (or segment) 0, position 0, at the block's first channel or state
   int64_t row, step, across;  // across: from channel to channel, or state to state
   int32_t order, unused;
 };
-BDGF_DEV Stream stream_of(const ScanTensor& t, int64_t index, int64_t across, StreamOrder order) {
+BDGF_DEV ByteTensor byte_tensor(const ScanTensor& t, int64_t index, int64_t across, StepOrder order) {
   const int64_t size = t.dtype == DType::f32 ? 4 : 2;
   return {(int64_t)(uintptr_t)t.data + index * size, t.batch * size, t.step * size, across * size, order, 0};
 }
-BDGF_DEV Stream input_stream(const ScanTensor& t, const ScanBlock& b) {
-  return stream_of(t, b.channel * t.channel, t.channel, kByInput);
+BDGF_DEV ByteTensor input_tensor(const ScanTensor& t, const BlockWork& b) {
+  return byte_tensor(t, b.channel * t.channel, t.channel, kByInput);
 }
-BDGF_DEV Stream delta_stream(const SelectiveScanArgs& a, const ScanBlock& b) {
+BDGF_DEV ByteTensor delta_tensor(const SelectiveScanArgs& a, const BlockWork& b) {
   const ScanTensor& t = a.delta;
-  return stream_of(t, b.k * t.direction + b.channel * t.channel, t.channel, a.shared_delta ? kByInput : kByParameter);
+  return byte_tensor(t, b.k * t.direction + b.channel * t.channel, t.channel, a.shared_delta ? kByInput : kByParameter);
 }
-BDGF_DEV Stream matrix_stream(const ScanTensor& t, const ScanBlock& b, int64_t group, int split) {
-  return stream_of(t, b.k * t.direction + group * t.group + b.slice * kThreadStates * split * t.state, t.state, kByParameter);
+BDGF_DEV ByteTensor matrix_tensor(const ScanTensor& t, const BlockWork& b, int64_t group, int split) {
+  return byte_tensor(t, b.k * t.direction + group * t.group + b.slice * kThreadStates * split * t.state, t.state, kByParameter);
 }
-BDGF_DEV Stream target_stream(const ScanTarget& o, const ScanBlock& b, StreamOrder order) {
-  const int64_t plane = o.planes ? b.plane : b.k;
-  const int64_t at = plane * o.t.direction + b.channel * o.t.channel - o.first * o.t.batch;
-  return stream_of(o.t, at, o.t.channel, o.local ? kByUnit : order);
+BDGF_DEV ByteTensor target_tensor(const ScanTarget& o, const BlockWork& b, StepOrder order) {
+  const int64_t partial = o.partials ? b.partial : b.k;
+  const int64_t at = partial * o.t.direction + b.channel * o.t.channel - o.first * o.t.batch;
+  return byte_tensor(o.t, at, o.t.channel, o.local ? kBySegment : order);
 }
-BDGF_DEV Stream matrix_target_stream(const ScanTarget& o, const ScanBlock& b, int64_t group, int split) {
-  Stream s = matrix_stream(o.t, b, o.planes ? b.tile : group, split);
+BDGF_DEV ByteTensor matrix_target_tensor(const ScanTarget& o, const BlockWork& b, int64_t group, int split) {
+  ByteTensor s = matrix_tensor(o.t, b, o.partials ? b.tile : group, split);
   s.base -= o.first * s.row;
-  if (o.local) s.order = kByUnit;
+  if (o.local) s.order = kBySegment;
   return s;
 }
-// The addresses of step j of the tile in the streams first, first + by, ...; 0 where the tile has no such step.
-BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const Stream* streams, int first, int by, int count, bool inside,
-                          const Place& p) {
+// The addresses of step j of the tile in the tensors first, first + by, ...; 0 where the tile has no such step.
+BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const ByteTensor* tensors, int first, int by, int count,
+                          bool inside, const Position& p) {
 #pragma unroll 1
   for (int i = first; i < count; i += by) {
-    const Stream& s = streams[i];
-    const int64_t row = s.order == kByUnit ? p.unit : p.row;
-    const int64_t position = s.order == kByUnit ? p.local : s.order == kByInput ? p.input : p.parameter;
+    const ByteTensor& s = tensors[i];
+    const int64_t row = s.order == kBySegment ? p.segment : p.row;
+    const int64_t position = s.order == kBySegment ? p.local : s.order == kByInput ? p.input : p.parameter;
     tables[i * tile_steps + j] = inside ? s.base + row * s.row + position * s.step : 0;
   }
 }
@@ -200,7 +206,7 @@ BDGF_DEV bool along_steps(const ScanTensor& t, int64_t other) {
   return (t.step < 0 ? -t.step : t.step) <= (other < 0 ? -other : other);
 }
 
-// threadIdx.x, read anew: what follows from it is then not carried through the loops in registers.
+// threadIdx.x, read again: what follows from it is then not kept in registers through the loops.
 BDGF_DEV int fresh_thread() {
 #ifdef __CUDA_ARCH__
   int thread;
@@ -213,20 +219,26 @@ BDGF_DEV int fresh_thread() {
 
 // Element i of a thread is step j + i dj, channel c + i dc, of a tile whose sides and threads are powers of two; the first
 // `valid` have a channel that exists (whether a step does say the tables).
-struct Walk {
+struct ThreadElements {
   bool along;
   int j, c, dj, dc, valid;
 };
-BDGF_DEV Walk walk_tile(bool along, int log_steps, int log_channels, int log_threads, int channels) {
+BDGF_DEV ThreadElements thread_elements(bool along, int log_steps, int log_channels, int log_threads, int channels) {
   const int thread = fresh_thread();
-  Walk w;
+  ThreadElements w;
   w.along = along;
   if (along) {
     const int log_dc = log_threads - log_steps;
-    w.j = thread & ((1 << log_steps) - 1), w.c = thread >> log_steps, w.dj = 0, w.dc = 1 << log_dc;
+    w.j = thread & ((1 << log_steps) - 1);
+    w.c = thread >> log_steps;
+    w.dj = 0;
+    w.dc = 1 << log_dc;
     w.valid = (channels - w.c + w.dc - 1) >> log_dc;
   } else {
-    w.c = thread & ((1 << log_channels) - 1), w.j = thread >> log_channels, w.dc = 0, w.dj = 1 << (log_threads - log_channels);
+    w.c = thread & ((1 << log_channels) - 1);
+    w.j = thread >> log_channels;
+    w.dc = 0;
+    w.dj = 1 << (log_threads - log_channels);
     w.valid = w.c < channels ? 1 << log_steps : 0;
   }
   return w;
@@ -263,15 +275,15 @@ BDGF_DEV void store_f32(Narrow* p, float v, DType dtype) {
 }
 BDGF_DEV float load_parameter(const ScanTensor& t, int64_t index) { return __ldg((const float*)t.data + index); }
 
-// One stream of a tile: its addresses by step, and the distance across.
-struct Lines {
+// One tensor of a tile: its address by step, and the distance from channel to channel or state to state.
+struct StepAddresses {
   const int64_t* table;
   int64_t across;
 };
-// Four elements of a walk, from element `i`. The storage type is looked at once for the four, and their loads are in
-// flight together.
+// Four of a thread's elements, from element `i` on. The storage type is looked at once for the four, and their loads are in
+// flight at the same time.
 template <class T>
-BDGF_DEV void load_four(float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
+BDGF_DEV void load_four(float (&r)[4], DType dtype, StepAddresses l, const ThreadElements& w, int i) {
   if (w.along) {
     const int64_t line = l.table[w.j], step = w.dc * l.across;
     const int valid = line ? w.valid - i : 0;
@@ -288,7 +300,7 @@ BDGF_DEV void load_four(float (&r)[4], DType dtype, Lines l, const Walk& w, int 
   }
 }
 template <class T>
-BDGF_DEV void store_four_as(const float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
+BDGF_DEV void store_four_as(const float (&r)[4], DType dtype, StepAddresses l, const ThreadElements& w, int i) {
   if (w.along) {
     const int64_t line = l.table[w.j], step = w.dc * l.across;
     const int valid = line ? w.valid - i : 0;
@@ -308,12 +320,12 @@ BDGF_DEV void store_four_as(const float (&r)[4], DType dtype, Lines l, const Wal
 }
 // delta and workspace may be f32 beside 16-bit tensors.
 template <class T>
-BDGF_DEV void load_four_or_f32(float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
+BDGF_DEV void load_four_or_f32(float (&r)[4], DType dtype, StepAddresses l, const ThreadElements& w, int i) {
   if (dtype == DType::f32) load_four<float>(r, dtype, l, w, i);
   else load_four<T>(r, dtype, l, w, i);
 }
 template <class T>
-BDGF_DEV void store_four(const float (&r)[4], DType dtype, Lines l, const Walk& w, int i) {
+BDGF_DEV void store_four(const float (&r)[4], DType dtype, StepAddresses l, const ThreadElements& w, int i) {
   if (dtype == DType::f32) store_four_as<float>(r, dtype, l, w, i);
   else store_four_as<T>(r, dtype, l, w, i);
 }
@@ -321,8 +333,8 @@ BDGF_DEV void store_four(const float (&r)[4], DType dtype, Lines l, const Walk& 
 // u (or what takes its place) and delta, finished, of a tile: pair[step][channel] = (delta, u), outside (0, 0) where kZero
 // asks for it. `gate`: z, by whose silu u is multiplied; a null table: not.
 template <class T, bool kZero>
-BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, Lines u, Lines delta, Lines gate, const float* bias,
-                          const Walk& w, int elements) {
+BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, StepAddresses u, StepAddresses delta, StepAddresses gate,
+                          const float* bias, const ThreadElements& w, int elements) {
   const int valid = kZero && w.along && !delta.table[w.j] ? 0 : w.valid;
 #pragma unroll 1
   for (int i = 0; i < elements; i += 4) {
@@ -335,7 +347,7 @@ BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, Lines u, Lin
       const int j = w.j + (i + q) * w.dj, c = w.c + (i + q) * w.dc;
       float d = rd[q] + bias[c];
       if (a.softplus) d = scan_softplus<ScanMath>(d);
-      const float v = gate.table ? ru[q] * scan_silu<ScanMath>(rz[q]) : ru[q];
+      const float v = gate.table ? ru[q] * ScanMath::silu(rz[q]) : ru[q];
       const bool inside = !kZero || (i + q < valid && (w.along || delta.table[j]));
       pair[j * kRow + c] = inside ? make_float2(d, v) : make_float2(0.0f, 0.0f);
     }
@@ -343,7 +355,7 @@ BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, Lines u, Lin
 }
 
 // delta_bias and D of the tile's channels; D is added by the first slice of states alone.
-BDGF_DEV void fill_vectors(float* bias, float* skip, const SelectiveScanArgs& a, const ScanBlock& b) {
+BDGF_DEV void fill_vectors(float* bias, float* skip, const SelectiveScanArgs& a, const BlockWork& b) {
   const int c = threadIdx.x;
   if (c >= kTileChannels) return;
   const int64_t channel = b.channel + c;
@@ -371,29 +383,30 @@ BDGF_DEV void fold_steps(float (&v)[kFoldSteps], int split, int lane) {
   }
 }
 
-// The state before a unit, and the adjoint after it.
-BDGF_DEV float state_before(const ScanCall& call, int64_t k, int64_t unit, int64_t channel, int64_t n) {
-  const int64_t row = divide(unit, call.g.segments);
-  if (unit == row * call.g.segments) {
+// The state before a segment, and what the adjoint carries into it from behind.
+BDGF_DEV float state_before(const ScanCall& call, int64_t k, int64_t segment, int64_t channel, int64_t n) {
+  const int64_t row = divide(segment, call.g.segments_per_row);
+  if (segment == row * call.g.segments_per_row) {
     const ScanTensor& t = call.a.initial;
     return t.data ? load_parameter(t, row * t.batch + channel * t.channel + n * t.state) : 0.0f;
   }
-  if (!call.carried) return 0.0f;
-  return __ldg(call.carried + (((unit - 1) * call.a.directions + k) * call.a.dim + channel) * call.a.states + n);
+  if (!call.states_after) return 0.0f;
+  return __ldg(call.states_after + (((segment - 1) * call.a.directions + k) * call.a.dim + channel) * call.a.states + n);
 }
-BDGF_DEV float adjoint_after(const ScanCall& call, int64_t k, int64_t unit, int64_t channel, int64_t n) {
-  const int64_t row = divide(unit, call.g.segments);
-  if (unit == (row + 1) * call.g.segments - 1) {
+BDGF_DEV float adjoint_after(const ScanCall& call, int64_t k, int64_t segment, int64_t channel, int64_t n) {
+  const int64_t row = divide(segment, call.g.segments_per_row);
+  if (segment == (row + 1) * call.g.segments_per_row - 1) {
     const ScanTensor& t = call.a.grad_last;
     return t.data ? load_parameter(t, row * t.batch + channel * t.channel + n * t.state) : 0.0f;
   }
-  if (!call.returned) return 0.0f;
-  return __ldg(call.returned + (((unit + 1) * call.a.directions + k) * call.a.dim + channel) * call.a.states + n);
+  if (!call.carries_before) return 0.0f;
+  return __ldg(call.carries_before + (((segment + 1) * call.a.directions + k) * call.a.dim + channel) * call.a.states + n);
 }
-// In call.starts, of the state before chunk 1, 2, ... of a unit.
-BDGF_DEV int64_t start_index(const ScanCall& call, int64_t k, int64_t unit, int64_t chunk, int64_t channel, int64_t n) {
+// In call.starts, of the state before chunk 1, 2, ... of a segment.
+BDGF_DEV int64_t start_index(const ScanCall& call, int64_t k, int64_t segment, int64_t chunk, int64_t channel, int64_t n) {
   const int64_t kept = (call.g.segment_steps - 1) / kChunkSteps;
-  return ((((unit - call.g.first_unit) * call.a.directions + k) * kept + chunk - 1) * call.a.dim + channel) * call.a.states + n;
+  const int64_t row = ((segment - call.g.first_segment) * call.a.directions + k) * kept + chunk - 1;
+  return (row * call.a.dim + channel) * call.a.states + n;
 }
 
 }  // namespace BDGF_ISA

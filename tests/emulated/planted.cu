@@ -3,7 +3,7 @@
 #include <string>
 
 #include "cuda/launch.h"
-#include "cuda/walk.cuh"
+#include "cuda/sample_loop.cuh"
 #include "tensor_arg.h"
 
 namespace {

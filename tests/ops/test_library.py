@@ -274,7 +274,7 @@ def test_operators_pass_opcheck():
     target = (x, randn(2, 3, 2, 2), t, *tables, None, *address)
     stepped = (x, randn(2, 3, 2, 2), randn(2, 6), None, *address)
     calls = {
-        "selective_scan": (scan_inputs, (True, True, False), (randn(2, 4, 3), randn(2, 4, 2)), ()),
+        "selective_scan": (scan_inputs, (True, True, False, True), (randn(2, 4, 3), randn(2, 4, 2)), (randn(2, 1, 4, 2),)),
         "selective_scan_2d": (plane, (True, 2, True), (randn(2, 2, 2, 3),), ()),
         "causal_conv1d": (list(conv(torch.float32)[0].values()), (True,), (randn(2, 3, 4),), ()),
         "box_statistics": ((randn(2, 3, 5, 6),), ([1, 2],), (randn(2, 15, 1, 2),), ()),

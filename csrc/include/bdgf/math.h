@@ -1,5 +1,5 @@
 // Elementary functions of f32 vectors for the CPU kernels (see simd.h for where this may be included).
-// Polynomials are minimax fits of our own; the error bounds are asserted by tests/test_native_math.py.
+// Polynomials are minimax fits of our own; the error bounds are asserted by tests/native/test_math.py.
 // NaN gives NaN everywhere. Not for noise: those functions live in philox.h, where every bit is fixed.
 #pragma once
 #include "bdgf/simd.h"
@@ -125,17 +125,6 @@ BDGF_INLINE Vf log(Vf x) {
   r = select(x == 0.0f, splat(-inf), r);
   return (x >= 0.0f) ? r : x + splat(__builtin_nanf(""));
 }
-
-// log(1 + x) for 0 <= x <= inf (what softplus needs), without the cancellation of log(1 + x) at small x.
-BDGF_INLINE Vf log1p_positive(Vf x) {
-  Vf u = x + 1.0f;
-  Vf lost = x - (u - 1.0f);  // what rounding 1 + x dropped: first-order correction
-  Vf r = log(u) + lost / u;
-  return (u == 1.0f) ? x : ((x <= 3.4e38f) ? r : x);
-}
-
-// log(1 + e^x), the identity above 20 (as torch's default threshold).
-BDGF_INLINE Vf softplus(Vf x) { return (x > 20.0f) ? x : log1p_positive(exp(x)); }
 
 BDGF_INLINE Vf sigmoid(Vf x) { return 1.0f / (exp(-x) + 1.0f); }
 

@@ -136,7 +136,10 @@ BDGF_FN void words4(typename M::U block_low, typename M::U block_high, typename 
   typename M::W c0 = M::to_word(block_low), c1 = M::to_word(block_high);
   typename M::W c2 = M::to_word(sample), c3 = M::to_word(stream);
   philox_rounds<M>(c0, c1, c2, c3, (uint32_t)key, (uint32_t)(key >> 32));
-  word[0] = M::from_word(c0), word[1] = M::from_word(c1), word[2] = M::from_word(c2), word[3] = M::from_word(c3);
+  word[0] = M::from_word(c0);
+  word[1] = M::from_word(c1);
+  word[2] = M::from_word(c2);
+  word[3] = M::from_word(c3);
 }
 template <class M>
 BDGF_FN void normal4(typename M::U block_low, typename M::U block_high, typename M::U sample, typename M::U stream,

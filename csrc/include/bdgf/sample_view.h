@@ -1,10 +1,10 @@
-// A (batch, ...) tensor of any strides, as ops see it that walk each sample in its own element order.
+// A (batch, ...) tensor of any strides, for operations that go through each sample in its own element order.
 #pragma once
 #include "bdgf/tensor_view.h"
 
 namespace bdgf {
 
-// The axes inside a sample, those of size 1 left out and neighbours merged where one stride walks both.
+// The axes inside a sample, those of size 1 left out and neighbours merged where one stride covers both.
 struct SampleView {
   void* data = nullptr;
   DType dtype = DType::other;
@@ -18,15 +18,20 @@ struct SampleView {
 
 inline SampleView sample_view(const TensorView& t) {
   SampleView v;
-  v.data = t.data, v.dtype = t.dtype, v.present = t.present;
+  v.data = t.data;
+  v.dtype = t.dtype;
+  v.present = t.present;
   if (t.ndim > 0) v.batch_stride = t.stride[0];
   int n = 0;
   for (int d = 1; d < t.ndim; ++d) {
     if (t.shape[d] == 1) continue;
     if (n > 0 && v.stride[n - 1] == t.shape[d] * t.stride[d]) {
-      v.shape[n - 1] *= t.shape[d], v.stride[n - 1] = t.stride[d];
+      v.shape[n - 1] *= t.shape[d];
+      v.stride[n - 1] = t.stride[d];
     } else {
-      v.shape[n] = t.shape[d], v.stride[n] = t.stride[d], ++n;
+      v.shape[n] = t.shape[d];
+      v.stride[n] = t.stride[d];
+      ++n;
     }
   }
   if (n > 0) v.ndim = n;

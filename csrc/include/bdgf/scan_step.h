@@ -1,10 +1,34 @@
-// The mathematics of the selective scan, for a GPU thread's scalars or a CPU's vectors: softplus, its derivative, the gate,
-// one step of the recurrence and one step of its adjoint. csrc/cuda uses it; csrc/cpu/selective_scan_steps.inc still has the
-// same polynomials and steps of its own.
+// The mathematics of the selective scan: one step of the recurrence, the same step of its adjoint, softplus and their
+// derivatives. This is the only definition; csrc/cpu compiles it for vectors of channels, csrc/cuda for one thread's scalars.
 //
-// M is the arithmetic: type F and
-//   F splat(float), fma(F, F, F), exp2(F), divide(F, F), max(F, F), abs(F), F below(F a, F b, F x, F y): a < b ? x : y
-// Polynomials are minimax fits of our own.
+// For one channel and one state n (u, delta, g and y belong to the channel, B and C to the state, A to both):
+//
+//   recurrence   x_l = a_l x_{l-1} + w_l B_l       with the decay a_l = exp(delta_l A) and the drive w_l = delta_l u_l
+//                y_l = sum_n C_l x_l + D u_l
+//   adjoint      lambda_l = g_l C_l + a_{l+1} lambda_{l+1}     where g_l = dL/dy_l and lambda_l = dL/dx_l, from the last step back
+//   exponent     e_l = lambda_l a_l x_{l-1}                    which is dL/d(delta_l A)
+//
+//   dC_l = sum over channels of g_l x_l            dA       = sum_l e_l delta_l, over the batch too
+//   dB_l = sum over channels of lambda_l w_l       dD       = sum_l g_l u_l, over the batch too
+//   du_l     = delta_l sum_n lambda_l B_l + D g_l  dx_0     = a_1 lambda_1
+//   ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A
+//
+// With delta_l = softplus(raw_l + delta_bias), draw_l = ddelta_l softplus'(raw_l + delta_bias), which is also what
+// d(delta_bias) sums. With a gate, out_l = y_l silu(z_l): g_l = dout_l silu(z_l) and dz_l = dout_l y_l silu'(z_l).
+//
+// Names in the bodies, here and in the kernels:
+//   A2            A log2(e), so that a_l = 2^(delta_l A2) takes no multiplication by log2(e) in the loop
+//   decay, drive  a_l and w_l
+//   state         x_l; state_before is x_{l-1}
+//   grad_y        g_l
+//   lambda        lambda_l
+//   carry         a_{l+1} lambda_{l+1} before a step of the adjoint, a_l lambda_l after it
+//   sum_exponent  sum_n e_l A2, which is sum_n e_l A divided by ln 2
+//   sum_drive     sum_n lambda_l B_l
+//
+// The template parameter M is the arithmetic: a type F and the functions
+//   F splat(float), fma(F, F, F), exp2(F), max(F, F), abs(F), sigmoid(F), F below(F a, F b, F x, F y): a < b ? x : y
+// The polynomials are minimax fits of our own; tests/native/test_math.py asserts their error bounds on these functions.
 #pragma once
 
 #ifdef __CUDACC__
@@ -35,61 +59,59 @@ BDGF_SCAN_FN typename M::F scan_softplus(typename M::F x) {
   p = M::fma(p, t, M::splat(0.3332132399082184f));
   p = M::fma(p, t, M::splat(-0.49999648332595825f));
   p = M::fma(p, t, M::splat(1.0f));
-  return M::fma(p, t, M::max(x, M::splat(0.0f)));
+  return M::fma(p, t, M::max(M::splat(0.0f), x));
 }
 
-// The derivative of softplus from its value d: sigmoid(x) = 1 - e^-d, by its series where that would cancel.
+// The derivative of softplus from its value d, which a kernel has at hand when the argument is gone: sigmoid(x) = 1 - e^-d;
+// where that difference would cancel, by a polynomial.
 template <class M>
 BDGF_SCAN_FN typename M::F scan_softplus_slope(typename M::F d) {
   typedef typename M::F F;
-  F series = M::fma(d, M::splat(1.0f / 120.0f), M::splat(-1.0f / 24.0f));
-  series = M::fma(series, d, M::splat(1.0f / 6.0f));
-  series = M::fma(series, d, M::splat(-0.5f));
-  series = M::fma(series, d, M::splat(1.0f)) * d;
-  const F whole = M::splat(1.0f) - M::exp2(d * M::splat(-kScanLog2E));
-  return M::below(d, M::splat(0.25f), series, whole);
+  F p = M::fma(M::splat(0.0075347041711211205f), d, M::splat(-0.04150231555104256f));
+  p = M::fma(p, d, M::splat(0.16665321588516235f));
+  p = M::fma(p, d, M::splat(-0.49999964237213135f));
+  p = M::fma(p, d, M::splat(1.0f));
+  const F difference = M::splat(1.0f) - M::exp2(d * M::splat(-kScanLog2E));
+  return M::below(d, M::splat(0.25f), p * d, difference);
 }
 
-template <class M>
-BDGF_SCAN_FN typename M::F scan_sigmoid(typename M::F z) {
-  return M::divide(M::splat(1.0f), M::splat(1.0f) + M::exp2(z * M::splat(-kScanLog2E)));
-}
-template <class M>
-BDGF_SCAN_FN typename M::F scan_silu(typename M::F z) {
-  return z * scan_sigmoid<M>(z);
-}
+// The derivative of silu(z) = z sigmoid(z).
 template <class M>
 BDGF_SCAN_FN typename M::F scan_silu_slope(typename M::F z) {
-  const typename M::F gate = scan_sigmoid<M>(z);
+  const typename M::F gate = M::sigmoid(z);
   return gate * M::fma(z, M::splat(1.0f) - gate, M::splat(1.0f));
 }
 
-// x <- a x + drive b, with a = 2^(delta A2), A2 = A log2 e, drive = delta u. Returns a.
+// state: x_{l-1}, becomes x_l. Returns the decay a_l.
 template <class M>
 BDGF_SCAN_FN typename M::F scan_step(typename M::F delta, typename M::F A2, typename M::F drive, typename M::F b,
-                                     typename M::F& x) {
-  const typename M::F a = M::exp2(delta * A2);
-  x = M::fma(a, x, drive * b);
-  return a;
+                                     typename M::F& state) {
+  const typename M::F decay = M::exp2(delta * A2);
+  state = M::fma(decay, state, drive * b);
+  return decay;
 }
 
-// The same step backwards. adjoint: of the state after the step, then of the one before it. Adds to by_decay (times
-// ln 2 the decay's share of d delta), by_drive (d drive) and grad_A; leaves the channel's terms of dB and dC.
+// carry: a_{l+1} lambda_{l+1}, becomes a_l lambda_l. Adds to sum_exponent, sum_drive and grad_A, and returns lambda_l: the
+// channel's terms of dB_l and dC_l are lambda_l drive and grad_y x_l, which the caller adds up over channels.
 template <class M>
-BDGF_SCAN_FN void scan_adjoint_step(typename M::F a, typename M::F before, typename M::F after, typename M::F delta,
-                                    typename M::F drive, typename M::F grad_y, typename M::F A2, typename M::F b,
-                                    typename M::F c, typename M::F& adjoint, typename M::F& by_decay,
-                                    typename M::F& by_drive, typename M::F& grad_A, typename M::F& term_b,
-                                    typename M::F& term_c) {
+BDGF_SCAN_FN typename M::F scan_adjoint_step(typename M::F decay, typename M::F state_before, typename M::F delta,
+                                             typename M::F grad_y, typename M::F A2, typename M::F b, typename M::F c,
+                                             typename M::F& carry, typename M::F& sum_exponent, typename M::F& sum_drive,
+                                             typename M::F& grad_A) {
   typedef typename M::F F;
-  const F l = M::fma(grad_y, c, adjoint);
-  adjoint = a * l;
-  const F through = adjoint * before;
-  by_decay = M::fma(through, A2, by_decay);
-  by_drive = M::fma(l, b, by_drive);
-  grad_A = M::fma(through, delta, grad_A);
-  term_b = l * drive;
-  term_c = grad_y * after;
+  const F lambda = M::fma(grad_y, c, carry);
+  carry = decay * lambda;
+  const F exponent = carry * state_before;
+  sum_exponent = M::fma(exponent, A2, sum_exponent);
+  sum_drive = M::fma(lambda, b, sum_drive);
+  grad_A = M::fma(exponent, delta, grad_A);
+  return lambda;
+}
+
+// ddelta_l from the sums over the states. (The scan's share of du_l is delta_l sum_drive.)
+template <class M>
+BDGF_SCAN_FN typename M::F scan_grad_delta(typename M::F sum_exponent, typename M::F sum_drive, typename M::F u) {
+  return M::fma(sum_exponent, M::splat(kScanLn2), u * sum_drive);
 }
 
 }  // namespace BDGF_ISA

@@ -13,6 +13,8 @@ struct ScanTensor {
   int64_t batch = 0, direction = 0, group = 0, channel = 0, state = 0, step = 0;
 };
 
+constexpr int64_t kCheckpointSteps = 256;
+
 // x_l = exp(delta_l A) x_{l-1} + delta_l B_l u_l; y_l = C_l . x_l + D u_l; out = y silu(z), summed over directions.
 // Storage f32, bf16 or f16 with f32 arithmetic, or all f64. A, D, delta_bias, the states and a constant B or C have
 // the dtype of the arithmetic.
@@ -34,6 +36,9 @@ struct SelectiveScanArgs {
   ScanTensor D, delta_bias;         // [direction, channel]
   ScanTensor z;                     // [batch, channel, step]
   ScanTensor initial, last;         // [batch, channel, state]
+  // Of a sequence, f32 on the CPU: the states before steps 0, kCheckpointSteps, ... in the order of the scan. The forward writes
+  // them where they are wanted, the backward reads them where they are there: [batch, step / kCheckpointSteps, channel, state].
+  ScanTensor checkpoints;
   // Backward only. An absent gradient of an output counts as 0; one of an input is not computed.
   ScanTensor grad_out, grad_last;
   ScanTensor grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_delta_bias, grad_initial;

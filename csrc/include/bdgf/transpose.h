@@ -10,7 +10,10 @@ BDGF_INLINE void transpose(Vf r[kLanes]) {
 #if BDGF_LANES == 16
   __m512 t[16];
 #pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
 #pragma GCC unroll 4
   for (int i = 0; i < 16; i += 4) {  // then 128-bit part m of r[i + k] holds column 4 m + k of rows i ... i + 3
     r[i] = (Vf)_mm512_unpacklo_pd((__m512d)t[i], (__m512d)t[i + 2]);
@@ -30,7 +33,10 @@ BDGF_INLINE void transpose(Vf r[kLanes]) {
 #elif BDGF_LANES == 8
   __m256 t[8];
 #pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
 #pragma GCC unroll 2
   for (int i = 0; i < 8; i += 4) {
     r[i] = (Vf)_mm256_unpacklo_pd((__m256d)t[i], (__m256d)t[i + 2]);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bdgf_fast.triton_kernels import _scan_launch
+from bdgf_fast.triton_kernels import selective_scan_launch
 
 from bdgf_fast import ops, reference
 
@@ -81,14 +81,14 @@ def test_layouts(check_gradients, layout):
 @pytest.mark.parametrize("constant", ["", "BC"])
 def test_tiles_that_follow_each_other(check_gradients, monkeypatch, constant):
     """No room for sums of dB and dC of their own, or for a state of every fourth step."""
-    monkeypatch.setattr(_scan_launch, "workspace_limit", lambda *_: 0)
-    monkeypatch.setattr(_scan_launch, "WARPS", 1)
+    monkeypatch.setattr(selective_scan_launch, "workspace_limit", lambda *_: 0)
+    monkeypatch.setattr(selective_scan_launch, "WARPS", 1)
     compare(check_gradients, tensors(5, dim=70, state=3, batch=3, constant=tuple(constant)))
     compare(check_gradients, tensors(69, batch=1, dim=3, state=2), reverse=True)
 
 
 def test_tiles_in_programs_of_their_own(check_gradients, monkeypatch):
-    monkeypatch.setattr(_scan_launch, "WARPS", 1)
+    monkeypatch.setattr(selective_scan_launch, "WARPS", 1)
     compare(check_gradients, tensors(5, dim=70, state=3, batch=3))
 
 
@@ -96,8 +96,8 @@ def test_tiles_in_programs_of_their_own(check_gradients, monkeypatch):
 @pytest.mark.parametrize("leave_out", [(), OPTIONAL], ids=str)
 def test_segments(check_gradients, monkeypatch, leave_out, reverse):
     """A sequence cut along L, the state carried between the parts."""
-    monkeypatch.setattr(_scan_launch, "LONG", 16)
-    monkeypatch.setattr(_scan_launch, "SEGMENT", 16)
+    monkeypatch.setattr(selective_scan_launch, "LONG", 16)
+    monkeypatch.setattr(selective_scan_launch, "SEGMENT", 16)
     given = tensors(37, batch=1, state=3, leave_out=leave_out)
     compare(check_gradients, given, reverse=reverse)
     if leave_out:

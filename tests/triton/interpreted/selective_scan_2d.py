@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bdgf_fast.triton_kernels import _scan_launch
+from bdgf_fast.triton_kernels import selective_scan_launch
 
 from bdgf_fast import ops, reference
 
@@ -65,8 +65,8 @@ def test_a_delta_expanded_over_the_directions(check_gradients):
 
 @pytest.mark.parametrize("room", [0, 32 << 20])
 def test_tiles(check_gradients, monkeypatch, room):
-    monkeypatch.setattr(_scan_launch, "workspace_limit", lambda *_: room)
-    monkeypatch.setattr(_scan_launch, "WARPS", 1)
+    monkeypatch.setattr(selective_scan_launch, "workspace_limit", lambda *_: room)
+    monkeypatch.setattr(selective_scan_launch, "WARPS", 1)
     compare(check_gradients, tensors(2, 3, dim=20, state=16, batch=2))
 
 

@@ -1,7 +1,7 @@
-// The host side of walk.cuh: the axes that the tensors of a call have in common.
+// The host side of sample_loop.cuh: the axes that the tensors of a call have in common.
 #pragma once
 #include "cuda/launch.h"
-#include "cuda/walk.cuh"
+#include "cuda/sample_loop.cuh"
 
 namespace bdgf {
 namespace BDGF_ISA {
@@ -11,25 +11,41 @@ using cuda::grid_for;
 // The noise's count as a view of the sample: its own (C, H, W), or its scene's.
 static inline SampleView count_view(const NoiseAddress& a) {
   TensorView t;
-  t.present = true, t.ndim = 4;
-  t.shape[0] = a.batch, t.shape[1] = a.origin ? a.rows / a.height : 1, t.shape[2] = a.origin ? a.height : a.rows, t.shape[3] = a.row_length;
-  t.stride[1] = a.origin ? a.extent_h * a.extent_w : 0, t.stride[2] = a.origin ? a.extent_w : a.row_length, t.stride[3] = 1;
+  t.present = true;
+  t.ndim = 4;
+  t.shape[0] = a.batch;
+  t.shape[1] = a.origin ? a.rows / a.height : 1;
+  t.shape[2] = a.origin ? a.height : a.rows;
+  t.shape[3] = a.row_length;
+  t.stride[1] = a.origin ? a.extent_h * a.extent_w : 0;
+  t.stride[2] = a.origin ? a.extent_w : a.row_length;
+  t.stride[3] = 1;
   return sample_view(t);
 }
-// A sample of two axes that are never walked as one.
+// A sample of two axes that are never taken as one.
 static inline SampleView split_view(int64_t outer, int64_t inner) {
   SampleView v;
   v.ndim = 0;
-  if (outer > 1) v.shape[v.ndim] = outer, v.stride[v.ndim++] = inner;
-  if (inner > 1) v.shape[v.ndim] = inner, v.stride[v.ndim++] = 1;
-  if (v.ndim == 0) v.ndim = 1, v.shape[0] = 1, v.stride[0] = 1;
+  if (outer > 1) {
+    v.shape[v.ndim] = outer;
+    v.stride[v.ndim++] = inner;
+  }
+  if (inner > 1) {
+    v.shape[v.ndim] = inner;
+    v.stride[v.ndim++] = 1;
+  }
+  if (v.ndim == 0) {
+    v.ndim = 1;
+    v.shape[0] = 1;
+    v.stride[0] = 1;
+  }
   return v;
 }
 
-// The walk over `batch` samples of the views, each of which gets its Strided (with data null if it is absent).
+// The loop over `batch` samples of the views, each of which gets its Strided (with data null if it is absent).
 template <int K, int N>
-Walk make_walk(const NoiseAddress& address, const SampleView* const (&views)[N], Strided (&strided)[N], const SampleView* split = nullptr) {
-  Walk w{};
+SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const (&views)[N], Strided (&strided)[N], const SampleView* split = nullptr) {
+  SampleLoop w{};
   const SampleView count = count_view(address);
   const SampleView* all[N + 2] = {};
   Strided* to[N + 2] = {};
@@ -37,23 +53,41 @@ Walk make_walk(const NoiseAddress& address, const SampleView* const (&views)[N],
   int n = 0;
   for (int i = 0; i < N; ++i) {
     strided[i] = {};
-    if (views[i]->present) strided[i].data = views[i]->data, strided[i].batch = views[i]->batch_stride, to[n] = &strided[i], all[n++] = views[i];
+    if (views[i]->present) {
+      strided[i].data = views[i]->data;
+      strided[i].batch = views[i]->batch_stride;
+      to[n] = &strided[i];
+      all[n++] = views[i];
+    }
   }
-  to[n] = &w.count, all[n++] = &count;
-  if (split) to[n] = &dropped, all[n++] = split;
+  to[n] = &w.count;
+  all[n++] = &count;
+  if (split) {
+    to[n] = &dropped;
+    all[n++] = split;
+  }
 
   int64_t size[2 * kMaxDims], stride[N + 2][2 * kMaxDims], rest[N + 2], step[N + 2];
   int axis[N + 2], axes = 0;
-  for (int i = 0; i < n; ++i) axis[i] = all[i]->ndim - 1, rest[i] = all[i]->shape[axis[i]], step[i] = all[i]->stride[axis[i]];
-  for (;;) {  // from the innermost out: the largest run that all of them walk with one stride
+  for (int i = 0; i < n; ++i) {
+    axis[i] = all[i]->ndim - 1;
+    rest[i] = all[i]->shape[axis[i]];
+    step[i] = all[i]->stride[axis[i]];
+  }
+  for (;;) {  // from the innermost out: the longest stretch that has one stride in all of them
     int64_t run = rest[0];
     for (int i = 1; i < n; ++i) run = rest[i] < run ? rest[i] : run;
     size[axes] = run;
     bool done = true;
     for (int i = 0; i < n; ++i) {
       stride[i][axes] = step[i];
-      rest[i] /= run, step[i] *= run;
-      if (rest[i] == 1 && axis[i] > 0) --axis[i], rest[i] = all[i]->shape[axis[i]], step[i] = all[i]->stride[axis[i]];
+      rest[i] /= run;
+      step[i] *= run;
+      if (rest[i] == 1 && axis[i] > 0) {
+        --axis[i];
+        rest[i] = all[i]->shape[axis[i]];
+        step[i] = all[i]->stride[axis[i]];
+      }
       done &= rest[i] == 1;
     }
     ++axes;
@@ -78,7 +112,8 @@ Walk make_walk(const NoiseAddress& address, const SampleView* const (&views)[N],
   w.items = rows * w.per_row.divisor;
   w.rows = divider(rows);
   w.per_sample = divider(w.items);
-  w.origin = address.origin, w.count_row = address.extent_w;
+  w.origin = address.origin;
+  w.count_row = address.extent_w;
   w.row_fastest = w.axes && strided[0].data && strided[0].stride[0] < strided[0].column;
   return w;
 }

@@ -100,7 +100,7 @@ def index(x, WIDE: tl.constexpr):
 
 
 @triton.jit
-def place(pixel, width, along, across, IMAGE: tl.constexpr):
+def pixel_offset(pixel, width, along, across, IMAGE: tl.constexpr):
     """Offset of pixels in a tensor with strides (along rows, across a row), or of steps with stride `across`."""
     return (pixel // width) * along + (pixel % width) * across if IMAGE else pixel * across
 

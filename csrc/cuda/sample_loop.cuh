@@ -1,4 +1,4 @@
-// How the elementwise kernels walk a batch of samples: in items of 4 K neighbouring elements that share K Philox blocks, so
+// How the elementwise kernels go through a batch of samples: in items of 4 K neighbouring elements that share K Philox blocks, so
 // that a thread draws no normal it does not use and moves 16 bytes at once where the layout allows it.
 //
 // The axes of a sample are those that all tensors have in common (dense tensors: a single one). The innermost is a row; an
@@ -35,7 +35,7 @@ struct Strided {
   int64_t batch, column, stride[kMaxDims];  // of a sample, of an element of a row, of the outer axes from the outermost in
 };
 
-struct Walk {
+struct SampleLoop {
   int64_t batch, row_length;
   int64_t items;           // of a sample
   int64_t inner_rows;      // of one coordinate of the outermost axis
@@ -64,17 +64,17 @@ struct Item {
   int64_t offset[N];  // of column 0, in each tensor
 };
 
-static __host__ __device__ __forceinline__ Part whole(const Walk& w) {
+static __host__ __device__ __forceinline__ Part whole(const SampleLoop& w) {
   return {0, w.axes ? w.extent[0].divisor : 1, w.row_length, w.rows};
 }
 template <int K>
-static __host__ __device__ __forceinline__ int64_t items_of(const Walk& w, const Part& p) {
+static __host__ __device__ __forceinline__ int64_t items_of(const SampleLoop& w, const Part& p) {
   return w.axes ? p.outer * w.inner_rows * w.per_row.divisor : (p.length + 8 * K - 2) / (4 * K);
 }
 
 // Item i of a part of sample b.
 template <int K, int N>
-static __device__ __forceinline__ Item<K, N> locate(const Walk& w, const Strided (&t)[N], int64_t b, const Part& p, int64_t i) {
+static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const Strided (&t)[N], int64_t b, const Part& p, int64_t i) {
   Item<K, N> item;
   const int64_t outermost = w.axes ? w.count.stride[0] : 1;
   int64_t k = i, row = 0, start = p.first * outermost;

@@ -1,11 +1,17 @@
 """The scan backwards: the states computed again, T steps of them in registers, then the adjoint over those steps.
 
+For a channel and a state: x_l = a_l x_{l-1} + w_l B_l with a_l = exp(delta_l A), w_l = delta_l u_l, y_l = sum_n C_l x_l + D u_l;
+lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with g = dL/dy, from the last step back. Then dC_l = sum over channels of g_l x_l,
+dB_l = sum over channels of lambda_l w_l, and with e_l = lambda_l a_l x_{l-1}: dA = sum_l e_l delta_l,
+ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A, du_l = delta_l sum_n lambda_l B_l + D g_l. In the code `adjoint` is lambda_l, then
+a_l lambda_l; `A2` is A log2(e); `sums_drive` are the sum_n lambda_l B_l, `sums_exponent` the sum_n e_l A2.
+
 A program keeps a state every CHUNK steps of its row, and of the chunk at hand one every T steps, in scratch of its own.
 Channel tiles that share B and C follow each other in one program (`items`), or lie in programs of their own (`parts`)
 whose sums of dB and dC are added up afterwards; so do the directions of an image.
 
-`one` is 1, which the compiler may not know: where it sees neighbours in memory it changes the layout of the whole tile. `unit` is
-1.0, likewise: it would keep an exp in registers instead of computing it again.
+`one` is 1, which the compiler may not know: where it sees neighbours in memory it changes the layout of the whole tile.
+`one_float` is 1.0, likewise: it would keep an exp in registers instead of computing it again.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._scan_walk import (
+from .selective_scan_tiles import (
     activate,
     channels,
     index,
@@ -21,7 +27,7 @@ from ._scan_walk import (
     load_steps,
     over_channels,
     over_states,
-    place,
+    pixel_offset,
     positions,
     split4,
     spread,
@@ -46,7 +52,7 @@ def scan_bwd(
     gu_b, gu_d, gu_h, gu_l, gd_b, gd_k, gd_d, gd_l, gB_b, gB_s, gB_n, gB_l, gC_b, gC_s, gC_n, gC_l, gz_b, gz_d, gz_l,
     gi_b, gi_d, gi_n, go_b, go_d, go_h, go_l, gl_r, gl_d, gl_n,
     u_b, u_d, u_h, u_l, delta_b, delta_k, delta_d, delta_l, z_b, z_d, z_l,
-    B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, init_r, init_d, init_n, one, unit,
+    B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, init_r, init_d, init_n, one, one_float,
     N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr, PIXELS: tl.constexpr,
     SHARED: tl.constexpr, WIDE: tl.constexpr, FLAT: tl.constexpr, RESIDENT: tl.constexpr,
     CONST_B: tl.constexpr, CONST_C: tl.constexpr,
@@ -62,7 +68,7 @@ def scan_bwd(
     TILE: tl.constexpr = NR * NL * DIM
     LOG2E: tl.constexpr = 1.4426950408889634
     IMAGE: tl.constexpr = DIRECTIONS > 0
-    TURN: tl.constexpr = 2 if DIRECTIONS == 2 else 1  # rows and rows reversed are the first and third of four
+    DIRECTION_STEP: tl.constexpr = 2 if DIRECTIONS == 2 else 1  # rows and rows reversed are the first and third of four
     K: tl.constexpr = DIRECTIONS if IMAGE else 1
     DIVIDE: tl.constexpr = IMAGE and not FLAT  # pixels into rows and columns
     program = tl.program_id(0)
@@ -83,7 +89,7 @@ def scan_bwd(
     shift = tl.zeros((DR, DW, DL), tl.float32)
     skip = tl.zeros((DR, DW, DL), tl.float32)
     if RESIDENT:
-        decay = tl.load(A + at, both, 0.0) * LOG2E
+        A2 = tl.load(A + at, both, 0.0) * LOG2E
         if bias is not None:
             shift = tl.load(bias + d, there, 0.0)
         if D is not None:
@@ -103,7 +109,7 @@ def scan_bwd(
                 group, d, there = channels(part * (items // K) + item // K, dim_of_group, WIDE, DR, DW, DL)
                 both = over_states(real) & over_channels(there)
                 at = over_channels(d) * N + over_states(n * one)
-                decay = tl.load(A + (wide + k) * dim * N + at, both, 0.0) * LOG2E
+                A2 = tl.load(A + (wide + k) * dim * N + at, both, 0.0) * LOG2E
                 if bias is not None:
                     shift = tl.load(bias + k * dim + d, there, 0.0)
                 if D is not None:
@@ -128,14 +134,14 @@ def scan_bwd(
                 tl.store(scratch + (wide + i) * TILE + lane, x)
                 if i < chunks - 1:
                     for first in range(begin + i * chunk, begin + (i + 1) * chunk, T):
-                        step, pixel = positions(first, end, length, k * TURN, height, width, REVERSE, IMAGE, T)
+                        step, pixel = positions(first, end, length, k * DIRECTION_STEP, height, width, REVERSE, IMAGE, T)
                         pixel = index(pixel, WIDE)
                         order = pixel if PIXELS else index(step, WIDE)
                         inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-                        near = pixel if SHARED else order
-                        raw = load_steps(row_delta, d * delta_d, near * delta_l, inside) + shift[:, :, :, None]
+                        delta_at = pixel if SHARED else order
+                        raw = load_steps(row_delta, d * delta_d, delta_at * delta_l, inside) + shift[:, :, :, None]
                         steps = activate(raw, inside, SOFTPLUS)
-                        value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, DIVIDE), inside)
+                        value = load_steps(row_u, d * u_d, pixel_offset(pixel, width, u_h, u_l, DIVIDE), inside)
                         ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
                         if not CONST_B:
                             seen = real[:, :, None] & (step < end)[None, None, :]
@@ -143,7 +149,7 @@ def scan_bwd(
                         for t in tl.static_range(T):
                             if not CONST_B:
                                 b = over_states(bs[t])
-                            x = tl.exp2(over_channels(ds[t]) * decay) * x + over_channels(vs[t]) * b
+                            x = tl.exp2(over_channels(ds[t]) * A2) * x + over_channels(vs[t]) * b
             adjoint = zero
             if grad_last is not None:
                 where = over_channels(d) * gl_d + over_states(n * one) * gl_n
@@ -157,14 +163,14 @@ def scan_bwd(
                 for j in range(groups):
                     tl.store(fine + (wide + j) * TILE + lane, x)
                     if j < groups - 1:
-                        step, pixel = positions(start + j * T, end, length, k * TURN, height, width, REVERSE, IMAGE, T)
+                        step, pixel = positions(start + j * T, end, length, k * DIRECTION_STEP, height, width, REVERSE, IMAGE, T)
                         pixel = index(pixel, WIDE)
                         order = pixel if PIXELS else index(step, WIDE)
                         inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-                        near = pixel if SHARED else order
-                        raw = load_steps(row_delta, d * delta_d, near * delta_l, inside) + shift[:, :, :, None]
+                        delta_at = pixel if SHARED else order
+                        raw = load_steps(row_delta, d * delta_d, delta_at * delta_l, inside) + shift[:, :, :, None]
                         steps = activate(raw, inside, SOFTPLUS)
-                        value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, DIVIDE), inside)
+                        value = load_steps(row_u, d * u_d, pixel_offset(pixel, width, u_h, u_l, DIVIDE), inside)
                         ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
                         if not CONST_B:
                             seen = real[:, :, None] & (step < end)[None, None, :]
@@ -172,20 +178,20 @@ def scan_bwd(
                         for t in tl.static_range(T):
                             if not CONST_B:
                                 b = over_states(bs[t])
-                            x = tl.exp2(over_channels(ds[t]) * decay) * x + over_channels(vs[t]) * b
+                            x = tl.exp2(over_channels(ds[t]) * A2) * x + over_channels(vs[t]) * b
                 tl.debug_barrier()
                 for behind in range(groups):
                     j = groups - 1 - behind
-                    step, pixel = positions(start + j * T, end, length, k * TURN, height, width, REVERSE, IMAGE, T)
+                    step, pixel = positions(start + j * T, end, length, k * DIRECTION_STEP, height, width, REVERSE, IMAGE, T)
                     pixel = index(pixel, WIDE)
                     order = pixel if PIXELS else index(step, WIDE)
-                    near = pixel if SHARED else order
+                    delta_at = pixel if SHARED else order
                     inside = there[:, :, :, None] & (step < end)[None, None, None, :]
                     seen = real[:, :, None] & (step < end)[None, None, :]
-                    raw = load_steps(row_delta, d * delta_d, near * delta_l, inside) + shift[:, :, :, None]
+                    raw = load_steps(row_delta, d * delta_d, delta_at * delta_l, inside) + shift[:, :, :, None]
                     steps = activate(raw, inside, SOFTPLUS)
-                    value = load_steps(row_u, d * u_d, place(pixel, width, u_h, u_l, DIVIDE), inside)
-                    given = load_steps(grad_out + sample * go_b, d * go_d, place(pixel, width, go_h, go_l, DIVIDE), inside)
+                    value = load_steps(row_u, d * u_d, pixel_offset(pixel, width, u_h, u_l, DIVIDE), inside)
+                    given = load_steps(grad_out + sample * go_b, d * go_d, pixel_offset(pixel, width, go_h, go_l, DIVIDE), inside)
                     ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
                     gradient = given
                     if z is not None:
@@ -202,10 +208,10 @@ def scan_bwd(
                     for t in tl.static_range(T):
                         if not CONST_B:
                             b = over_states(bs[t])
-                        e = tl.exp2(over_channels(ds[t]) * decay)
+                        e = tl.exp2(over_channels(ds[t]) * A2)
                         decayed = decayed + (e * x,)  # e itself is computed again: registers are scarcer than exps
                         x = decayed[t] + over_channels(vs[t]) * b
-                    through_b, through_a, ys, to_b, to_c = (), (), (), (), ()
+                    sums_drive, sums_exponent, ys, to_b, to_c = (), (), (), (), ()
                     for s in tl.static_range(T):
                         if not CONST_B:
                             b = over_states(bs[T - 1 - s])
@@ -226,12 +232,12 @@ def scan_bwd(
                                 sum_B += adjoint * v
                             else:
                                 to_b = (_sum_channels(adjoint * v),) + to_b
-                        through_b = (sum_states(adjoint * b),) + through_b
+                        sums_drive = (sum_states(adjoint * b),) + sums_drive
                         x = adjoint * decayed[T - 1 - s]
                         sum_A += x * over_channels(ds[T - 1 - s])
-                        through_a = (sum_states(x * decay),) + through_a
-                        adjoint *= tl.exp2(over_channels(ds[T - 1 - s] * unit) * decay)
-                    through = join4(through_b, REVERSE)
+                        sums_exponent = (sum_states(x * A2),) + sums_exponent
+                        adjoint *= tl.exp2(over_channels(ds[T - 1 - s] * one_float) * A2)
+                    sum_drive = join4(sums_drive, REVERSE)
                     if grad_D is not None:
                         sum_D += gradient * value
                     if z is not None and grad_z is not None:
@@ -240,8 +246,8 @@ def scan_bwd(
                         tl.store(pointer, (given * y * open * (1.0 + gate * (1.0 - open))).to(grad_z.dtype.element_ty), inside)
                     slot = spread((d % DIM) * length, pixel)
                     if grad_u is not None:
-                        pointer = grad_u + sample * gu_b + spread(d * gu_d, place(pixel, width, gu_h, gu_l, DIVIDE))
-                        found = through * steps + skip[:, :, :, None] * gradient
+                        pointer = grad_u + sample * gu_b + spread(d * gu_d, pixel_offset(pixel, width, gu_h, gu_l, DIVIDE))
+                        found = sum_drive * steps + skip[:, :, :, None] * gradient
                         if K > 1:
                             merged = pointer
                             if merge_u is not None:
@@ -254,14 +260,14 @@ def scan_bwd(
                                 tl.store(pointer, found.to(grad_u.dtype.element_ty), inside)
                         else:
                             tl.store(pointer, found.to(grad_u.dtype.element_ty), inside)
-                    found = through * value + join4(through_a, REVERSE) * (1.0 / LOG2E)
+                    found = sum_drive * value + join4(sums_exponent, REVERSE) * (1.0 / LOG2E)
                     if SOFTPLUS:
                         found *= tl.where(raw > 20.0, 1.0, 1.0 / (1.0 + tl.exp(-raw)))
                     found = tl.where(inside, found, 0.0)
                     if grad_bias is not None:
                         sum_bias += found
                     if grad_delta is not None:
-                        pointer = grad_delta + sample * gd_b + (wide + k) * gd_k + spread(d * gd_d, near * gd_l)
+                        pointer = grad_delta + sample * gd_b + (wide + k) * gd_k + spread(d * gd_d, delta_at * gd_l)
                         if SHARED and K > 1:
                             merged = pointer
                             if merge_delta is not None:
@@ -341,7 +347,7 @@ def scan_adjoint(
     group, d, there = channels(tile, dim_of_group, WIDE, DR, DW, DL)
     both = over_states(real) & over_channels(there)
     at = over_channels(d) * N + over_states(n * one)
-    decay = tl.load(A + at, both, 0.0) * 1.4426950408889634
+    A2 = tl.load(A + at, both, 0.0) * 1.4426950408889634
     shift = tl.zeros((DR, DW, DL), tl.float32)
     if bias is not None:
         shift = tl.load(bias + d, there, 0.0)
@@ -367,7 +373,7 @@ def scan_adjoint(
         for s in tl.static_range(T):
             if not CONST_C:
                 c = over_states(cs[T - 1 - s])
-            adjoint = tl.exp2(over_channels(ds[T - 1 - s]) * decay) * (adjoint + over_channels(gs[T - 1 - s]) * c)
+            adjoint = tl.exp2(over_channels(ds[T - 1 - s]) * A2) * (adjoint + over_channels(gs[T - 1 - s]) * c)
     tl.store(local + row * dim * N + at, adjoint, both)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._scan_walk import (
+from .selective_scan_tiles import (
     activate,
     channels,
     index,
@@ -18,7 +18,7 @@ from ._scan_walk import (
     load_steps,
     over_channels,
     over_states,
-    place,
+    pixel_offset,
     positions,
     split4,
     spread,
@@ -45,7 +45,7 @@ def scan_fwd(
     """
     T: tl.constexpr = 4
     IMAGE: tl.constexpr = DIRECTIONS > 0
-    TURN: tl.constexpr = 2 if DIRECTIONS == 2 else 1  # rows and rows reversed are the first and third of four
+    DIRECTION_STEP: tl.constexpr = 2 if DIRECTIONS == 2 else 1  # rows and rows reversed are the first and third of four
     program = tl.program_id(0)
     wide = tl.zeros((), tl.int64)  # widens what is added to it
     tile = program % tiles
@@ -53,11 +53,11 @@ def scan_fwd(
     group, d, there = channels(tile, dim_of_group, WIDE, DR, DW, DL)
     both = over_states(real) & over_channels(there)
     at = over_channels(d) * N + over_states(n * one)
-    decay = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
+    A2 = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
     skip = tl.zeros((DR, DW, DL), tl.float32)
     shift = tl.zeros((DR, DW, DL), tl.float32)
     if not IMAGE:
-        decay = tl.load(A + at, both, 0.0) * 1.4426950408889634
+        A2 = tl.load(A + at, both, 0.0) * 1.4426950408889634
         if bias is not None:
             shift = tl.load(bias + d, there, 0.0)
         if D is not None:
@@ -72,7 +72,7 @@ def scan_fwd(
         end = tl.minimum(begin + segment, length)
         for k in range(DIRECTIONS if IMAGE else 1):
             if IMAGE:
-                decay = tl.load(A + (wide + k) * dim * N + at, both, 0.0) * 1.4426950408889634
+                A2 = tl.load(A + (wide + k) * dim * N + at, both, 0.0) * 1.4426950408889634
                 if bias is not None:
                     shift = tl.load(bias + k * dim + d, there, 0.0)
                 if D is not None:
@@ -87,14 +87,14 @@ def scan_fwd(
             row_b = B + sample * B_b + (wide + group // share_b) * B_g
             row_c = C + sample * C_b + (wide + group // share_c) * C_g
             for first in range(begin, end, T):
-                step, pixel = positions(first, end, length, k * TURN, height, width, REVERSE, IMAGE, T)
+                step, pixel = positions(first, end, length, k * DIRECTION_STEP, height, width, REVERSE, IMAGE, T)
                 pixel = index(pixel, WIDE)
                 order = pixel if PIXELS else index(step, WIDE)
                 inside = there[:, :, :, None] & (step < end)[None, None, None, :]
                 seen = real[:, :, None] & (step < end)[None, None, :]
                 raw = load_steps(row_delta, d * delta_d, (pixel if SHARED else order) * delta_l, inside)
                 steps = activate(raw + shift[:, :, :, None], inside, SOFTPLUS)
-                value = load_steps(u + sample * u_b, d * u_d, place(pixel, width, u_h, u_l, IMAGE and not FLAT), inside)
+                value = load_steps(u + sample * u_b, d * u_d, pixel_offset(pixel, width, u_h, u_l, IMAGE and not FLAT), inside)
                 ds = split4(steps, REVERSE)
                 vs = split4(steps * value, REVERSE)
                 if not CONST_B:
@@ -105,7 +105,7 @@ def scan_fwd(
                 for i in tl.static_range(T):
                     if not CONST_B:
                         b = over_states(bs[i])
-                    x = tl.exp2(over_channels(ds[i]) * decay) * x + over_channels(vs[i]) * b
+                    x = tl.exp2(over_channels(ds[i]) * A2) * x + over_channels(vs[i]) * b
                     if out is not None:
                         if not CONST_C:
                             c = over_states(cs[i])
@@ -117,7 +117,7 @@ def scan_fwd(
                     if z is not None:
                         gate = load_steps(z + sample * z_b, d * z_d, pixel * z_l, inside)
                         y *= gate / (1.0 + tl.exp(-gate))
-                    pointer = out + sample * out_b + spread(d * out_d, place(pixel, width, out_h, out_l, IMAGE and not FLAT))
+                    pointer = out + sample * out_b + spread(d * out_d, pixel_offset(pixel, width, out_h, out_l, IMAGE and not FLAT))
                     if DIRECTIONS > 1:
                         slot = spread((d % (DR * DW * DL)) * length, pixel)
                         if merge is None:
@@ -155,13 +155,13 @@ def carry(state, local, total, A, initial, last, segments, dim, init_b, init_d, 
     sample = tl.zeros((), tl.int64) + tl.program_id(0) // blocks
     i = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     there = i < dim * N
-    decay = tl.load(A + i, there, 0.0) * 1.4426950408889634
+    A2 = tl.load(A + i, there, 0.0) * 1.4426950408889634
     x = tl.zeros((BLOCK,), tl.float32)
     if initial is not None:
         x += tl.load(initial + sample * init_b + (i // N).to(tl.int64) * init_d + (i % N) * init_n, there, 0.0)
     for s in range(segments):
         row = sample * segments + (segments - 1 - s if BACK else s)
         tl.store(state + row * dim * N + i, x, there)
-        x = x * tl.exp2(decay * tl.load(total + row * dim + i // N, there, 0.0)) + tl.load(local + row * dim * N + i, there, 0.0)
+        x = x * tl.exp2(A2 * tl.load(total + row * dim + i // N, there, 0.0)) + tl.load(local + row * dim * N + i, there, 0.0)
     if last is not None:
         tl.store(last + sample * dim * N + i, x, there)

@@ -1,4 +1,5 @@
-"""The vector functions of csrc/include/bdgf/math.h and the 16-bit conversions, on every instruction set level."""
+"""The vector functions of csrc/include/bdgf/math.h and scan_step.h as the kernels call them, and the 16-bit conversions, on
+every instruction set level."""
 
 import numpy as np
 import pytest
@@ -24,9 +25,11 @@ EXACT = {
     "exp": np.exp,
     "exp2": np.exp2,
     "log": np.log,
-    "softplus": lambda x: np.where(x > 20, x, np.log1p(np.exp(np.minimum(x, 21)))),
+    "softplus": lambda x: np.logaddexp(0, x),
+    "softplus_slope": lambda d: -np.expm1(-d),  # the argument is the value of softplus
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "silu": lambda x: x / (1 + np.exp(-x)),
+    "silu_slope": lambda x: (1 + x / (1 + np.exp(x))) / (1 + np.exp(-x)),
 }
 
 
@@ -36,20 +39,38 @@ def samples(function):
         bits = rng.integers(1, 0x7F800000, 300_000).astype(np.uint32)  # every positive number, subnormal ones too
         near_one = 1 + np.linspace(-0.3, 0.4, 100_000)
         return np.concatenate([bits.view(np.float32), near_one.astype(np.float32)])
-    low, high = {"exp": (-87.3, 88.7), "exp2": (-126, 127.99), "softplus": (-87, 60)}.get(function, (-80, 80))
+    ranges = {"exp": (-87.3, 88.7), "exp2": (-126, 127.99), "softplus": (-87, 60), "softplus_slope": (0, 30)}
+    low, high = ranges.get(function, (-80, 80))
     wide = rng.uniform(low, high, 300_000)
     small = rng.uniform(-1, 1, 100_000) * 2.0 ** rng.integers(-30, 1, 100_000)
-    return np.concatenate([wide, small]).astype(np.float32)
+    return np.clip(np.concatenate([wide, small]), low, high).astype(np.float32)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
-    ("function", "bound"), [("exp", 2.5), ("exp2", 2.5), ("log", 2), ("softplus", 4), ("sigmoid", 4), ("silu", 4)]
+    ("function", "bound"), [("exp", 2.5), ("exp2", 2.5), ("log", 2), ("softplus_slope", 8), ("sigmoid", 4), ("silu", 4)]
 )
 def test_error_in_ulps(function, bound, level):
     x = samples(function)
     error = ulps(run(function, x, level), EXACT[function](x.astype(np.float64)))
     assert error.max() < bound, (x[error.argmax()], error.max())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_error_of_softplus(level):
+    """Where softplus(x) is e^x, the product |x| log2(e) is rounded before it becomes an exponent: about an ulp a unit of |x|."""
+    x = samples("softplus")
+    error = ulps(run("softplus", x, level), EXACT["softplus"](x.astype(np.float64)))
+    excess = error - 1.25 * np.maximum(-x, 0)
+    assert excess.max() < 4, (x[excess.argmax()], error[excess.argmax()])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_error_of_the_slope_of_silu(level):
+    """Of the largest slope, not of each: it passes through 0."""
+    x = samples("silu_slope")
+    error = np.abs(run("silu_slope", x, level) - EXACT["silu_slope"](x.astype(np.float64)))
+    assert error.max() < 10 * 2.0**-23, (x[error.argmax()], error.max())
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -81,6 +102,7 @@ def test_the_others_at_the_edges(level):
     np.testing.assert_array_equal(run("log", x, level), np.array([-inf, -inf, inf, nan, nan, nan, 0], np.float32))
     x = np.array([inf, -inf, nan, 100, -200], np.float32)
     np.testing.assert_array_equal(run("softplus", x, level), np.array([inf, 0, nan, 100, 0], np.float32))
+    np.testing.assert_array_equal(run("softplus_slope", [0, inf, nan], level), np.array([0, 1, nan], np.float32))
     np.testing.assert_array_equal(run("sigmoid", x, level), np.array([1, 0, nan, 1, 0], np.float32))
     np.testing.assert_array_equal(run("silu", x[[0, 2, 3]], level), np.array([inf, nan, 100], np.float32))
 
