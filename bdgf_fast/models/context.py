@@ -1,6 +1,7 @@
 """What surrounds a pixel, without a network: means and deviations of the bands over windows, turned onto their principal axes.
 
-Trees split one axis at a time, and a forest on the rotated statistics is several points ahead of one on the statistics themselves.
+Trees split one axis at a time: on the Sentinel tile of the studies a random forest on the rotated statistics was 0 to 4 points
+ahead of one on the statistics themselves, by split.
 """
 
 from __future__ import annotations

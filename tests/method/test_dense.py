@@ -10,9 +10,10 @@ from bdgf_fast.diffusion import DiffusionFeatures
 from bdgf_fast.diffusion.denoiser import Denoiser
 from bdgf_fast.errors import UserError
 from bdgf_fast.models import DenseNetwork
+from bdgf_fast.models.context import Context
 from bdgf_fast.models.windows import box_statistics, from_windows, to_windows
 from bdgf_fast.training import predict, predict_pixels, train
-from bdgf_fast.training.dense import halo, reach, statistics_at
+from bdgf_fast.training.dense import fit_context, halo, reach, statistics_at
 from bdgf_fast.training.samples import DenseSamples
 from bdgf_fast.training.stored_maps import StoredMaps
 
@@ -139,9 +140,10 @@ def test_labels_weigh_the_inverse_of_their_visits():
 
 def test_a_step_reads_what_stands_at_the_labels():
     prepared = small_scene(40, 40, per_class=30, block=8)
-    config = Config().override("train.crops=6", "train.noise=0", "model.radii=[1]", "model.trees=0")
+    config = Config().override("train.crops=6", "train.noise=0", "model.radii=[1]", "model.context=[]", "model.trees=0")
     rc = torch.as_tensor(prepared.split.train)
     samples = DenseSamples(prepared, None, config, 0, rc, "cpu")
+    samples.fit(DenseNetwork(prepared.groups, (), 2, config.model))
     (part,) = samples.parts(3)
     x, guides, rows, at = part.inputs
     assert x.shape == (6, 3, 18, 18) and guides == [] and abs(float(part.weight.sum()) - 1) < 1e-5 and part.share == 1
@@ -155,9 +157,25 @@ def test_a_step_reads_what_stands_at_the_labels():
 def test_statistics_do_not_depend_on_the_cells():
     prepared = small_scene(40, 40)
     rc = torch.tensor([[0, 0], [39, 39], [20, 3], [21, 38]])
-    c = Config().model
-    a, b = statistics_at(prepared, None, c, rc, 8), statistics_at(prepared, None, c, rc, 64)
-    assert a.shape == (4, 27) and torch.equal(a, b)
+    config = Config().override("model.radii=[2,5,6,18]", "model.context=[2,6]")
+    context = Context(3, config.model.context)
+    fit_context(context, prepared, config)
+    a, b = (statistics_at(prepared, None, config.model, rc, side, context) for side in (8, 64))
+    assert a.shape == (4, 27 + 3 * 12) and torch.equal(a, b)
+
+
+def test_the_context_is_centred_and_turned_on_the_training_side():
+    prepared = small_scene(40, 40)
+    config = Config().override("model.context=[2,6]")
+    context = Context(3, config.model.context)
+    fit_context(context, prepared, config)
+    maps = context(prepared.window(-6, -6, 52, 52))[:, torch.from_numpy(prepared.split.train_region)]
+    assert maps.shape[0] == context.channels == 12
+    torch.testing.assert_close(maps.mean(1), torch.zeros(12), rtol=0, atol=1e-4)
+    assert abs(float(maps.square().mean()) - 1) < 1e-3  # one factor for all
+    for own in maps.split(6):  # of one window: uncorrelated, the largest first
+        outer = own @ own.T / own.shape[1]
+        assert (outer - outer.diag().diag()).abs().max() < 1e-3 and (outer.diag().diff() <= 1e-4).all()
 
 
 @pytest.mark.parametrize("memory", [0, 30_000, 10**9])
