@@ -52,12 +52,13 @@ class GdalRaster(Raster):
         if unscale:
             self._read_scales(data)
         self._place(data)
-        listed = re.findall(r"[\d.]+", data.tags(ns="ENVI").get("bbl", "")) if data.driver == "ENVI" else []
+        listed = re.findall(r"\d+(?:\.\d+)?", data.tags(ns="ENVI").get("bbl", "")) if data.driver == "ENVI" else []
         if len(listed) == data.count:
             self.bad = frozenset(i for i, b in enumerate(self._bands) if float(listed[b - 1]) == 0)
         from rasterio.enums import MaskFlags
 
-        self._mask = not self._alpha and any(MaskFlags.per_dataset in flags for flags in data.mask_flag_enums)
+        own = (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in data.mask_flag_enums)
+        self._mask = not self._alpha and any(own)
 
     def _choose_bands(self, data: Any, alpha: bool) -> None:
         """Files' bands (from 1) that hold values, and those that say where there are any."""
@@ -85,7 +86,9 @@ class GdalRaster(Raster):
                     "tags or say unscale = false."
                 )
         self.scales = pairs
-        said = ", ".join(f"scale {scale:g} offset {offset:g}" for scale, offset in dict.fromkeys(pairs))
+        different = list(dict.fromkeys(pairs))
+        said = ", ".join(f"scale {scale:g} offset {offset:g}" for scale, offset in different[:3])
+        said += ", ..." if len(different) > 3 else ""
         self.notes.append(f"{self.source}: values are unscaled by the file's {said}; unscale = false takes them as stored")
 
     def _place(self, data: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bdgf_fast.data import index_lists
 from bdgf_fast.data.classes import (
+    MISSING,
     NO_CLASS_NAMES,
     ClassInfo,
     as_codes,
@@ -112,7 +113,7 @@ class _Reader:
         """Codes of rows y0..y1-1: those of the ground truth, else of the sides, of which the training side counts first."""
         if self.whole is not None:
             return self.codes(self.whole, y0, y1)
-        out = np.zeros((y1 - y0, self.shape[1]), np.int64)
+        out = np.full((y1 - y0, self.shape[1]), MISSING)
         for side in ("test", "val", "train"):
             if side in self.maps:
                 values = self.codes(self.maps[side], y0, y1)

@@ -113,17 +113,20 @@ def make_split(
 
 
 def dilate(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Pixels within ``distance`` (Chebyshev) of a True pixel of ``mask`` (H, W)."""
-    if distance == 0 or not mask.any():
-        return mask.copy()
+    """Pixels within ``distance`` (Chebyshev) of a True pixel of ``mask`` (H, W); two bytes a pixel beside the mask."""
+    out = mask.copy()
+    if not mask.any():
+        return out
     for axis in (0, 1):
-        size = mask.shape[axis]
-        total = np.cumsum(mask, axis=axis, dtype=np.int32)
-        total = np.concatenate([np.zeros_like(total.take([0], axis)), total], axis)
-        at = np.arange(size)
-        high = total.take(np.minimum(at + distance + 1, size), axis)
-        mask = high > total.take(np.maximum(at - distance, 0), axis)
-    return mask
+        reach, distant = 0, min(distance, mask.shape[axis])
+        while reach < distant:  # beyond a reach of r + 1 a shift would leave a gap along the edge
+            step = min(reach + 1, distant - reach)
+            before = np.moveaxis(out.copy(), axis, 0)
+            after = np.moveaxis(out, axis, 0)
+            after[step:] |= before[:-step]
+            after[:-step] |= before[step:]
+            reach += step
+    return out
 
 
 def _check(spec: SplitSpec, scene: Scene) -> None:

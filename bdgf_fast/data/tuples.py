@@ -58,8 +58,10 @@ def scene_from_tuple(
         name, dict(zip(names, (hsi, dsm), strict=True)), merged, classes=classes or None, ignore=ignore, split=split, given=given
     )
     colours = _palette(info.get("palette"), name)
-    if len(colours) >= len(scene.classes):
-        scene.classes = [replace(c, colour=colour) for c, colour in zip(scene.classes, colours, strict=False)]
+    order = sorted(classes) or [c.code for c in scene.classes]
+    if len(colours) >= len(order):
+        shades = dict(zip(order, colours, strict=False))
+        scene.classes = [replace(c, colour=shades.get(c.code, c.colour)) for c in scene.classes]
     return scene
 
 

@@ -103,6 +103,7 @@ def test_warnings_are_sentences(monkeypatch, caplog):
     assert warnings.formatwarning is before
 
 
+@pytest.mark.slow
 def test_predict_says_that_a_scene_has_other_values(scene_file, tiny, tmp_path, capsys, caplog):
     """A scene with an offset is not classified as if nothing were wrong, and one whose bands are swapped is put right."""
     rasterio = pytest.importorskip("rasterio")

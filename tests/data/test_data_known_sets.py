@@ -296,6 +296,8 @@ def test_tuples_of_rs_fusion_datasets(count):
 def test_tuples_in_other_forms():
     data, bands, truth, _, _ = as_tuple(4)
     hsi, dsm, labels, info = data
+    less = Scene.from_tuple((hsi, dsm, np.where(truth == 2, 0, truth), info))
+    assert [c.code for c in less.classes] == [1, 3, 4, 5, 6] and less.classes[-1].colour == (1, 2, 3), "colours go with codes"
     corner = np.append(labels.row, 0), np.append(labels.col, 0)
     twice = sparse.coo_array((np.append(labels.data, truth[0, 0]), corner), truth.shape)
     scene = Scene.from_tuple((hsi, dsm[0], twice, {}), names=("hsi", "lidar"))

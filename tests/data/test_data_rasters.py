@@ -79,21 +79,23 @@ def test_scale_of_a_label_map_leaves_its_codes(scene, write_tif):
 # --- alpha ---
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16])
 @pytest.mark.parametrize("bands", [1, 3, 5])
-def test_alpha_is_a_mask_and_no_band(scene, write_tif, bands):
-    alpha = np.full((1, H, W), 255, np.int16)
+def test_alpha_is_a_mask_and_no_band(scene, write_tif, bands, kind):
+    cube = (CUBE % 200 + 1).astype(kind)
+    alpha = np.full((1, H, W), 255, kind)
     alpha[0, 3, 4:7] = 0
-    path = write_tif("x.tif", np.concatenate([CUBE[:bands], alpha]), photometric="MINISBLACK")
+    path = write_tif("x.tif", np.concatenate([cube[:bands], alpha]), photometric="MINISBLACK")
     with rasterio.open(path, "r+") as data:
         data.colorinterp = [ColorInterp.undefined] * bands + [ColorInterp.alpha]
     got = scene('path = "x.tif"')
     assert got.modalities[0].bands == [f"band {i + 1}" for i in range(bands)]
-    np.testing.assert_array_equal(whole(got), np.where(alpha == 0, np.nan, CUBE[:bands]))
+    np.testing.assert_array_equal(whole(got), np.where(alpha == 0, np.nan, cube[:bands]))
     with pytest.warns(DataWarning, match="3 of 192 pixels"):
         assert np.array_equal(got.valid(), alpha[0] != 0)
     assert any(f"band {bands + 1} is its alpha band" in note for note in got.notes)
     plain = whole(scene('path = "x.tif"\nalpha = false'))
-    assert np.array_equal(plain, np.concatenate([CUBE[:bands], alpha])), "a band tagged wrongly can be had as values"
+    assert np.array_equal(plain, np.concatenate([cube[:bands], alpha])), "a band tagged wrongly can be had as values"
 
 
 # --- nodata ---

@@ -106,9 +106,12 @@ def test_fraction_is_not_lost_to_binary_rounding():
     assert len(split.train) == 29, "0.29 * 100 is 28.999999999999996"
 
 
-@pytest.mark.parametrize("distance", [0, 1, 3, 50])
-def test_dilate(distance):
+@pytest.mark.parametrize("corner", [False, True])
+@pytest.mark.parametrize("distance", [0, 1, 3, 4, 6, 50])
+def test_dilate(distance, corner):
     mask = np.random.default_rng(1).random((17, 12)) < 0.02
+    if corner:
+        mask[:], mask[0, -1] = False, True
     ys, xs = np.nonzero(mask)
     yy, xx = np.mgrid[:17, :12]
     near = (np.maximum(abs(yy[..., None] - ys), abs(xx[..., None] - xs)) <= distance).any(-1)
