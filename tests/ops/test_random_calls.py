@@ -10,11 +10,13 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from bdgf_fast import backends, ops, reference
 from bdgf_fast.diffusion import Schedule
+
+pytest.importorskip("hypothesis")  # a machine with a GPU may have torch and pytest alone
+from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 
 MORE = int(os.environ.get("BDGF_RANDOM_CALLS", "0"))
 randomly = settings(
