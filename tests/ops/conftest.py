@@ -34,7 +34,7 @@ def _address(seed_at, ids, stream_at, origin, seed, stream, height, width):
     }
 
 
-def _scan(u, delta, A, B, C, D, z, bias, initial, softplus, last, reverse):
+def _scan(u, delta, A, B, C, D, z, bias, initial, softplus, last, reverse, _):
     return reference.selective_scan(u, delta, A, B, C, D, z, bias, softplus, last, initial_state=initial, reverse=reverse)
 
 
@@ -99,9 +99,9 @@ def _step(pred, sample, coefficients, noise, *rest):
     return diffusion_step._plain(pred, sample, coefficients, noise, clip, {k: address[k] for k in keys} if draw else None)
 
 
-# operation -> (function of the fwd operator's arguments, gradients it receives, tensors, vectors kept for the backward)
+# operation -> (function of the fwd operator's arguments, gradients it receives, tensors, tensors kept for the backward)
 MIRRORS = {
-    "selective_scan": (_scan, 2, 9, 0),
+    "selective_scan": (_scan, 2, 9, 1),
     "selective_scan_2d": (_scan_2d, 1, 7, 0),
     "box_statistics": (_boxes, 1, 1, 0),
     "causal_conv1d": (_conv, 1, 3, 0),
