@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from bdgf_fast.diffusion import DiffusionFeatures
 from bdgf_fast.diffusion.denoiser import Denoiser
 from bdgf_fast.training import train
-from bdgf_fast.training.baselines import CNN, DUAL, EXCHANGE, FORESTS, available, channel_exchange, predict_baseline
+from bdgf_fast.training.baselines import CNN, DUAL, EXCHANGE, FORESTS, GUIDED_FOREST, available, channel_exchange, predict_baseline
 from bdgf_fast.training.baselines.channel_exchange import GAIN, ChannelExchangeNetwork, ExchangeNorm
 from bdgf_fast.training.baselines.dual_denoiser import JoinedFeatures
 from bdgf_fast.training.baselines.statistics import SIDES, StatisticsFeatures
@@ -16,7 +16,7 @@ from bdgf_fast.training.baselines.statistics import SIDES, StatisticsFeatures
 
 @pytest.fixture
 def learns(config):
-    return config.override("train.epochs=6", "train.learning_rate=8e-3", "train.ema=0.9")
+    return config.override("train.epochs=6", "train.crops=12", "train.learning_rate=8e-3", "train.ema=0.9")
 
 
 def denoiser_of(site, config):
@@ -30,17 +30,24 @@ def denoiser_of(site, config):
     return make
 
 
-@pytest.mark.parametrize("name", [*FORESTS, CNN, EXCHANGE, DUAL])
+@pytest.mark.parametrize("name", [*FORESTS, GUIDED_FOREST, CNN, EXCHANGE, DUAL])
 def test_every_baseline_learns(site, learns, name):
     rc = site.split.test[::3]
-    labels = predict_baseline(name, site.prepared, learns, 0, rc, denoiser=denoiser_of(site, learns))
+    def features():
+        torch.manual_seed(0)
+        denoiser = Denoiser.create(site.prepared.groups, site.prepared.modality_names, learns.pretrain)
+        denoiser.unet.eval().requires_grad_(False)
+        return DiffusionFeatures.fit(denoiser, site.prepared, learns, 0)
+
+    labels = predict_baseline(name, site.prepared, learns, 0, rc, denoiser=denoiser_of(site, learns), features=features)
     truth = site.prepared.labels[rc[:, 0], rc[:, 1]].numpy()
     assert labels.shape == truth.shape
     assert (labels == truth).mean() > 0.55  # three classes
 
 
 def test_fusion_needs_two_modalities(config):
-    assert available(2) == [*FORESTS, CNN, EXCHANGE, DUAL] and available(1) == [*FORESTS, CNN]
+    assert available(2) == [*FORESTS, GUIDED_FOREST, CNN, EXCHANGE, DUAL]
+    assert available(1) == [*FORESTS, GUIDED_FOREST, CNN]
     with pytest.raises(ValueError, match="two modalities"):
         ChannelExchangeNetwork((3,), ("a",), 2, config.model)
 

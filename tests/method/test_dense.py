@@ -11,7 +11,7 @@ from bdgf_fast.diffusion.denoiser import Denoiser
 from bdgf_fast.errors import UserError
 from bdgf_fast.models import DenseNetwork
 from bdgf_fast.models.context import Context
-from bdgf_fast.models.windows import box_statistics, from_windows, to_windows
+from bdgf_fast.models.windows import from_windows, to_windows
 from bdgf_fast.training import predict, predict_pixels, train
 from bdgf_fast.training.dense import fit_context, halo, reach, statistics_at
 from bdgf_fast.training.samples import DenseSamples
@@ -50,19 +50,6 @@ def test_windows_there_and_back():
     assert torch.equal(from_windows(windows, 8, 16), x)
     with pytest.raises(ValueError, match="8 x 16 pixels is not divided by windows of 16"):
         to_windows(x, 16)
-
-
-def test_box_statistics_are_those_of_the_box():
-    x = torch.randn(1, 2, 11, 9, dtype=torch.float64)
-    got = box_statistics(x, [1, 3])
-    assert got.shape == (1, 10, 5, 3)
-    for row, column in ((0, 0), (4, 2), (2, 1)):
-        y, z = row + 3, column + 3
-        expected = [x[0, :, y, z]]
-        for r in (1, 3):
-            near = x[0, :, y - r : y + r + 1, z - r : z + r + 1].flatten(1)
-            expected += [near.mean(1), (near.var(1, correction=0) + 1e-6).sqrt()]
-        torch.testing.assert_close(got[0, :, row, column], torch.cat(expected), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("guided", [True, False])

@@ -150,7 +150,7 @@ def test_training_leaves_inputs_of_the_heads_out(config):
 
 
 def test_twins_see_no_guide_and_count_in_the_fusion(config):
-    net = make(config, guide_mamba="none").eval()
+    net = make(config, guide_mamba="none", twins="true").eval()
     assert net.kinds == ("cnn", "mamba", "transformer", "unguided cnn", "unguided transformer")
     x, guides, _ = inputs()
     net.fit(x, guides)

@@ -55,7 +55,7 @@ def test_resume_gives_the_same_bits(site, config, features, denoiser, tmp_path):
 
 def test_it_learns_and_the_map_agrees_with_the_pixels(site, config, features):
     config = config.override(
-        "model.branches=cnn,transformer", "model.twins=false", "train.epochs=15", "train.learning_rate=5e-3", "train.ema=0.9"
+        "model.branches=cnn,transformer", "train.crops=12", "train.epochs=15", "train.learning_rate=5e-3", "train.ema=0.9"
     )
     network, history = train(site.prepared, features, config, seed=0)
     series = history["curves"]["series"]
