@@ -88,8 +88,12 @@ class Head(nn.Module):
         parts = [] if seen is None or self.norm is None else [self.norm(seen)]
         if statistics is not None:
             parts.append(self._disturb(statistics, address))
-        x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        feature = self.embed(self._drop(F.silu(self.mix(self._drop(x, address, 0))), address, 1))
+        if self.training:
+            mixed = self.mix(self._drop(torch.cat(parts, 1), address, 0))
+        else:  # the product part by part: the inputs are wide, and joining them copies as much as multiplying reads
+            weights = self.mix.weight.split([part.shape[1] for part in parts], 1)
+            mixed = self.mix.bias + sum(F.linear(part, weight) for part, weight in zip(parts, weights, strict=True))
+        feature = self.embed(self._drop(F.silu(mixed), address, 1))
         return feature, self.classify(self._drop(F.silu(feature), address, 2))
 
     def _disturb(self, x: Tensor, address: Address | None) -> Tensor:

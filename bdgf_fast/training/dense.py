@@ -67,23 +67,35 @@ def middle(x: Tensor, margin: int) -> Tensor:
 
 
 def statistics(
-    raw: Tensor, raw_margin: int, guides: Sequence[Tensor], guide_margin: int, c: ModelConfig, context: Context | None
+    raw: Tensor, raw_margin: int, guides: Sequence[Tensor], guide_margin: int, c: ModelConfig, context: Context | None, at: Tensor
 ) -> Tensor:
-    """The statistics of every pixel of a piece: value, mean and deviation of the bands at ``radii``, of the context's maps and of
-    the guides at ``guide_radii``.
+    """Statistics of pixels of a piece: value, mean and deviation of the bands at ``radii``, of the context's maps and of the guides
+    at ``guide_radii``.
 
     Args:
         raw: (C, h + 2 raw_margin, w + 2 raw_margin). guides: (C_k, h + 2 guide_margin, w + 2 guide_margin) each.
+        at: int64 (n,), the pixels as row * w + column.
 
-    Returns (S, h, w), those of the bands and their context first.
+    Returns (n, S), those of the bands and their context first.
     """
     around = max(c.guide_radii, default=0)
-    parts = [box_statistics(middle(raw, raw_margin - max(c.radii, default=0))[None], c.radii)[0]]
+    sources = [(middle(raw, raw_margin - max(c.radii, default=0)), c.radii)]
     if context is not None:
-        maps = context(middle(raw, raw_margin - around - max(context.radii)))
-        parts.append(box_statistics(maps[None], c.guide_radii)[0])
-    parts += [box_statistics(middle(g, guide_margin - around)[None], c.guide_radii)[0] for g in guides]
-    return torch.cat(parts)
+        sources.append((context(middle(raw, raw_margin - around - max(context.radii))), c.guide_radii))
+    sources += [(middle(g, guide_margin - around), c.guide_radii) for g in guides]
+    sizes = [len(x) * (1 + 2 * len(radii)) for x, radii in sources]
+    out = torch.empty(len(at), sum(sizes), device=raw.device)
+    for (x, radii), part in zip(sources, out.split(sizes, 1), strict=True):
+        part.copy_(pick(box_statistics(x[None], radii)[0], at))
+    return out
+
+
+def pick(maps: Tensor, at: Tensor) -> Tensor:
+    """Values (n, C) of maps (C, h, w) at the pixels ``at`` = row * w + column; no copy where these are all pixels in order."""
+    flat = maps.flatten(1)
+    if len(at) == flat.shape[1] and bool((at.diff() == 1).all()):
+        return flat.T
+    return flat.index_select(1, at).T
 
 
 def statistics_at(
@@ -100,7 +112,8 @@ def statistics_at(
         raw = prepared.window(y - raw_margin, x - raw_margin, h + 2 * raw_margin, w + 2 * raw_margin)
         around = (y - guide_margin, x - guide_margin, h + 2 * guide_margin, w + 2 * guide_margin)
         guides = [] if tile is None else [g.cpu() for g in tile(*around)]
-        rows = statistics(raw, raw_margin, guides, guide_margin, c, context)[:, rc[mine, 0] - y, rc[mine, 1] - x].T
+        at = (rc[mine, 0] - y) * w + rc[mine, 1] - x
+        rows = statistics(raw, raw_margin, guides, guide_margin, c, context, at)
         if out is None:
             out = torch.empty(len(rc), rows.shape[1])
         out[mine] = rows

@@ -14,7 +14,7 @@ from ..diffusion.crops import dihedral, undo_dihedral
 from ..diffusion.features import FeatureSource, windows
 from ..errors import UserError
 from ..models import DenseNetwork, GroupNetwork
-from .dense import guide_reach, halo, middle, raw_reach, statistics, tiles_of
+from .dense import guide_reach, halo, middle, pick, raw_reach, statistics, tiles_of
 from .metrics import diversity, scores
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -216,15 +216,14 @@ def _predict_map(
         for k in strip_of.unique().tolist():
             a, b = k * STRIP, min((k + 1) * STRIP, h)
             mine = (strip_of == k).nonzero().squeeze(1)
-            row, column = rc[mine, 0] - top - a, rc[mine, 1] - left
+            at = ((rc[mine, 0] - top - a) * w + rc[mine, 1] - left).to(device)
             with cast:
-                pooled = [network.pooled(m[:, :, a : b + 2 * c.map_radius])[0][:, row, column].T for m in maps]
+                pooled = [pick(network.pooled(m[:, :, a : b + 2 * c.map_radius])[0], at) for m in maps]
                 rows = None
                 if network.standardise is not None:
                     near = raw[:, a : b + 2 * raw_margin]
                     guide = [g[:, a : b + 2 * guide_margin] for g in guides]
-                    found = statistics(near, raw_margin, guide, guide_margin, c, network.context)
-                    rows = found[:, row, column].T
+                    rows = statistics(near, raw_margin, guide, guide_margin, c, network.context, at)
                 output = network.classify(pooled, rows)
             total[mine] += output.log_fused.exp().float().cpu()
             by_branch[:, mine] += torch.stack([z.float() for z in output.logits]).softmax(2).cpu()
