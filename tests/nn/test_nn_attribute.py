@@ -11,7 +11,8 @@ CODE = """
 import sys
 import bdgf_fast
 assert not {"bdgf_fast.nn", "bdgf_fast.data", "bdgf_fast.training"} & set(sys.modules)
-print(bdgf_fast.nn.Mamba.__name__, bdgf_fast.ops.selective_scan.__name__, bdgf_fast.diffusion.Schedule.__name__, bdgf_fast.data.__name__)
+found = bdgf_fast.nn.Mamba, bdgf_fast.ops.selective_scan, bdgf_fast.diffusion.Schedule, bdgf_fast.data
+print(*(x.__name__ for x in found))
 """
 
 
