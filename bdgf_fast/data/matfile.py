@@ -165,6 +165,7 @@ def _steps(variable: str, path: Path) -> tuple[str, list[str | int]]:
 
 
 def _read_v5(path: Path, name: str, squeeze: bool) -> Any:
+    _check_v5(path)
     io = require("scipy.io", str(path))
     return io.loadmat(path, variable_names=[name], squeeze_me=squeeze, struct_as_record=False)[name]
 
@@ -189,6 +190,7 @@ def _load_v5(path: Path, variable: str, name: str, steps: list[str | int]) -> np
             # Structs are far easier to walk squeezed; plain arrays keep their singleton dimensions (scenes of one row).
             value = _walk_v5(_read_v5(path, name, bool(steps)), steps)
             if hasattr(value, "toarray"):
+                value.check_format(full_check=True)  # SciPy writes where the indices say, also outside the array
                 value = value.toarray()
     except _Stopped as error:
         raise SceneError(f"{path}: {variable!r} {error}.") from None

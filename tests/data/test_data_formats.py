@@ -232,3 +232,29 @@ def test_tiles_of_a_mosaic_with_two_coordinate_systems(tmp_path, write_tif):
     write_tif("east.tif", tile[:, :, :8], origin=(700_120.0, 5_700_000.0))
     with pytest.raises(SceneError, match=r"tiles of a mosaic first become one file with gdalbuildvrt"):
         scene(tmp_path, text)
+
+
+def test_damage_that_ends_scipy_s_reader_is_refused_before(tmp_path):
+    from scipy.sparse import csc_matrix
+
+    path = tmp_path / "x.mat"
+    sio.savemat(path, {"x": np.arange(12.0).reshape(3, 4)})
+    whole = bytearray(path.read_bytes())
+    at = whole.index(np.float64(4.0).tobytes()) - 8 - 8  # the tag of the values: their type, then their length
+    assert whole[at] == 9
+    whole[at] = 119
+    path.write_bytes(whole)
+    for read in (load_variable, load_names):
+        if read is load_names:
+            assert read(path, "x") == []
+            continue
+        with pytest.raises(SceneError, match=r"x\.mat is not a readable \.mat file: no type of MATLAB has the code 119"):
+            read(path, "x")
+    sio.savemat(path, {"q": csc_matrix(np.eye(5))})
+    whole = bytearray(path.read_bytes())
+    rows = np.arange(5, dtype=np.int32).tobytes()
+    at = whole.index(rows)
+    whole[at + 16 : at + 20] = np.int32(2**30).tobytes()
+    path.write_bytes(whole)
+    with pytest.raises(SceneError, match=r"x\.mat is not a readable \.mat file"):
+        load_variable(path, "q")
