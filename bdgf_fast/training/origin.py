@@ -41,16 +41,9 @@ def describe(scene: Scene, maps: Sequence[str] = (), before: Any = None) -> dict
     Every file is read once, but for large ones that have kept their size and time since the description ``before``.
     """
     known = before.get("files", {}) if isinstance(before, dict) else {}
-    files: dict[str, Any] = {}
-    for modality in scene.modalities:
-        for raster, _ in modality.parts:
-            for path in _local(raster.source):
-                files.setdefault(str(path), _stamp(path, known.get(str(path))))
-    for text in maps:
-        files[str(text)] = _stamp(Path(text), known.get(str(text)))
     return {
         "version": VERSION,
-        "files": files,
+        "files": {str(path): _stamp(path, known.get(str(path))) for path in files(scene, maps)},
         "tables": _tables(scene),
         "modalities": {
             m.name: {
@@ -65,6 +58,12 @@ def describe(scene: Scene, maps: Sequence[str] = (), before: Any = None) -> dict
         "classes": [c.code for c in scene.classes],
         "given": {side: _digest(mask) for side, mask in sorted(scene.given.items())},
     }  # fmt: skip
+
+
+def files(scene: Scene, maps: Sequence[str | Path] = ()) -> list[Path]:
+    """The files on this machine that a scene's bands are read from, and ``maps``."""
+    sources = dict.fromkeys(raster.source for modality in scene.modalities for raster, _ in modality.parts)
+    return list(dict.fromkeys([*(path for source in sources for path in _local(source)), *map(Path, maps)]))
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

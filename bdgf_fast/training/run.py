@@ -107,7 +107,7 @@ class Run:
         self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
         self.modalities = modalities
         self.log = Log(directory / "tensorboard") if tensorboard and leads() else None
-        self._bind()
+        self._check_settings()
         if own_scene:
             self._open_scene()
             barrier()
@@ -123,12 +123,16 @@ class Run:
             self.prepared = PreparedScene.from_state(self.scene, self.split, read_json(stored))
             return
         config, scene = self.config, self.scene
-        check_size(scene, config)
+        check_size(scene, config)  # nothing is written before all this has gone well
         self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
         check_split(self.split, config)
         self.prepared = prepare(scene, self.split)
         if self.modalities is not None:
             self.prepared = self.prepared.select(self.modalities)
+        settings = self.directory / "config.json"
+        if not settings.exists():
+            write_json(settings, self._settings())
+            self.directory.mark("configured")
         if leads():
             origin.save_split(self.directory / origin.SPLIT, self.split, scene.labels)
             origin.bind(self.directory.path, scene, config.features.path)
@@ -143,16 +147,16 @@ class Run:
         return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
                    modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene)
 
-    def _bind(self) -> None:
-        """Write config.json, or check that a resumed directory was begun with the same settings."""
-        settings = {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+    def _settings(self) -> dict[str, Any]:
+        return {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+
+    def _check_settings(self) -> None:
+        """Raise UserError when a resumed directory was begun with other settings."""
         path = self.directory / "config.json"
         if not path.exists():
-            write_json(path, settings)
-            self.directory.mark("configured")
             return
         before = read_json(path)
-        changed = sorted(_leaves(before).items() ^ _leaves(settings).items())
+        changed = sorted(_leaves(before).items() ^ _leaves(self._settings()).items())
         if changed:
             names = ", ".join(sorted({name for name, _ in changed}))
             raise UserError(f"{self.directory.path} was begun with other settings ({names}); "
@@ -227,7 +231,7 @@ class Run:
             if memory is not None:
                 config = fit_to_memory(memory, prepared, config, () if features is None else features.channels, stride)
             made_of = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
-                       "files": self._inputs(prepared.scene, maps), "shape": [prepared.height, prepared.width],
+                       "files": self._stamps(prepared.scene, maps), "shape": [prepared.height, prepared.width],
                        "predict": config.to_dict()["predict"]}
             blocks = Blocks(target / "blocks", made_of)
             predict_blocks(network, features, prepared, config, blocks, stride, progress)
@@ -241,10 +245,11 @@ class Run:
                 blocks.remove()
             barrier()
 
-    def _inputs(self, scene: Scene, maps: Sequence[Path] | None) -> dict[str, str]:
-        """The sha256 of every file that a map is made of: blocks of other ones are not taken."""
-        chosen = [str(m) for m in maps] if maps else self.config.features.path if self.guide == "maps" else []
-        return {path: facts["sha256"] for path, facts in origin.describe(scene, chosen)["files"].items()}
+    def _stamps(self, scene: Scene, maps: Sequence[Path] | None) -> dict[str, list[int]]:
+        """Size and time of every file that a map is made of: blocks of other ones are not taken."""
+        chosen = maps or (self.config.features.path if self.guide == "maps" else ())
+        facts = {str(path): path.stat() for path in origin.files(scene, chosen)}
+        return {path: [found.st_size, found.st_mtime_ns] for path, found in facts.items()}
 
     def _keep_labels(self, labels: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Keep what the map says of the test pixels for `evaluate`, which else predicts them anew: a coarse map, or one in another
