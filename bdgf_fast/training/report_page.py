@@ -56,7 +56,7 @@ allows. Accuracy by distance to the nearest training pixel:
 {% if picture.map %}<h2>Map</h2>
 <p><a href="map.tif">map.tif</a> (the classes) and <a href="probabilities.tif">probabilities.tif</a> lie beside this page.
 {% if r.map and r.map.stride > 1 %}
-The map is coarse: it was predicted at every {{ r.map.stride }}th row and column, and interpolated between them. The
+The map is coarse: it was predicted in one of every {{ r.map.stride }} rows and columns, and interpolated between them. The
 figures on this page are of the test pixels themselves, not of this map.{% endif %}</p>
 <img src="{{ picture.map }}" alt="false colour, labels, classification and errors">{% endif %}
 <h2>Classes</h2>
