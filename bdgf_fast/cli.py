@@ -53,7 +53,16 @@ def _configurable(command: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         help="override one value of the configuration, e.g. pretrain.steps=500 (repeatable)",
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and all noise (default 0)")
+    _config(command)
+    command.add_argument(
+        "--seed", type=int, help="seed of the split, the weights and all noise (default: the configuration's seed, which is 0)"
+    )
+
+
+def _config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config", type=Path, metavar="FILE.toml", help="configuration file, with a table per section; --set comes after it"
+    )
 
 
 def _features(command: argparse.ArgumentParser) -> None:
@@ -139,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
         "in the quick preset, the main ones in the full one)"
     )
     study.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the default (repeatable)")
+    _config(study)
     _features(study)
     _common(study)
 
@@ -214,7 +224,7 @@ def _data(args: argparse.Namespace) -> int:
 
 def _check_common(args: argparse.Namespace) -> None:
     """Arguments of several commands, before anything is read or written."""
-    for name, seeds in (("--seed", [getattr(args, "seed", 0)]), ("--seeds", getattr(args, "seeds", None) or [])):
+    for name, seeds in (("--seed", [getattr(args, "seed", None) or 0]), ("--seeds", getattr(args, "seeds", None) or [])):
         for seed in seeds:
             if not 0 <= seed < SEEDS:
                 raise UserError(f"{name} is {seed}; a seed is a whole number from 0 to {SEEDS - 1}")

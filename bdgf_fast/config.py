@@ -1,7 +1,7 @@
 """The whole configuration of a run, as nested dataclasses with documented defaults.
 
-Precedence (the application applies it): built-in defaults < ``Config.demo()`` or a TOML file < ``--set
-section.key=value``. Every unknown section or key and every value of the wrong type is a ``ValueError`` that names it
+Precedence (the application applies it): built-in defaults < ``Config.demo()`` or a study's preset < ``--config FILE.toml`` <
+``--set section.key=value``. Every unknown section or key and every value of the wrong type is a ``ValueError`` that names it
 and lists what exists.
 """
 
@@ -344,14 +344,20 @@ class Config:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
         """Build from nested dictionaries (TOML, JSON); missing keys keep their defaults. Raises ValueError."""
-        config = cls()
+        return cls()._take(values).check()
+
+    def updated(self, values: dict[str, Any]) -> Config:
+        """A copy with the values of nested dictionaries (a TOML file) in place of its own. Raises ValueError."""
+        return Config.from_dict(self.to_dict())._take(values).check()
+
+    def _take(self, values: dict[str, Any]) -> Config:
         for name, value in values.items():
             if not isinstance(value, dict):
-                config._assign([name], value)
+                self._assign([name], value)
                 continue
             for key, inner in value.items():
-                config._assign([name, key], inner)
-        return config.check()
+                self._assign([name, key], inner)
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries, JSON- and TOML-able; ``from_dict`` restores an equal Config."""

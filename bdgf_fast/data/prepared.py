@@ -15,6 +15,7 @@ import torch
 
 from bdgf_fast.data.grid import pixel_metres
 from bdgf_fast.data.normalise import Normaliser, fit_normaliser
+from bdgf_fast.data.raster import counted
 from bdgf_fast.data.scene import ClassInfo, Modality, Scene
 from bdgf_fast.data.split import Split
 from bdgf_fast.errors import DataWarning, SceneError, StateError
@@ -283,7 +284,7 @@ def _order(scene: Scene, modality: Modality, normaliser: Normaliser, where: str)
     """The modality's bands in the order the checkpoint knows, told by their names; None where they stand in it."""
     bands, wanted = ([name.strip().casefold() for name in names] for names in (modality.bands, normaliser.bands))
     if len(bands) != len(wanted):
-        raise StateError(f"{where}: modality {normaliser.name!r} has {len(bands)} bands, the checkpoint {len(wanted)}.")
+        raise StateError(f"{where}: modality {normaliser.name!r} has {counted(len(bands), 'band')}, the checkpoint {len(wanted)}.")
     if bands == wanted:
         return None
     if sorted(bands) == sorted(wanted) and len(set(bands)) == len(bands):

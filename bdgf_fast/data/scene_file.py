@@ -12,6 +12,7 @@ import numpy as np
 
 from bdgf_fast.data import known_sets
 from bdgf_fast.data.labels import LABEL_KEYS, Labels, named_classes, read_labels
+from bdgf_fast.data.raster import counted
 from bdgf_fast.data.scene import Modality, Scene, SplitSpec, stack
 from bdgf_fast.data.sources import Source, open_sources, settle
 from bdgf_fast.data.split import DEFAULT_VAL_BLOCKS, GAPS, KINDS, NAMED_GAPS
@@ -142,7 +143,7 @@ def _modality(said: str, i: int, entry: dict[str, Any], sources: dict[Any, Sourc
             raise SceneError(f"{where}: band_names must be {len(picked)} names, one for each band used.")
     pca = get(entry, "pca", int, where, None)
     if pca is not None and not 1 <= pca <= len(bands):
-        raise SceneError(f"{where}: pca is {pca}; with {len(bands)} bands it is 1 to {len(bands)}.")
+        raise SceneError(f"{where}: pca is {pca}; with {counted(len(bands), 'band')} it is 1 to {len(bands)}.")
     rgb = entry.get("rgb")
     if rgb is not None:
         if not isinstance(rgb, list) or len(rgb) != 3 or not all(type(b) is int and 1 <= b <= len(bands) for b in rgb):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,25 @@ import torch
 from ..config import Config
 from ..errors import UserError
 from .baselines import CNN, DUAL, EXCHANGE
+from .beside import forests, networks
+from .locks import released
 from .ranks import group, leads
 from .report import comparison, percent, render
-from .run import METRICS, SYNTHETIC, Run, forests, networks
+from .run import METRICS, SYNTHETIC, Run
 from .rundir import STAGES, RunDirectory, read_json, write_json
+from .settings import read_config, settings
 from .whole_scene import parse_bytes
+
+ALONE = (
+    "There are no rows for single modalities: the maps of another model, which guide, may have been made from all of them, and "
+    "would show each what the others saw."
+)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Carry out the parsed command; returns the exit status. Under torchrun the ranks share its work and the first writes."""
     args.device = _device(args.device)
-    with group(args.device):
+    with group(args.device), released():
         return {"demo": _demo, "run": _run, "pretrain": _pretrain, "train": _train, "evaluate": _evaluate,
                 "predict": _predict, "study": _study}[args.command](args)
 
@@ -43,41 +50,25 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _config(base: Config, overrides: Sequence[str]) -> Config:
-    try:
-        return base.override(*overrides)
-    except ValueError as error:
-        raise UserError(f"--set: {error}") from error
-
-
-def _settings(base: Config, args: argparse.Namespace) -> Config:
-    """The configuration of a command with --set and --features."""
-    config = _config(base, args.set)
-    if getattr(args, "features", None):
-        config.features.path = [str(path) for path in args.features]
-    config.features.path = [str(Path(path).absolute()) for path in config.features.path]
-    return config
-
-
 def _demo(args: argparse.Namespace) -> int:
-    return _seeds(args, SYNTHETIC, _settings(Config.demo(), args), "all")
+    return _seeds(args, SYNTHETIC, settings(Config.demo(), args), "all")
 
 
 def _run(args: argparse.Namespace) -> int:
-    return _seeds(args, args.scene, _settings(Config(), args), args.baselines)
+    return _seeds(args, args.scene, settings(Config(), args), args.baselines)
 
 
 def _seeds(args: argparse.Namespace, scene: str, config: Config, baselines: str) -> int:
     """One run, or one below --out for each of --seeds with their mean and deviation."""
     if not args.seeds:
-        _print(_whole(args, args.out, scene, config, args.seed, baselines), args.out)
+        _print(_whole(args, args.out, scene, config, baselines), args.out)
         return 0
     if len(set(args.seeds)) != len(args.seeds):
         raise UserError(f"--seeds names a seed twice: {args.seeds}")
     reports = {}
     for seed in args.seeds:
         out = args.out / f"seed-{seed}"
-        reports[seed] = _whole(args, out, scene, config, seed, baselines)
+        reports[seed] = _whole(args, out, scene, config.override(f"seed={seed}"), baselines)
         _print(reports[seed], out)
     summary = _summary(reports)
     write_json(args.out / "summary.json", summary)
@@ -89,10 +80,10 @@ def _seeds(args: argparse.Namespace, scene: str, config: Config, baselines: str)
     return 0
 
 
-def _whole(args: argparse.Namespace, out: Path, scene: str, config: Config, seed: int, baselines: str) -> dict[str, Any]:
+def _whole(args: argparse.Namespace, out: Path, scene: str, config: Config, baselines: str) -> dict[str, Any]:
     """All stages; a stage that a resumed directory has behind it is not run again."""
-    run = Run(RunDirectory(out, resume=args.resume, overwrite=args.overwrite), scene, config, seed, quiet=args.quiet,
-              device=args.device, tensorboard=args.tensorboard)
+    run = Run(RunDirectory(out, resume=args.resume, overwrite=args.overwrite), scene, config, config.seed,
+              quiet=args.quiet, device=args.device, tensorboard=args.tensorboard)
     _stages(run)
     if run.directory.done("evaluate"):
         return read_json(run.directory / "report.json")
@@ -101,10 +92,14 @@ def _whole(args: argparse.Namespace, out: Path, scene: str, config: Config, seed
         beside.update(forests(run))
     if baselines in ("cnn", "all"):
         beside.update(networks(run, [CNN]))
+    notes = []
     if baselines == "all":
-        beside.update(_single_modalities(run))
-        beside.update(networks(run, [EXCHANGE] if config.features.path else [EXCHANGE, DUAL]))
-    return run.evaluate(beside)
+        if run.guide == "maps" and len(run.prepared.groups) > 1:
+            notes.append(ALONE)
+        else:
+            beside.update(_single_modalities(run))
+        beside.update(networks(run, [EXCHANGE, DUAL] if run.guide == "denoiser" else [EXCHANGE]))
+    return run.evaluate(beside, notes)
 
 
 def _stages(run: Run) -> None:
@@ -130,9 +125,9 @@ def _single_modalities(run: Run) -> dict[str, Any]:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
+    config = settings(Config(), args)
     directory = RunDirectory(args.out, resume=args.resume, overwrite=args.overwrite)
-    run = Run(directory, args.scene, _settings(Config(), args), args.seed, quiet=args.quiet, device=args.device,
-              tensorboard=args.tensorboard)
+    run = Run(directory, args.scene, config, config.seed, quiet=args.quiet, device=args.device, tensorboard=args.tensorboard)
     run.pretrain()
     _say(f"pre-trained in {directory.facts('pretrain')['seconds']:.0f} s; next: bdgf-fast train {args.out}")
     return 0
@@ -154,12 +149,13 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    run = Run.reopen(args.directory, quiet=args.quiet, device=args.device)
     if args.scene is not None and args.out is None:
         raise UserError("predict --scene needs --out: the maps of another scene do not belong into the run's own directory")
     if args.stride < 1:
         raise UserError(f"--stride is {args.stride}; it takes 1 or more")
     memory = None if args.memory is None else parse_bytes(args.memory)
+    elsewhere = args.out is not None and args.out.resolve() != args.directory.resolve()
+    run = Run.reopen(args.directory, quiet=args.quiet, device=args.device, elsewhere=elsewhere, own_scene=args.scene is None)
     run.predict(args.scene, args.out, memory=memory, stride=args.stride, maps=args.features, precision=args.precision)
     _say(f"wrote map.tif, probabilities.tif and map.png to {args.out or args.directory}")
     return 0
@@ -169,15 +165,18 @@ def _study(args: argparse.Namespace) -> int:
     from .study import Study
     from .study_cells import listing
 
-    study = Study(args.out, args.scene, preset=args.preset, overrides=args.set, features=args.features or (), quiet=args.quiet,
-                  device=args.device)
+    study = Study(args.out, args.scene, preset=args.preset, values=read_config(args.config) if args.config else {},
+                  overrides=args.set, features=args.features or (), quiet=args.quiet, device=args.device)
     if args.cells and "list" in args.cells:
         print(listing(study.cells))
         return 0
     study.run(args.cells, args.seeds)
     beside = args.out.absolute().parent
     if (beside / "report.json").exists() and (beside / "history.json").exists():  # a study inside a run's directory
-        render(RunDirectory.open(beside))
+        try:
+            render(RunDirectory.open(beside))
+        except UserError as error:  # another command works in it
+            print(f"{beside / 'report.html'} does not show this study yet: {error}")
     print(f"{args.out / 'study.html'}, {args.out / 'study.md'}, {args.out / 'study.json'}")
     return 0
 

@@ -29,12 +29,16 @@ def halo(c: ModelConfig) -> int:
     return -(-(c.map_radius + spoilt) // side) * side
 
 
+def guided(c: ModelConfig) -> bool:
+    """Whether any branch takes guidance."""
+    return any(getattr(c, f"guide_{kind}") != "none" for kind in c.branches)
+
+
 def reach(config: Config) -> int:
     """Chebyshev distance from which a pixel's prediction may still be influenced, by the bands themselves or, in a guided network,
     by features. Maps of another model (``features.path``) count as if they saw nothing but their pixel."""
     c, patch = config.model, config.data.patch
-    guided = any(getattr(c, f"guide_{kind}") != "none" for kind in c.branches)
-    own = 0 if config.features.path or not guided else receptive_radius(
+    own = 0 if config.features.path or not guided(c) else receptive_radius(
         len(config.pretrain.widths), config.pretrain.blocks, config.features.levels
     )
     if c.mode == "patch":
@@ -42,7 +46,7 @@ def reach(config: Config) -> int:
     sides = {"cnn": 2 * c.stages, "mamba": c.scan_window - 1, "transformer": c.attention_window - 1}
     inner = c.map_radius + max(sides[kind] for kind in c.branches)
     bands = max(inner + 1, statistics_reach(c))  # the stem sees one pixel further
-    return max(bands, own + max([inner, *(c.guide_radii if c.statistics else ())])) if guided else bands
+    return max(bands, own + max([inner, *(c.guide_radii if c.statistics else ())])) if guided(c) else bands
 
 
 def statistics_reach(c: ModelConfig) -> int:

@@ -38,6 +38,16 @@ def scores(truth: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, 
     }
 
 
+def by_class(matrix: Any) -> list[dict[str, float | None]]:
+    """Measures of each class from a confusion matrix (rows = truth): ``producers_accuracy`` (the share of its pixels that are
+    found), ``users_accuracy`` (the share of what is called it that is it), ``f1`` and ``iou``; None where nothing is divided."""
+    matrix = np.asarray(matrix, np.int64)
+    right, truth, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    parts = {"producers_accuracy": (right, truth), "users_accuracy": (right, called), "f1": (2 * right, truth + called),
+             "iou": (right, truth + called - right)}  # fmt: skip
+    return [{name: float(a[k] / b[k]) if b[k] else None for name, (a, b) in parts.items()} for k in range(len(matrix))]
+
+
 def diversity(truth: np.ndarray, branches: dict[str, np.ndarray]) -> dict[str, Any]:
     """How the branches differ: their labels (n,) each against ``truth`` (n,).
 

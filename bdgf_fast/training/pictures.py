@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first: there may be no display)
 
 STAGES = {"pretrain": "diffusion model, loss per modality", "train": "group network"}
+VERDICTS = {"better": "tab:blue", "worse": "tab:red", "open": "0.35"}
 PARTS = {"loss": "total", "ce": "branches", "ce_fused": "fused", "entropy": "entropy alignment",
          "similarity": "similarity alignment"}  # fmt: skip
 
@@ -77,6 +78,36 @@ def confusion(report: dict[str, Any], path: Path) -> None:
             axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axis, label="% of the label's test pixels", shrink=0.8)
     _save(figure, path)
+
+
+def differences(cells: list[dict[str, Any]], level: float, path: Path) -> bool:
+    """Paired differences of a study's cells to its default with their intervals; returns whether there is anything to show.
+
+    Args:
+        cells: each with ``title``, ``group`` and ``difference`` (see ``study_report.difference``).
+        level: of the intervals.
+    """
+    if not cells:
+        path.unlink(missing_ok=True)
+        return False
+    figure, axis = plt.subplots(figsize=(8.5, 1.4 + 0.27 * len(cells)), layout="constrained")
+    for place, cell in enumerate(cells):
+        found = cell["difference"]
+        colour = VERDICTS[found["verdict"]]
+        if found["low"] is None:  # one seed has no interval
+            axis.plot(found["mean"], place, marker="o", markerfacecolor="white", color=colour, markersize=5)
+        else:
+            spread = [[found["mean"] - found["low"]], [found["high"] - found["mean"]]]
+            axis.errorbar(found["mean"], place, xerr=spread, fmt="o", color=colour, capsize=3, markersize=5, linewidth=1.4)
+        if place and cell["group"] != cells[place - 1]["group"]:
+            axis.axhline(place - 0.5, color="0.85", linewidth=0.8)
+    axis.axvline(0, color="0.4", linewidth=1)
+    axis.set_yticks(range(len(cells)), [cell["title"] for cell in cells])
+    axis.set_ylim(len(cells) - 0.4, -0.6)
+    axis.set_xlabel(f"points of overall accuracy against the default, mean over seeds with the {100 * level:.0f} % interval")
+    axis.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+    return True
 
 
 def tsne(stored: Path, classes: list[dict[str, Any]], path: Path) -> bool:

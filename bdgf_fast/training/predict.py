@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..models import DenseNetwork, GroupNetwork
 from .dense import guide_reach, halo, middle, pick, raw_reach, statistics, tiles_of
 from .metrics import diversity, scores
+from .samples import cut, turned
 
 Progress = Callable[[int, int, dict[str, float]], None]
 Network = DenseNetwork | GroupNetwork
@@ -245,7 +246,8 @@ def _predict_patches(
     keep_features: bool = False,
 ) -> Prediction:
     """Pixels of a box by patches of their own."""
-    size, before, device = config.data.patch, config.data.patch // 2, next(network.parameters()).device
+    patch, size, device = config.data.patch, cut(config.data.patch), next(network.parameters()).device
+    before = size // 2
     y0, x0, h, w = box
     corner = torch.tensor([y0, x0])
     raw = prepared.window(y0 - before, x0 - before, h + size - 1, w + size - 1)
@@ -259,7 +261,7 @@ def _predict_patches(
         log_branches: Any = 0.0
         for view in range(config.predict.views):
             with torch.autocast(device.type, torch.bfloat16, enabled=config.predict.precision == "bfloat16"):
-                output = network(dihedral(x, view), [dihedral(m, view) for m in maps])
+                output = network(turned(x, view, patch), [turned(m, view, patch) for m in maps])
             total = total + output.log_fused.exp()
             log_branches = log_branches + torch.stack(output.logits).softmax(2)
             if keep_features and view == 0:

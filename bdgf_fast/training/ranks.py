@@ -17,11 +17,12 @@ WAIT = timedelta(minutes=30)  # for the slowest rank: rank 0 fits baselines alon
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
-    """Join the process group that torchrun's environment describes (gloo on the CPU, NCCL on GPUs); alone, do nothing."""
+    """Join the process group that torchrun's environment describes; alone, do nothing. Tensors on the CPU go by gloo in every
+    group, those on GPUs by NCCL."""
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or not dist.is_available() or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
     try:
         yield
         dist.barrier()  # nobody leaves while another still waits for its data

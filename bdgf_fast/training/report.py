@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from ..data import Scene
 from ..data.export import atomic
+from ..data.grid import pixel_metres
 from . import pictures
 from .embedding import EMBEDDING
 from .report_page import PAGE, STYLE, embedded
@@ -26,13 +30,41 @@ def comparison(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(row, best=position == 0) for position, row in enumerate(rows)]
 
 
+def inputs(scene: Scene, names: Sequence[str]) -> list[dict[str, Any]]:
+    """File or files, bands, coordinate system and pixel of each modality, for the page."""
+    sides = pixel_metres(scene)
+    pixel = None if sides is None else f"{sides[0]:.4g} m" if sides[0] == sides[1] else f"{sides[0]:.4g} x {sides[1]:.4g} m"
+    crs = None
+    if scene.crs is not None:
+        code = scene.crs.to_epsg() if hasattr(scene.crs, "to_epsg") else None
+        crs = f"EPSG:{code}" if code else str(scene.crs)[:80]
+    found = []
+    for modality in map(scene.modality, names):
+        files = dict.fromkeys(Path(raster.source).name for raster, _ in modality.parts)
+        found.append({"name": modality.name, "files": list(files), "bands": len(modality.bands),
+                      "size": [modality.height, modality.width], "crs": crs, "pixel": pixel})  # fmt: skip
+    return found
+
+
+def area(scene: Scene, pixels: Sequence[int] | None, k: int) -> dict[str, Any]:
+    """Pixels of the k-th class in the map and their square metres, None where there is no map or no known pixel size."""
+    sides = pixel_metres(scene)
+    count = None if pixels is None else pixels[k]
+    return {"map_pixels": count, "map_square_metres": None if count is None or sides is None else count * sides[0] * sides[1]}
+
+
+def hectares(value: float | None) -> str:
+    """Square metres as hectares; "-" for none."""
+    return "-" if value is None else f"{value / 1e4:,.3g}" if value < 1e6 else f"{value / 1e4:,.0f}"
+
+
 def _study(run: RunDirectory) -> str | None:
     """The study's part of the page, where there is a study in the run's directory or in a folder ``study`` of it."""
-    from .study_report import fragment
+    from .study_report import PLOT, fragment
 
     for path in (run / "study.json", run.path / "study" / "study.json"):
         if path.exists():
-            return fragment(read_json(path))
+            return fragment(read_json(path), embedded(path.with_name(PLOT)))
     return None
 
 
@@ -49,6 +81,7 @@ def render(run: RunDirectory) -> None:
         r=report,
         rows=comparison(report),
         pct=percent,
+        hectares=hectares,
         picture=shown,
         style=STYLE,
         study=_study(run),

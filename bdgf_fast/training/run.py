@@ -31,19 +31,21 @@ from ..data import (
 from ..data.export import atomic
 from ..data.known_sets import absolute_reference
 from ..data.ranges import warn_of_values
+from ..data.split import Split
 from ..diffusion import ArrayFeatures, DiffusionFeatures
 from ..diffusion.denoiser import Denoiser
 from ..errors import UserError
-from .baselines import FORESTS, GUIDED_FOREST, available, predict_baseline
-from .dense import reach
+from . import origin
+from .dense import guided, reach
 from .embedding import EMBEDDING, embed
+from .locks import lock
 from .memory import peak_memory_bytes
-from .metrics import by_distance, diversity, scores
+from .metrics import by_class, by_distance, diversity, scores
 from .predict import predict_pixels
 from .pretrain import load_denoiser, pretrain
 from .progress import bar
 from .ranks import barrier, leads
-from .report import render
+from .report import area, inputs, render
 from .rundir import STAGES, RunDirectory, read_json, write_json
 from .tensorboard import Log
 from .train import check_split, load_network, train
@@ -52,6 +54,8 @@ from .whole_scene import Blocks, assemble, fit_to_memory, predict_blocks, within
 
 SYNTHETIC = "synthetic"
 LABELS = "labels.npz"
+SMALLEST = 7
+"""Pixels along the shorter side of a scene that a denoiser or a patch needs."""
 NO_TEST = "{}: the split leaves no test pixel; choose smaller blocks or a smaller train_fraction"
 METRICS = ("overall_accuracy", "average_accuracy", "kappa")
 
@@ -59,6 +63,18 @@ METRICS = ("overall_accuracy", "average_accuracy", "kappa")
 def open_scene(reference: str) -> Scene:
     """The scene a person named: a TOML file, NAME:FOLDER of a known data set, or the built-in one."""
     return synthetic_scene() if reference == SYNTHETIC else load_scene(reference)
+
+
+def check_size(scene: Scene, config: Config) -> None:
+    """Raise UserError for a scene too small for the configured network, before anything is computed."""
+    size, shorter = f"{scene.height} x {scene.width}", min(scene.height, scene.width)
+    own_denoiser = guided(config.model) and not config.features.path
+    if shorter < SMALLEST and (own_denoiser or config.model.mode == "patch"):
+        raise UserError(f"the scene is {size} pixels; the {'diffusion model' if own_denoiser else 'network over patches'} needs at "
+                        f"least {SMALLEST} x {SMALLEST}")
+    if config.model.mode == "patch" and config.data.patch > shorter:
+        raise UserError(f"data.patch is {config.data.patch} pixels, larger than the scene ({size}); "
+                        f"--set data.patch={shorter} or less")
 
 
 class Run:
@@ -73,49 +89,74 @@ class Run:
         quiet: no progress.
         device: where the networks run.
         tensorboard: also write logs for TensorBoard, to DIR/tensorboard.
+        own_scene: open the run's scene; without it only `predict` of another one works.
+
+    A new run settles its split and normalisation and keeps them with a description of what it was made from; a run that is opened
+    again takes them from there, and refuses a scene that has changed.
     """
+
+    scene: Scene
+    split: Split
+    prepared: PreparedScene
 
     def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
                  modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu",
-                 tensorboard: bool = False):
+                 tensorboard: bool = False, own_scene: bool = True):
         self.directory, self.config, self.seed, self.device = directory, config, seed, torch.device(device)
         self.quiet = quiet or not leads()
         self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
         self.modalities = modalities
         self.log = Log(directory / "tensorboard") if tensorboard and leads() else None
-        self._bind()
+        self._check_settings()
+        if own_scene:
+            self._open_scene()
+            barrier()
+
+    def _open_scene(self) -> None:
+        stored = self.directory / "scene.json"  # written last: what it stands for is complete
+        begun = stored.exists()
+        barrier()  # every rank has looked before the first writes
         self.scene = open_scene(self.reference)
-        patch = config.data.patch
-        if config.model.mode == "patch" and patch > min(self.scene.height, self.scene.width):
-            raise UserError(f"data.patch is {patch} pixels, larger than the scene ({self.scene.height} x {self.scene.width}); "
-                            f"--set data.patch={min(self.scene.height, self.scene.width)} or less")
-        self.split = make_split(self.scene, patch=patch, seed=seed, reach=reach(config))
+        if begun:
+            origin.check(self.directory.path, self.scene, self.config.features.path)
+            self.split = origin.load_split(self.directory / origin.SPLIT)
+            self.prepared = PreparedScene.from_state(self.scene, self.split, read_json(stored))
+            return
+        config, scene = self.config, self.scene
+        check_size(scene, config)  # nothing is written before all this has gone well
+        self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
         check_split(self.split, config)
-        self.prepared: PreparedScene = prepare(self.scene, self.split)
-        if modalities is not None:
-            self.prepared = self.prepared.select(modalities)
-        if not (directory / "scene.json").exists():
-            write_json(directory / "scene.json", self.prepared.state())
-        barrier()
+        self.prepared = prepare(scene, self.split)
+        if self.modalities is not None:
+            self.prepared = self.prepared.select(self.modalities)
+        settings = self.directory / "config.json"
+        if not settings.exists():
+            write_json(settings, self._settings())
+            self.directory.mark("configured")
+        if leads():
+            origin.save_split(self.directory / origin.SPLIT, self.split, scene.labels)
+            origin.bind(self.directory.path, scene, config.features.path)
+        write_json(stored, self.prepared.state())
 
     @classmethod
-    def reopen(cls, path: Path, *, quiet: bool = False, device: torch.device | str = "cpu", tensorboard: bool = False) -> Run:
-        """The run in `path`, as it was configured when it began."""
-        directory = RunDirectory.open(path)
+    def reopen(cls, path: Path, *, quiet: bool = False, device: torch.device | str = "cpu", tensorboard: bool = False,
+               elsewhere: bool = False, own_scene: bool = True) -> Run:
+        """The run in `path`, as it was configured when it began; `elsewhere` when nothing is to be written into it."""
+        directory = RunDirectory.open(path, read_only=elsewhere)
         settings = read_json(directory / "config.json")
         return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
-                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard)
+                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene)
 
-    def _bind(self) -> None:
-        """Write config.json, or check that a resumed directory was begun with the same settings."""
-        settings = {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+    def _settings(self) -> dict[str, Any]:
+        return {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+
+    def _check_settings(self) -> None:
+        """Raise UserError when a resumed directory was begun with other settings."""
         path = self.directory / "config.json"
         if not path.exists():
-            write_json(path, settings)
-            self.directory.mark("configured")
             return
         before = read_json(path)
-        changed = sorted(_leaves(before).items() ^ _leaves(settings).items())
+        changed = sorted(_leaves(before).items() ^ _leaves(self._settings()).items())
         if changed:
             names = ", ".join(sorted({name for name, _ in changed}))
             raise UserError(f"{self.directory.path} was begun with other settings ({names}); "
@@ -123,10 +164,15 @@ class Run:
 
     # --- stages ---
 
+    @property
+    def guide(self) -> str:
+        """What guides the network: "denoiser", "maps" of another model, or "none"."""
+        return "none" if not guided(self.config.model) else "maps" if self.config.features.path else "denoiser"
+
     def pretrain(self) -> None:
-        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where another model's features guide."""
+        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides."""
         with self._stage("pretrain", "diffusion model") as progress:
-            if self.config.features.path:
+            if self.guide != "denoiser":
                 return
             _, history = pretrain(self.prepared, self.config, seed=self.seed, checkpoint=self._checkpoint("denoiser"), resume=True,
                                   progress=progress, device=self.device)
@@ -136,9 +182,10 @@ class Run:
         """Stages 2 and 3: fit the features' projection, then train the group network."""
         self.directory.require("pretrain", "pretrain")
         with self._stage("train", "group network") as progress:
-            if self.config.features.path:
-                features: DiffusionFeatures = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
-            else:
+            features: DiffusionFeatures | None = None
+            if self.guide == "maps":
+                features = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
+            elif self.guide == "denoiser":
                 features = DiffusionFeatures.fit(self.denoiser(), self.prepared, self.config, self.seed)
             _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
                                resume=True, progress=progress, device=self.device)
@@ -163,43 +210,65 @@ class Run:
             maps: the other scene's feature maps, where another model's guide (default: the run's own).
             precision: in place of the run's `predict.precision`.
         """
-        if maps and not self.config.features.path:
-            raise UserError("--features: this run's network is guided by its own denoiser, not by maps of another model")
+        if maps and self.guide != "maps":
+            raise UserError("--features: this run's network is not guided by maps of another model")
         self.directory.require("train", "train")
-        prepared, target = self.prepared, Path(out or self.directory.path)
-        if reference is not None:
+        target = Path(out or self.directory.path)
+        if reference is None:
+            prepared = self.prepared
+        else:
             prepared = PreparedScene.from_state(open_scene(reference), None, read_json(self.directory / "scene.json"))
             warn_of_values(prepared)
         target.mkdir(parents=True, exist_ok=True)
+        if leads():
+            lock(target)
         own = reference is None and out is None
-        stage = self._stage("predict", "prediction") if own else bar("prediction", self.quiet)
+        config = self.config if precision is None else self.config.override(f"predict.precision={precision}")
+        facts = {"stride": stride, "precision": config.predict.precision}
+        stage = self._stage("predict", "prediction", facts) if own else bar("prediction", self.quiet)
         with stage as progress, within(memory):
             network, features = self._network(prepared, maps)
-            config = self.config if precision is None else self.config.override(f"predict.precision={precision}")
             if memory is not None:
-                config = fit_to_memory(memory, prepared, config, features.channels, stride)
-            facts = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
-                     "maps": [str(m) for m in maps or ()],
-                     "shape": [prepared.height, prepared.width], "predict": config.to_dict()["predict"]}
-            blocks = Blocks(target / "blocks", facts)
+                config = fit_to_memory(memory, prepared, config, () if features is None else features.channels, stride)
+            made_of = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
+                       "files": self._stamps(prepared.scene, maps), "shape": [prepared.height, prepared.width],
+                       "predict": config.to_dict()["predict"]}
+            blocks = Blocks(target / "blocks", made_of)
             predict_blocks(network, features, prepared, config, blocks, stride, progress)
             if leads():
-                labels, note = assemble(prepared, config, blocks, target, self.split.test if own else None)
+                labels, pixels, note = assemble(prepared, config, blocks, target, self.split.test if own else None)
                 if note:
                     logging.getLogger(__name__).warning("%s: %s", target / "map.tif", note)
                 if own:
-                    with atomic(self.directory.checkpoints / LABELS) as beside:
-                        np.savez_compressed(beside, **labels)
+                    facts["pixels"] = pixels
+                    self._keep_labels(labels, facts)
                 blocks.remove()
             barrier()
 
-    def evaluate(self, baselines: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Accuracy on the test side and the report. Uses the predicted map where there is one, else predicts the test pixels."""
+    def _stamps(self, scene: Scene, maps: Sequence[Path] | None) -> dict[str, list[int]]:
+        """Size and time of every file that a map is made of: blocks of other ones are not taken."""
+        chosen = maps or (self.config.features.path if self.guide == "maps" else ())
+        facts = {str(path): path.stat() for path in origin.files(scene, chosen)}
+        return {path: [found.st_size, found.st_mtime_ns] for path, found in facts.items()}
+
+    def _keep_labels(self, labels: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Keep what the map says of the test pixels for `evaluate`, which else predicts them anew: a coarse map, or one in another
+        precision, is not what is scored."""
+        path = self.directory.checkpoints / LABELS
+        if facts["stride"] == 1 and facts["precision"] == self.config.predict.precision:
+            with atomic(path) as beside:
+                np.savez_compressed(beside, **labels)
+        else:
+            path.unlink(missing_ok=True)
+
+    def evaluate(self, baselines: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> dict[str, Any]:
+        """Accuracy on the test pixels and the report. Takes their labels from the map where every pixel of it was predicted, else
+        predicts them."""
         self.directory.require("train", "train")
         with self._stage("evaluate", "test pixels") as progress:
             result = self._accuracy(progress) if leads() else {}
         if leads():
-            self._report(result, baselines or {})
+            self._report(result, baselines or {}, notes)
         barrier()
         return read_json(self.directory / "report.json")
 
@@ -224,12 +293,12 @@ class Run:
         near = by_distance(self.split.train.numpy(), rc.numpy(), fused == truth)
         return {**scores(truth, fused, len(self.prepared.classes)), **diversity(truth, labels), "by_distance": near}
 
-    def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, DiffusionFeatures]:
+    def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, DiffusionFeatures | None]:
         network, state, tensors = load_network(self._checkpoint("network"), self.config)
-        features: DiffusionFeatures
-        if self.config.features.path:
+        features: DiffusionFeatures | None = None
+        if self.guide == "maps":
             features = ArrayFeatures.restore(prepared, self.config, maps or self.config.features.path, state, tensors)
-        else:
+        elif self.guide == "denoiser":
             features = DiffusionFeatures.restore(self.denoiser(), prepared, self.config, state, tensors)
         return network.to(self.device), features
 
@@ -238,24 +307,30 @@ class Run:
         denoiser.unet.to(self.device)
         return denoiser
 
-    def _report(self, result: dict[str, Any], baselines: dict[str, Any]) -> None:
+    def _report(self, result: dict[str, Any], baselines: dict[str, Any], notes: Sequence[str]) -> None:
         history = read_json(self.directory / "history.json")
-        stage1 = history.get("pretrain", {"modalities": {}, "balance": None})  # left out where another model guides
+        stage1 = history.get("pretrain", {"modalities": {}, "balance": None})  # left out where no denoiser guides
         classes, counts = self.prepared.classes, self.split.counts
+        predicted = self.directory.facts("predict")
+        measures = by_class(result["confusion_matrix"])
         report = {
             "name": self.scene.name,
             **{key: result[key] for key in ("overall_accuracy", "average_accuracy", "kappa")},
             "per_class": {info.name: value for info, value in zip(classes, result["per_class"], strict=True)},
             "confusion_matrix": result["confusion_matrix"],
             "classes": [{"code": info.code, "name": info.name, "colour": list(info.colour), "train": counts["train"][k],
-                         "test": counts["test"][k]} for k, info in enumerate(classes)],
+                         "test": counts["test"][k], **measures[k], **area(self.scene, predicted.get("pixels"), k)}
+                        for k, info in enumerate(classes)],
+            "inputs": inputs(self.scene, self.prepared.modality_names),
+            "map": {key: predicted[key] for key in ("stride", "precision") if key in predicted} or None,
             "branches": result["branches"],
             "diversity": result["diversity"],
             "modalities": {name: {"loss": (stage1["curves"]["series"][name] or [None])[-1], **facts}
                            for name, facts in stage1["modalities"].items()},
             "balance": stage1["balance"],
-            "features": self.config.features.path or "denoiser",
+            "features": self.config.features.path if self.guide == "maps" else self.guide,
             "baselines": baselines,
+            "notes": list(notes),
             "train_pixels": len(self.split.train),
             "test_pixels": len(self.split.test),
             "split": self.split.summary(),
@@ -284,15 +359,16 @@ class Run:
         if self.log is not None:
             self.log.history(stage, history)
 
-    def _stage(self, name: str, title: str) -> AbstractContextManager[Callable]:
-        return _Stage(self.directory, name, bar(title, self.quiet), self.log)
+    def _stage(self, name: str, title: str, facts: dict[str, Any] | None = None) -> AbstractContextManager[Callable]:
+        return _Stage(self.directory, name, bar(title, self.quiet), self.log, {} if facts is None else facts)
 
 
 class _Stage:
-    """Times a stage, takes the marks of the stages behind it back at the start and marks it at the end."""
+    """Times a stage, takes the marks of the stages behind it back at the start and marks it at the end, with ``facts``."""
 
-    def __init__(self, directory: RunDirectory, name: str, progress: AbstractContextManager[Callable], log: Log | None):
-        self.directory, self.name, self.progress, self.log = directory, name, progress, log
+    def __init__(self, directory: RunDirectory, name: str, progress: AbstractContextManager[Callable], log: Log | None,
+                 facts: dict[str, Any]):
+        self.directory, self.name, self.progress, self.log, self.facts = directory, name, progress, log, facts
 
     def __enter__(self) -> Callable:
         self.directory.forget(*STAGES[STAGES.index(self.name) :])
@@ -304,34 +380,8 @@ class _Stage:
         self.progress.__exit__(kind, value, traceback)
         if kind is None:
             seconds = round(time.perf_counter() - self.start, 3)
-            self.directory.mark(self.name, seconds=seconds, peak_memory_bytes=peak_memory_bytes())
+            self.directory.mark(self.name, seconds=seconds, peak_memory_bytes=peak_memory_bytes(), **self.facts)
             barrier()  # the stage's files stand before any rank reads them
-
-
-def forests(run: Run) -> dict[str, Any]:
-    """Forests beside the method, on the same split and normalisation."""
-    return {name: _beside(run, name) for name in (*FORESTS, *(() if run.config.features.path else (GUIDED_FOREST,)))}
-
-
-def networks(run: Run, names: Sequence[str]) -> dict[str, Any]:
-    """Other networks beside the method, in its own training loop. The dual-branch denoiser takes the denoisers of the runs on
-    single modalities, which must have pre-trained. Every rank must call it."""
-    return {name: _beside(run, name) for name in names if name in available(len(run.prepared.groups))}
-
-
-def _beside(run: Run, name: str) -> dict[str, float]:
-    rc = run.split.test
-    if len(rc) == 0:
-        raise UserError(NO_TEST.format(run.scene.name))
-    with bar(name, run.quiet) as progress:
-        labels = predict_baseline(
-            name, run.prepared, run.config, run.seed, rc, device=run.device, progress=progress,
-            checkpoint=run.directory / "baselines" / f"{name.replace(' ', '-')}.safetensors",
-            features=lambda: DiffusionFeatures.fit(run.denoiser(), run.prepared, run.config, run.seed),
-            denoiser=lambda modality: load_denoiser(run.directory / "single" / modality / "checkpoints" / "denoiser.safetensors"),
-        )
-    result = scores(run.prepared.labels[rc[:, 0], rc[:, 1]].numpy(), labels, len(run.prepared.classes))
-    return {key: result[key] for key in METRICS}
 
 
 def _digest(path: Path) -> str:
@@ -344,5 +394,3 @@ def _leaves(value: Any, path: str = "") -> dict[str, str]:
     if isinstance(value, dict):
         return {k: v for key, inner in value.items() for k, v in _leaves(inner, f"{path}.{key}" if path else str(key)).items()}
     return {path: repr(value)}
-
-

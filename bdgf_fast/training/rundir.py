@@ -13,6 +13,7 @@ from typing import Any
 
 from ..data.export import atomic
 from ..errors import UserError
+from .locks import lock
 from .ranks import barrier, leads
 
 STAGES = ("pretrain", "train", "predict", "evaluate")
@@ -21,6 +22,8 @@ STAGES = ("pretrain", "train", "predict", "evaluate")
 FILES = (
     "config.json",
     "scene.json",
+    "origin.json",
+    "split.npz",
     "state.json",
     "report.json",
     "report.html",
@@ -68,14 +71,17 @@ class RunDirectory:
         path: the directory; it is created when it is not there.
         resume: go on in a directory that holds a run.
         overwrite: remove the files of an earlier run first (only files that a run writes).
+        read_only: change nothing in it.
 
     Raises:
-        UserError: the directory holds a run and neither flag is given, or it cannot be written.
+        UserError: the directory holds a run and neither flag is given, it cannot be written, or another process works in it.
     """
 
-    def __init__(self, path: str | Path, *, resume: bool = False, overwrite: bool = False):
+    def __init__(self, path: str | Path, *, resume: bool = False, overwrite: bool = False, read_only: bool = False):
         self.path = Path(path)
-        if leads():
+        if leads() and read_only:
+            lock(self.path, shared=True)
+        elif leads():
             self._claim(resume, overwrite)
         barrier()
         self.state: dict[str, Any] = read_json(self.state_path) if self.state_path.exists() else {"stages": {}}
@@ -84,21 +90,23 @@ class RunDirectory:
     def _claim(self, resume: bool, overwrite: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; name a directory")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+        lock(self.path)
         if self.state_path.exists() and not resume:
             if not overwrite:
                 raise UserError(f"{self.path} holds a run already: go on with --resume or replace it with --overwrite")
             self._remove()
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+        self.checkpoints.mkdir(exist_ok=True)
 
     @classmethod
-    def open(cls, path: str | Path) -> RunDirectory:
-        """Open an existing run for reading or for its next stage."""
+    def open(cls, path: str | Path, *, read_only: bool = False) -> RunDirectory:
+        """Open an existing run for its next stage, or for reading alone."""
         if not (Path(path) / "state.json").exists():
             raise UserError(f"{path} holds no run (state.json is missing): start one with `bdgf-fast run` or `pretrain`")
-        return cls(path, resume=True)
+        return cls(path, resume=True, read_only=read_only)
 
     @property
     def state_path(self) -> Path:

@@ -54,7 +54,7 @@ class PatchSamples:
 
     def __init__(self, prepared: Any, features: FeatureSource | None, config: Config, seed: int, rc: Tensor, device: Any) -> None:
         self.config, self.seed, self.device = config, seed, device
-        size = config.data.patch
+        size = cut(config.data.patch)
         self.target = prepared.labels[rc[:, 0], rc[:, 1]]
         self.raw = prepared.patches(rc, size)
         self.guides = [] if features is None else features.patches(rc, size)
@@ -66,7 +66,8 @@ class PatchSamples:
     def fit(self, network: Any) -> None:
         """Let the network see the data once before training, where it asks to."""
         if hasattr(network, "fit"):
-            network.fit(self.raw.to(self.device), [g.to(self.device) for g in self.guides])
+            size = self.config.data.patch
+            network.fit(turned(self.raw, 0, size).to(self.device), [turned(g, 0, size).to(self.device) for g in self.guides])
 
     def parts(self, step: int) -> Iterator[Part]:
         """This rank's parts of step ``step``."""
@@ -190,18 +191,29 @@ def dropout_seed(seed: int) -> int:
     return int(generator(seed, "noise", DROPOUT_STREAM).integers(2**62))
 
 
+def cut(patch: int) -> int:
+    """Side of the squares that patches are turned in: an even patch has no pixel in its middle, so it is cut from a square of one
+    pixel more, in whose middle the labelled pixel stands."""
+    return patch | 1
+
+
+def turned(square: Tensor, which: int, patch: int) -> Tensor:
+    """A patch (..., patch, patch) in one of the eight turns of squares (..., ``cut(patch)``, ``cut(patch)``) around labelled
+    pixels; these stand at ``patch // 2`` in every turn."""
+    return dihedral(square, which)[..., :patch, :patch]
+
+
 def augmented(raw: Tensor, guides: list[Tensor], config: Config, seed: int, step: int) -> tuple[Tensor, list[Tensor]]:
-    """Rotations and flips of patch and guides together (one of the eight per sample), and noise on bands and guides."""
-    c = config.train
-    if c.augment:
-        which = generator(seed, "augmentation", step + 2**32).integers(0, 8, len(raw))
-        maps = [raw, *guides]
-        turned = [torch.empty_like(m) for m in maps]
-        for k in range(8):
-            mine = torch.from_numpy(np.flatnonzero(which == k))
-            for m, target in zip(maps, turned, strict=True):
-                target[mine] = dihedral(m[mine], k)
-        raw, guides = turned[0], turned[1:]
+    """Patches of squares of bands and guides: turned together (one of the eight ways per sample), and noise on both."""
+    c, size = config.train, config.data.patch
+    which = generator(seed, "augmentation", step + 2**32).integers(0, 8, len(raw)) if c.augment else np.zeros(len(raw), int)
+    maps = [raw, *guides]
+    patches = [torch.empty_like(m[..., :size, :size]) for m in maps]
+    for k in range(8):
+        mine = torch.from_numpy(np.flatnonzero(which == k))
+        for m, target in zip(maps, patches, strict=True):
+            target[mine] = turned(m[mine], k, size)
+    raw, guides = patches[0], patches[1:]
     if c.noise:
         source = torch.Generator().manual_seed(int(generator(seed, "noise", step).integers(2**63)))
         raw = raw + c.noise * torch.randn(raw.shape, generator=source)

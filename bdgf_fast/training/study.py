@@ -1,6 +1,6 @@
 """A study: the method's cells (see ``study_cells``) x seeds, resumable, with pre-training shared where it is the same.
 
-    study.json, study.md, study.html   after every cell
+    study.json, study.md, study.html, differences.png   after every cell
     pretrain/<key>.safetensors, .json  one per (pre-training settings, modalities, seed); the seed decides the split
     cells/<key>.safetensors            of the cell that is being trained
 
@@ -27,18 +27,22 @@ from ..diffusion import ArrayFeatures, DiffusionFeatures
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.features import FeatureSource
 from ..errors import UserError
+from . import origin, pictures
 from .baselines import predict_baseline
 from .baselines.statistics import StatisticsFeatures
-from .dense import reach
+from .dense import guided, reach
+from .locks import lock
 from .metrics import by_distance, diversity, scores
 from .predict import predict_pixels
 from .pretrain import load_denoiser, pretrain
 from .progress import bar
 from .ranks import ranks
-from .run import NO_TEST, SYNTHETIC, open_scene
+from .report_page import embedded
+from .run import NO_TEST, SYNTHETIC, check_size, open_scene
 from .rundir import read_json, write_json
+from .settings import configured
 from .study_cells import DEFAULT_CELL, METHOD, PRESETS, STATISTICS, Cell, all_cells, select
-from .study_report import markdown, page
+from .study_report import LEVEL, PLOT, compared, markdown, page
 from .train import check_split, train
 from .versions import versions
 
@@ -50,46 +54,51 @@ class Study:
         out: the directory; one that holds a study of the same scene, preset and configuration is gone on with.
         reference: a scene file, NAME:FOLDER or "synthetic".
         preset: "quick" or "full".
-        overrides: ``section.key=value`` on top of the preset.
+        values: nested, as in a configuration file, on top of the preset.
+        overrides: ``section.key=value`` on top of both.
         features: files with another model's maps that guide in the default.
 
     Raises UserError for a directory with another study in it, a bad override or a scene without test pixels.
     """
 
     def __init__(
-        self, out: Path, reference: str, *, preset: str = "quick", overrides: Sequence[str] = (), features: Sequence[Path] = (),
-        quiet: bool = False, device: torch.device | str = "cpu",
+        self, out: Path, reference: str, *, preset: str = "quick", values: dict[str, Any] | None = None,
+        overrides: Sequence[str] = (), features: Sequence[Path] = (), quiet: bool = False, device: torch.device | str = "cpu",
     ) -> None:
         if ranks()[1] > 1:
             raise UserError("a study runs in one process: start it without torchrun")
         self.out, self.quiet, self.device, self.preset = Path(out), quiet, torch.device(device), PRESETS[preset]
-        try:
-            self.config = Config().override(*self.preset.settings, *overrides)
-        except ValueError as error:
-            raise UserError(f"--set: {error}") from error
+        self.config = configured(Config().override(*self.preset.settings), values or {}, overrides)
+        if self.config.seed != Config().seed:
+            raise UserError("a study takes its seeds from --seeds; leave seed out of --set and --config")
         self.config.features.path = [str(Path(p).absolute()) for p in (features or self.config.features.path)]
         self.scene = open_scene(reference)
+        check_size(self.scene, self.config)
         self.cells = all_cells(self.config, [m.name for m in self.scene.modalities])
         self._prepared: tuple[int, PreparedScene] | None = None
-        facts = {
+        self.facts: dict[str, Any] = {
             "scene": reference if reference == SYNTHETIC else absolute_reference(reference),
             "preset": preset,
             "config": self.config.to_dict(),
         }
         if self.out.exists() and not self.out.is_dir():
             raise UserError(f"--out {self.out} is a file; name a directory")
-        self.state = self._reopen(facts)
+        self.state: dict[str, Any] = {}
 
-    def _reopen(self, facts: dict[str, Any]) -> dict[str, Any]:
-        path = self.out / "study.json"
+    def _reopen(self) -> dict[str, Any]:
+        """The study that the directory holds, when it is this one, or a new one."""
+        path, maps = self.out / "study.json", self.config.features.path
         if path.exists():
             state = read_json(path)
-            changed = [name for name, value in facts.items() if state.get(name) != value]
+            changed = [name for name, value in self.facts.items() if state.get(name) != value]
             if changed:
                 raise UserError(f"{self.out} holds a study with another {' and '.join(changed)}; choose another --out")
+            before = state.get("origin")
+            origin.require_same(self.out, "study", before, origin.describe(self.scene, maps, before))
             return state
         return {
-            **facts, "name": self.scene.name, "test_pixels": self.preset.test_pixels,
+            **self.facts, "origin": origin.describe(self.scene, maps), "name": self.scene.name,
+            "test_pixels": self.preset.test_pixels,
             "modalities": [m.name for m in self.scene.modalities], "versions": versions(), "cells": [], "pretraining": {},
         }  # fmt: skip
 
@@ -101,6 +110,8 @@ class Study:
         if len(set(seeds)) != len(seeds):
             raise UserError(f"--seeds names a seed twice: {list(seeds)}")
         self.out.mkdir(parents=True, exist_ok=True)
+        lock(self.out)
+        self.state = self._reopen()
         for cell in chosen:
             self._entry(cell)
         for seed in seeds:
@@ -173,7 +184,7 @@ class Study:
         """The source that guides in a cell."""
         if cell.kind == STATISTICS:
             return StatisticsFeatures(prepared, config, seed)
-        if all(getattr(config.model, f"guide_{b}") == "none" for b in config.model.branches):
+        if not guided(config.model):
             return None
         if config.features.path:
             return ArrayFeatures.fit(prepared, config, seed, config.features.path)
@@ -221,10 +232,10 @@ class Study:
 
     def _write(self) -> None:
         write_json(self.out / "study.json", self.state)
-        writers: dict[str, Callable[[dict[str, Any]], str]] = {"study.md": markdown, "study.html": page}
-        for name, text in writers.items():
+        pictures.differences(compared(self.state), LEVEL, self.out / PLOT)
+        for name, text in (("study.md", markdown(self.state)), ("study.html", page(self.state, embedded(self.out / PLOT)))):
             with atomic(self.out / name) as beside:
-                beside.write_text(text(self.state), encoding="utf-8")
+                beside.write_text(text, encoding="utf-8")
 
 
 def _digest(value: Any) -> str:

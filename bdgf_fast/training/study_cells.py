@@ -93,7 +93,7 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
     if own_denoiser:
         cells.append(Cell("patch-features", "network and features over patches", "features",
                           (*PATCH_TRAINING, "features.mode=patch")))  # fmt: skip
-    if several:
+    if several and own_denoiser:  # maps of another model still show a single modality what the others saw
         cells += [Cell(f"{m}-alone", f"{m} alone", "modalities", modalities=(m,)) for m in modalities]
     if own_denoiser and used:
         cells.append(Cell("untrained-denoiser", "untrained denoiser", "controls", ("pretrain.steps=0",)))

@@ -13,6 +13,7 @@ from .report_page import STUDY, STUDY_PAGE, STYLE
 from .study_cells import DEFAULT
 
 LEVEL = 0.95
+PLOT = "differences.png"
 HEADS = ("cell", "OA %", "AA %", "kappa", "difference to the default", "verdict", "seeds", "s a cell", "s pre-training")
 
 
@@ -43,15 +44,16 @@ def analyse(study: dict[str, Any]) -> dict[str, Any]:
     for cell in cells:
         itself = DEFAULT in (cell["name"], cell["same_as"])
         cell["difference"] = None if itself else difference(cell["oa"], default["oa"])
-    groups: dict[str, list[list[str]]] = {}
+    by_group: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
-        groups.setdefault(cell["group"], []).append(_row(study, cell))
+        by_group.setdefault(cell["group"], []).append(cell)
     heads, rows = _balance(study, cells)
     return {
         "intro": _intro(study, default),
         "sentences": _sentences(study, cells, default),
         "heads": HEADS,
-        "groups": list(groups.items()),
+        "cells": by_group,
+        "groups": [(group, [_row(study, cell) for cell in own]) for group, own in by_group.items()],
         "legend": "Mean and standard deviation over seeds. Differences in points of overall accuracy, paired by seed (same split, "
         f"same scored pixels); verdict by the {100 * LEVEL:.0f} % t interval of the mean difference, - where it holds 0 or for "
         "one seed. Seconds: mean of a cell without pre-training; that of its denoisers, which cells share.",
@@ -62,15 +64,21 @@ def analyse(study: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def fragment(study: dict[str, Any]) -> str:
-    """The study as a part of an HTML page."""
-    return STUDY.render(s=analyse(study))
+def compared(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells that differ from the default, in the table's order, each with its ``title``, ``group`` and ``difference``."""
+    cells = [c for group in analyse(study)["cells"].values() for c in group]
+    return [c for c in cells if c["difference"] is not None and not c["same_as"]]
 
 
-def page(study: dict[str, Any]) -> str:
+def fragment(study: dict[str, Any], plot: str | None = None) -> str:
+    """The study as a part of an HTML page; ``plot`` is the address of its picture."""
+    return STUDY.render(s=analyse(study), plot=plot)
+
+
+def page(study: dict[str, Any], plot: str | None = None) -> str:
     """The study as a page of its own."""
     config = json.dumps({"versions": study["versions"], "config": study["config"]}, indent=1)
-    return STUDY_PAGE.render(title=f"{study['name']}: study", style=STYLE, body=fragment(study), config=config)
+    return STUDY_PAGE.render(title=f"{study['name']}: study", style=STYLE, body=fragment(study, plot), config=config)
 
 
 def markdown(study: dict[str, Any]) -> str:

@@ -180,11 +180,11 @@ def _give_back() -> None:
 
 def assemble(
     prepared: Any, config: Config, blocks: Blocks, target: Path, pixels: torch.Tensor | None = None
-) -> tuple[dict[str, Any], str | None]:
+) -> tuple[dict[str, Any], list[int], str | None]:
     """Write map.tif, probabilities.tif and map.png of a finished prediction.
 
-    Returns the labels (class indices) of the fused prediction and of every branch at ``pixels`` int64 (n, 2), and the
-    sentence of ``map_codes``. Holds one row of blocks and the map's int16 indices at a time.
+    Returns the labels (class indices) of the fused prediction and of every branch at ``pixels`` int64 (n, 2), the map's pixels
+    of each class, and the sentence of ``map_codes``. Holds one row of blocks and the map's int16 indices at a time.
     """
     scene, shape, side = prepared.scene, (prepared.height, prepared.width), config.predict.block
     place = (shape, scene.crs, scene.transform)
@@ -219,4 +219,5 @@ def assemble(
     split = prepared.split
     trained = split.train_region if split is not None and split.kind == "blocks" else None
     write_png(target / "map.png", scene, fused, classes=prepared.classes, title=scene.name, scored=scored, blocks=trained)
-    return picked, codes.note
+    found = np.bincount(fused[fused >= 0], minlength=len(prepared.classes))
+    return picked, found.tolist(), codes.note

@@ -13,6 +13,7 @@ import rasterio
 from safetensors import safe_open
 
 from bdgf_fast.cli import main
+from bdgf_fast.training.baselines import FORESTS, GUIDED_FOREST
 
 KEYS = {
     "overall_accuracy", "average_accuracy", "kappa", "per_class", "confusion_matrix", "classes", "modalities", "seconds",
@@ -33,7 +34,7 @@ def test_run_leaves_all_it_promises(finished, scene_file):
     matrix = np.array(report["confusion_matrix"])
     assert matrix.sum() == report["test_pixels"] > 0
     assert report["overall_accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
-    assert set(report["baselines"]) == {"random forest, pixel", "random forest, patch statistics"}
+    assert set(report["baselines"]) == {*FORESTS, GUIDED_FOREST}
     for facts in report["modalities"].values():
         assert facts["loss"] > 0 and 0 <= facts["mask_rate"] <= 1
     for name in ("report.html", "map.png", "losses.png", "confusion.png", "probabilities.tif", "history.json"):
@@ -124,7 +125,7 @@ def test_several_seeds_give_mean_and_deviation(scene_file, tiny, tmp_path):
         (["run", "nowhere.toml", "--out", "{out}"], "nowhere.toml"),
         (["run", "{scene}", "--out", "{out}", "--set", "pretrain.stepz=3"], "did you mean 'steps'"),
         (["run", "{scene}", "--out", "{out}", "--set", "train.epochs=many"], "train.epochs"),
-        (["run", "{scene}", "--out", "{out}", "--set", "data.patch=99"], "larger than the scene"),
+        (["run", "{scene}", "--out", "{out}", "--set", "model.mode=patch", "--set", "data.patch=99"], "larger than the scene"),
         (["run", "{scene}", "--out", "{done}"], "--resume"),
         (["run", "{scene}", "--out", "{done}", "--resume", "--seed", "5"], "begun with other settings"),
         (["train", "{out}"], "holds no run"),

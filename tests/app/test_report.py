@@ -11,6 +11,7 @@ import pytest
 
 from bdgf_fast.cli import main
 from bdgf_fast.data.figure import RIGHT, UNLABELLED, WRONG, _errors
+from bdgf_fast.training.baselines import FORESTS, GUIDED_FOREST
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_the_page_holds_its_pictures(finished):
 def test_every_baseline_is_a_row(finished):
     report = json.loads((finished / "report.json").read_text())
     assert list(report["baselines"]) == [
-        "random forest, pixel", "random forest, patch statistics", "residual CNN", "BDGF, spectral alone", "BDGF, sar alone",
+        *FORESTS, GUIDED_FOREST, "residual CNN", "BDGF, spectral alone", "BDGF, sar alone",
         "BDGF, surface alone", "channel exchange", "dual-branch denoiser",
     ]  # fmt: skip
     for row in report["baselines"].values():
@@ -60,7 +61,7 @@ def test_the_error_map_shows_scored_pixels_only():
 def test_the_embedding_has_every_branch(finished):
     with np.load(finished / "checkpoints" / "tsne.npz") as data:
         branches = {"cnn", "mamba", "transformer"}
-        assert set(data.files) == {"truth", "fusion"} | branches | {f"unguided {name}" for name in branches}
+        assert set(data.files) == {"truth", "fusion"} | branches
         assert all(data[name].shape == (40, 2) and np.isfinite(data[name]).all() for name in data.files if name != "truth")
 
 

@@ -2,12 +2,15 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from bdgf_fast.cli import main
 from bdgf_fast.training import study as study_module
-from bdgf_fast.training.study_report import analyse, difference, markdown
+from bdgf_fast.training.pictures import differences
+from bdgf_fast.training.report_page import embedded
+from bdgf_fast.training.study_report import analyse, compared, difference, markdown, page
 
 CELLS = ["guidance-off", "cnn-alone", "masking", "surface-alone", "raw-statistics", "dual-branch-denoiser", "channel-exchange",
          "random-forest-pixel"]  # fmt: skip
@@ -163,3 +166,12 @@ def test_sentences_follow_the_figures():
     assert "Caution: 3 seeds" in text and "quick preset" in text
     table = markdown(state)
     assert "| guidance off | 66.2 ± 1.0 |" in table and "-4.8 ± 0.3" in table
+
+
+def test_differences_are_drawn_with_their_intervals(tmp_path):
+    state = _state(default=("default", [0.70, 0.72]), guidance_off=("guidance", [0.65, 0.67]), forest=("baselines", [0.72]))
+    cells = compared(state)
+    assert [c["title"] for c in cells] == ["guidance off", "forest"]
+    assert differences(cells, 0.95, tmp_path / "d.png") and plt.imread(tmp_path / "d.png").std() > 0.01
+    assert 'alt="paired differences' in page(state, embedded(tmp_path / "d.png")) and "<img" not in page(state)
+    assert not differences([], 0.95, tmp_path / "d.png") and not (tmp_path / "d.png").exists()

@@ -27,6 +27,15 @@ def finished(scene_file, tiny, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def over_patches(scene_file, tiny, tmp_path_factory):
+    """A stride is for networks over patches."""
+    out = tmp_path_factory.mktemp("patches") / "run"
+    settings = [*tiny, "--set", "model.mode=patch", "--set", "train.epochs=1"]
+    assert main(["run", str(scene_file), "--out", str(out), "--quiet", "--baselines", "none", *settings]) == 0
+    return out
+
+
 def read(path):
     with rasterio.open(path) as data:
         return data.read()
@@ -65,9 +74,9 @@ def test_blocks_of_other_settings_are_not_taken(finished, tmp_path):
     assert [path.name for path in blocks.iterdir()] == ["mine.txt"]
 
 
-def test_stride_interpolates_between_classified_pixels(finished, tmp_path):
-    assert main(["predict", str(finished), "--out", str(tmp_path), "--quiet", "--stride", "5"]) == 0
-    whole, coarse = read(finished / "probabilities.tif"), read(tmp_path / "probabilities.tif")
+def test_stride_interpolates_between_classified_pixels(over_patches, tmp_path):
+    assert main(["predict", str(over_patches), "--out", str(tmp_path), "--quiet", "--stride", "5"]) == 0
+    whole, coarse = read(over_patches / "probabilities.tif"), read(tmp_path / "probabilities.tif")
     np.testing.assert_allclose(coarse[:, ::5, ::5], whole[:, ::5, ::5], atol=1e-4)
     np.testing.assert_allclose(coarse.sum(0), 1, atol=1e-5)
     between = 0.6 * whole[:, 5, 10] + 0.4 * whole[:, 10, 10]
@@ -115,7 +124,7 @@ def test_less_memory_first_cuts_the_batch_then_the_block():
         chosen("512MiB", 1)
 
 
-def test_a_large_scene_stays_within_its_memory(finished, scene_file, tmp_path):
+def test_a_large_scene_stays_within_its_memory(over_patches, scene_file, tmp_path):
     """Reduced: 1,200 x 1,200 pixels, whose map and bands would not fit what is left of the budget were they held whole."""
     side, rng = 1200, np.random.default_rng(0)
     text = scene_file.read_text().split("[labels]")[0].split("[split]")[0]
@@ -133,7 +142,7 @@ def test_a_large_scene_stays_within_its_memory(finished, scene_file, tmp_path):
         "import sys; from bdgf_fast.cli import main; code = main(sys.argv[1:]);"
         "print(code, 1024 * int(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0]))"
     )
-    arguments = ["predict", str(finished), "--scene", str(tmp_path / "large.toml"), "--out", str(tmp_path / "out"), "--quiet",
+    arguments = ["predict", str(over_patches), "--scene", str(tmp_path / "large.toml"), "--out", str(tmp_path / "out"), "--quiet",
                  "--stride", "32", "--memory", "900MiB"]  # fmt: skip
     found = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=300)
     code, peak = found.stdout.split()[-2:]

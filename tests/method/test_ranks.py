@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bdgf_fast.training.ranks import group
+
 PROGRAM = Path(__file__).with_name("ranks_program.py")
 
 
@@ -39,3 +41,15 @@ def test_two_ranks_train_what_one_trains(tmp_path):
     assert len(set(one[3][0])) > 1  # the rates moved
     for a, b in zip(one[4], two[4], strict=True):
         assert a == pytest.approx(b, rel=1e-3)
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cuda", "cpu:gloo,cuda:nccl"), ("cpu", "gloo")])
+def test_a_group_of_gpus_reduces_tensors_of_the_cpu_too(device, backend, monkeypatch):
+    asked = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda name, **_: asked.append(name))
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with group(torch.device(device)):
+        pass
+    assert asked == [backend]

@@ -6,6 +6,7 @@ from bdgf_fast.diffusion import DiffusionFeatures
 from bdgf_fast.diffusion.denoiser import Denoiser
 from bdgf_fast.errors import UserError
 from bdgf_fast.training import checkpoint, evaluate, load_network, predict, predict_pixels, train
+from bdgf_fast.training.samples import cut, turned
 
 
 @pytest.fixture
@@ -177,3 +178,12 @@ def test_a_network_of_another_version_is_refused(site, config, tmp_path):
     checkpoint.save(path, "train", tensors, {**meta, "run": {**meta["run"], "network": facts}})
     with pytest.raises(UserError, match="does not build; train again"):
         load_network(path, config)
+
+
+@pytest.mark.parametrize("patch", [7, 8])
+def test_the_labelled_pixel_stays_in_its_place(patch):
+    squares = torch.zeros(2, 1, cut(patch), cut(patch))
+    squares[:, :, patch // 2, patch // 2] = 1
+    for which in range(8):
+        patches = turned(squares, which, patch)
+        assert patches.shape == (2, 1, patch, patch) and patches[:, :, patch // 2, patch // 2].all() and patches.sum() == 2
