@@ -132,7 +132,8 @@ def load_split(path: Path) -> Split:
     try:
         with np.load(path, allow_pickle=False) as stored:
             sides = {name: torch.from_numpy(stored[name][:, :2].astype(np.int64)) for name in ("train", "val", "test")}
-            return Split(**sides, train_region=stored["train_region"], **json.loads(str(stored["facts"])))
+            facts: dict[str, Any] = json.loads(str(stored["facts"]))
+            return Split(sides["train"], sides["val"], sides["test"], stored["train_region"], **facts)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is missing or damaged ({error}); start the run again with --overwrite") from None
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -257,7 +257,7 @@ class Run:
         path = self.directory.checkpoints / LABELS
         if facts["stride"] == 1 and facts["precision"] == self.config.predict.precision:
             with atomic(path) as beside:
-                np.savez_compressed(beside, **labels)
+                np.savez_compressed(beside, **cast(dict[str, Any], labels))
         else:
             path.unlink(missing_ok=True)
 
