@@ -165,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
             _features(command)
             command.add_argument("--memory", metavar="SIZE", help="resident memory each process stays within, e.g. 2GiB")
             command.add_argument(
-                "--stride", type=int, default=1, metavar="S", help="classify every S-th pixel, interpolate the probabilities"
+                "--stride", type=int, default=1, metavar="S", help="patch networks: classify every S-th pixel and interpolate"
             )
             command.add_argument(
                 "--precision", choices=("float32", "bfloat16"),

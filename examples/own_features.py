@@ -45,7 +45,7 @@ class CnnFeatures:
 
 def main() -> None:
     scene = synthetic_scene(size=(64, 64), bands=8)
-    config = Config().override("data.patch=7", "model.width=16", "model.state=2", "model.branches=[cnn]", "train.epochs=6",
+    config = Config().override("data.patch=7", "model.width=16", "model.state=2", "model.branches=[cnn]", "train.crops=16",
                                "train.ema=0.9", "train.learning_rate=5e-3", "features.channels=8")  # fmt: skip
     prepared = prepare(scene, make_split(scene, patch=config.data.patch, seed=SEED))
     cnn = CnnFeatures(frozen_cnn(prepared.channels), prepared)

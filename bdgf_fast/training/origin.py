@@ -119,7 +119,7 @@ def check(folder: Path, scene: Scene, maps: Sequence[str]) -> None:
 
 def save_split(path: Path, split: Split, labels: np.ndarray) -> None:
     """Row, column and class index of every training, validation and test pixel, the training region and the split's facts."""
-    sides = {}
+    sides: dict[str, Any] = {}
     for name in ("train", "val", "test"):
         rc = getattr(split, name).numpy()
         sides[name] = np.concatenate([rc, labels[rc[:, 0], rc[:, 1], None]], 1).astype(np.int32)

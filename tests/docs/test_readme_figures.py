@@ -1,0 +1,43 @@
+"""Every accuracy in the README's table is that of the committed study it comes from."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DENSE, PATCHES = "study_dense.json", "study_full.json"
+ROWS = {
+    "**BDGF, the default**": (DENSE, "default"),
+    "extra trees on statistics at several radii, no network": (DENSE, "extra-trees-statistics-at-several-radii"),
+    "BDGF with an untrained denoiser (control)": (DENSE, "untrained-denoiser"),
+    "BDGF without guidance (control)": (DENSE, "guidance-off"),
+    "random forest on the same statistics": (DENSE, "random-forest-statistics-at-several-radii"),
+    "random forest on the same statistics and the features": (
+        DENSE, "random-forest-statistics-at-several-radii-bands-and-features"
+    ),
+    "dual-branch denoiser, network over patches": (PATCHES, "dual-branch-denoiser"),
+    "BDGF over patches, six branches": (PATCHES, "default"),
+    "random forest on patch statistics": (DENSE, "random-forest-patch-statistics"),
+    "residual CNN, over patches": (PATCHES, "residual-cnn"),
+}  # fmt: skip
+TABLE = dict(re.findall(r"^\| ([^|]+?) \| (\d+\.\d ± \d+\.\d) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def values(file: str, cell: str) -> dict[str, float]:
+    study = json.loads((ROOT / "bench/results" / file).read_text(encoding="utf-8"))
+    found = next(c for c in study["cells"] if c["name"] == cell)
+    return {seed: 100 * result["overall_accuracy"] for seed, result in found["results"].items()}
+
+
+def test_the_table_has_these_rows():
+    assert set(TABLE) == set(ROWS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_accuracy_is_that_of_its_file(name):
+    found = values(*ROWS[name])
+    assert set(found) == {"20", "21", "22", "23", "24", "25"}  # 0 to 2 served to develop
+    assert TABLE[name] == f"{np.mean(list(found.values())):.1f} ± {np.std(list(found.values()), ddof=1):.1f}"
