@@ -413,9 +413,9 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """A run of a few minutes on the built-in scene. What differs from the defaults beside the budget was chosen on split 0 of that
-        scene: its spectral image has 28 of the 31 bands, so the modalities are balanced, and its classes are told by texture, where
-        statistics of the surroundings and the forests on them mislead."""
+        """A run of a few minutes on the built-in scene. What differs from the defaults beside the budget was chosen on split 0 of
+        that scene: its spectral image has 28 of the 31 bands, so the modalities are balanced, and its classes are told by texture,
+        where statistics of the surroundings and the forests on them mislead."""
         return cls().override(
             "pretrain.steps=300",
             "pretrain.evaluate_every=100",

@@ -17,7 +17,7 @@ def test_a_file_comes_before_single_values_and_after_the_preset(tmp_path):
     file.write_text("\ufeffseed = 3\n[train]\nepochs = 4\nbatch = 16\n[features]\npath = 'maps.npy'\n", encoding="utf-8")
     config = chosen("--config", file, "--set", "train.batch=8", base=Config.demo())
     assert (config.train.epochs, config.train.batch, config.seed) == (4, 8, 3)
-    assert config.model.width == Config.demo().model.width != Config().model.width
+    assert config.model.dropout == Config.demo().model.dropout != Config().model.dropout
     assert config.features.path == [str(tmp_path / "maps.npy")]
     assert chosen("--config", file, "--seed", 5).seed == 5
 
