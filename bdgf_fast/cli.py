@@ -88,6 +88,21 @@ def _directory(command: argparse.ArgumentParser, default: str | None = None) -> 
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
 
 
+def _predict_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--scene", help="another scene with the same modalities (default: the run's own)")
+    command.add_argument("--out", type=Path, help="directory for the map (default: the run's own)")
+    _features(command)
+    command.add_argument("--memory", metavar="SIZE", help="resident memory each process stays within, e.g. 2GiB")
+    command.add_argument(
+        "--stride", type=int, default=1, metavar="S", help="patch networks: classify every S-th pixel and interpolate"
+    )
+    command.add_argument(
+        "--precision", choices=("float32", "bfloat16"),
+        help="arithmetic of the network; bfloat16 is faster where the processor or GPU multiplies it in hardware "
+        "(default: the run's predict.precision)",
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands (used by the tests and the documentation as well)."""
     root = argparse.ArgumentParser(
@@ -160,18 +175,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("directory", type=Path, metavar="DIR", help="a run's directory")
         if name == "predict":
-            command.add_argument("--scene", help="another scene with the same modalities (default: the run's own)")
-            command.add_argument("--out", type=Path, help="directory for the map (default: the run's own)")
-            _features(command)
-            command.add_argument("--memory", metavar="SIZE", help="resident memory each process stays within, e.g. 2GiB")
-            command.add_argument(
-                "--stride", type=int, default=1, metavar="S", help="patch networks: classify every S-th pixel and interpolate"
-            )
-            command.add_argument(
-                "--precision", choices=("float32", "bfloat16"),
-                help="arithmetic of the network; bfloat16 is faster where the processor or GPU multiplies it in hardware "
-                "(default: the run's predict.precision)",
-            )
+            _predict_options(command)
         if name == "train":
             command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
             _tensorboard(command)

@@ -126,15 +126,20 @@ def train(
         optimisation.settle(stopping.best)
     optimisation.use_average()
     network.eval().requires_grad_(False)
-    single = len(getattr(network, "branches", network.kinds)) - getattr(network, "twins", 0) == 1
-    shown = [name for name in PARTS if not (single and name in PARTS[2:])]
-    history = {
-        "curves": {"step": log["step"], "series": {name: log[name] for name in shown}},
-        "parameters": sum(p.numel() for p in network.parameters()),
-    }
+    history = _history(network, log)
     if len(split.val):
         history["validation_accuracy"] = _validation_accuracy(network, features, prepared, config, split)
     return network, history
+
+
+def _history(network: Any, log: dict[str, list[Any]]) -> dict[str, Any]:
+    """Curves of the losses there are (those between branches need two of them), and the number of parameters."""
+    single = len(getattr(network, "branches", network.kinds)) - getattr(network, "twins", 0) == 1
+    shown = [name for name in PARTS if not (single and name in PARTS[2:])]
+    return {
+        "curves": {"step": log["step"], "series": {name: log[name] for name in shown}},
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
 
 
 def check_split(split: Any, config: Config) -> None:
