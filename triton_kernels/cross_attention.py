@@ -116,7 +116,7 @@ def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> 
     """BM, BN, D, PAIRS, num_warps and registers, by table. float32 has no tensor cores at full precision: smaller tiles."""
     D = padded(depth)
     if bits == 16:
-        most, most_keys = 64, 16 if D > 64 else 32 if drop else 64
+        most, most_keys = 64, 16 if D > 64 else 32 if drop or D == 32 else 64  # 64 keys spill at depth 32 on 120
     else:
         most = 32 if D <= 64 else 16
         most_keys = 16 if drop and D > 32 else most  # the factors of dropout take the registers

@@ -28,7 +28,7 @@ def define(op: str, direction: str, arguments: str, allocate: Callable[..., Sequ
     called as launcher(outputs, *arguments) and fills them. No argument may have a default: the dispatcher would drop
     it.
 
-    A forward has a second operator, `bdgf::<op>(..., int visible, int most)`, with the autograd.Function inside: what
+    A forward has a second operator, `bdgf::<op>(..., int visible, int most, int kept)`, with the autograd.Function inside: what
     torch.jit.trace records, which has no node for the Function itself.
     """
     name = f"{op}_{direction}"
@@ -50,11 +50,11 @@ def define(op: str, direction: str, arguments: str, allocate: Callable[..., Sequ
         count = arguments.count("Tensor")
 
         def traced(*arguments: Any) -> list[Tensor]:
-            *arguments, backend, visible, most = arguments  # type: ignore[assignment]  # a list from here on
-            found = _Kernel.apply(op, backend, visible, most, count, *arguments)
+            *arguments, backend, visible, most, kept = arguments  # type: ignore[assignment]  # a list from here on
+            found = _Kernel.apply(op, backend, visible, most, kept, count, *arguments)
             return [found] if visible == 1 else list(found)
 
-        LIBRARY.define(f"{op}({arguments}, str backend, int visible, int most) -> Tensor[]")
+        LIBRARY.define(f"{op}({arguments}, str backend, int visible, int most, int kept) -> Tensor[]")
         LIBRARY.impl(op, traced, "CompositeImplicitAutograd")
 
 
@@ -150,7 +150,7 @@ def call_kernel(
     """Run `op` on a backend that `choose` returned, with autograd where something needs a gradient."""
     refuse_transforms(op, *tensors)
     if torch.jit.is_tracing():
-        outputs = getattr(torch.ops.bdgf, op)(*tensors, *scalars, backend, visible, most)
+        outputs = getattr(torch.ops.bdgf, op)(*tensors, *scalars, backend, visible, most, kept)
         return outputs[0] if visible == 1 else tuple(outputs)
     if torch.compiler.is_compiling():
         tensors = _distinct(tensors)

@@ -87,7 +87,8 @@ def test_stride_interpolates_between_classified_pixels(over_patches, tmp_path):
 def test_bfloat16_gives_nearly_the_same_map(finished, tmp_path):
     assert main(["predict", str(finished), "--out", str(tmp_path), "--quiet", "--precision", "bfloat16"]) == 0
     whole, short = read(finished / "probabilities.tif"), read(tmp_path / "probabilities.tif")
-    np.testing.assert_allclose(short, whole, atol=3e-2)
+    # a statistic that rounding takes over a tree's threshold is another leaf: single pixels move further
+    assert np.mean(np.abs(short - whole) > 3e-2) < 5e-3 and np.abs(short - whole).max() < 0.15
     assert (short != whole).any()
 
 
@@ -110,18 +111,21 @@ def test_two_processes_share_a_run(scene_file, finished, tiny, tmp_path):
 
 
 def test_less_memory_first_cuts_the_batch_then_the_block():
-    def chosen(budget, stride):
+    def chosen(budget, stride=1, mode="patch"):
         prepared = SimpleNamespace(cache_bytes=2**31, height=4000, width=4000, channels=32, classes=[None] * 7)
-        config = fit_to_memory(parse_bytes(budget), prepared, Config(), (48, 48, 48), stride)
+        config = Config().override(f"model.mode={mode}", "model.twins=true")
+        config = fit_to_memory(parse_bytes(budget), prepared, config, (48, 48, 48), stride)
         assert prepared.cache_bytes < parse_bytes(budget) / 8
         return config.predict
 
-    roomy, tight = chosen("8GiB", 1), chosen("2GiB", 1)
+    roomy, tight = chosen("8GiB"), chosen("2GiB")
     assert (roomy.block, roomy.batch) == (512, Config().predict.batch)
     assert tight.block == 256 and 64 <= tight.batch < roomy.batch
-    assert chosen("2GiB", 32).block == 256 and chosen("1.5GiB", 1).block == 128
-    with pytest.raises(UserError, match="--memory 0.50 GiB is too small for one block of 16 pixels"):
-        chosen("512MiB", 1)
+    assert chosen("2GiB", 32).block == 256 and chosen("1.5GiB").block == 128
+    assert chosen("8GiB", mode="dense").block == 512 and chosen("1.2GiB", mode="dense").block < 256
+    for mode in ("patch", "dense"):
+        with pytest.raises(UserError, match="--memory 0.50 GiB is too small for one block of 16 pixels"):
+            chosen("512MiB", mode=mode)
 
 
 def test_a_large_scene_stays_within_its_memory(over_patches, scene_file, tmp_path):

@@ -353,7 +353,7 @@ BAD = [
     (HSI + '[labels]\ntrain = "gt.tif"', r"give path, or train and test"),
     (HSI + '[split]\nkind = "random"', r"kind is 'random'; it can be blocks, given, per_class"),
     (HSI + '[split]\nkind = "given"\nblock = 3', r"block goes with kind = \"blocks\""),
-    (HSI + '[split]\ngap = "big"', r"gap is 'big'; it is \"patch\""),
+    (HSI + '[split]\ngap = "big"', r"gap is 'big'; it takes \"patch\""),
     (HSI + '[split]\nblock = 1.5', r"block is 1\.5; it must be a whole number"),
 ]  # fmt: skip
 

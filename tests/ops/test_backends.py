@@ -182,5 +182,5 @@ def test_explain_has_a_line_for_every_operation():
     with backends.use_backend("reference"):
         row = backends.explain("selective_scan").splitlines()[1].split()
     assert row[:3] == ["selective_scan", "cpu", "reference"] and row[-1] == "forced"
-    with pytest.raises(ValueError, match="op is 'scan'; it takes one of causal_conv1d"):
+    with pytest.raises(ValueError, match="op is 'scan'; it takes one of box_statistics, causal_conv1d"):
         backends.explain("scan")
