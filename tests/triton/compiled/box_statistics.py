@@ -4,7 +4,7 @@ import torch
 
 from bdgf_fast import ops
 
-REGISTERS = {"box_columns": 72, "box_moments": 96, "box_slopes": 80, "box_gradient": 64}
+REGISTERS = {"box_columns": 80, "box_moments": 96, "box_slopes": 96, "box_gradient": 96}
 
 
 def _call(shape, radii, channels_last=False):
