@@ -29,7 +29,6 @@ class Forest(nn.Module):
     child: Tensor
     share: Tensor
     root: Tensor
-    depth: Tensor
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -39,7 +38,6 @@ class Forest(nn.Module):
         self.register_buffer("child", torch.zeros(0, 2, dtype=torch.int32))
         self.register_buffer("share", torch.zeros(0, classes))
         self.register_buffer("root", torch.zeros(0, dtype=torch.int32))
-        self.register_buffer("depth", torch.zeros((), dtype=torch.int64))  # of the deepest tree
 
     def fit(self, x: Tensor, target: Tensor, trees: int, seed: int, extra: bool = False) -> None:
         """Grow ``trees`` trees on x (n, S) and its classes (n,); O(trees sqrt(S) n log^2 n).
@@ -69,7 +67,6 @@ class Forest(nn.Module):
         for name, parts in tables.items():
             current = getattr(self, name)
             setattr(self, name, torch.from_numpy(np.concatenate(parts)).to(current))
-        self.depth.fill_(max(estimator.tree_.max_depth for estimator in grown.estimators_))
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

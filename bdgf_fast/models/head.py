@@ -65,7 +65,7 @@ class Head(nn.Module):
     """Feature and logits of n pixels, from their branch's pooled map (n, 3 width) and their statistics (n, statistics).
 
     Args:
-        width: channels of the branch's map; 0 for a head that sees the statistics alone.
+        width: channels of the branch's map.
         hidden: width of the feature and of the layer before it.
         dropout: of the pooled values and of both layers. Half of the inputs left out makes each pass judge by others, as the
             trees of a random forest do; it is worth more here than any other regularisation (few labels, wide inputs).
@@ -77,15 +77,14 @@ class Head(nn.Module):
         self, width: int, classes: int, hidden: int, dropout: float, statistics: int = 0, noise: float = 0.0
     ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(3 * width) if width else None
-        self.dropout, self.noise = dropout, noise
+        self.norm, self.dropout, self.noise = nn.LayerNorm(3 * width), dropout, noise
         self.mix, self.embed = nn.Linear(3 * width + statistics, hidden), nn.Linear(hidden, hidden)
         self.classify = nn.Linear(hidden, classes)
 
     def forward(
-        self, seen: Tensor | None, statistics: Tensor | None = None, address: Address | None = None
+        self, seen: Tensor, statistics: Tensor | None = None, address: Address | None = None
     ) -> tuple[Tensor, Tensor]:
-        parts = [] if seen is None or self.norm is None else [self.norm(seen)]
+        parts = [self.norm(seen)]
         if statistics is not None:
             parts.append(self._disturb(statistics, address))
         if self.training:
