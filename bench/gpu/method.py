@@ -113,11 +113,8 @@ def main() -> int:
     print(json.dumps(facts, indent=1))
     if DEVICE == "cuda" and not args.quick:
         name = torch.cuda.get_device_name().lower().replace(" ", "-")
-        for folder in (
-            Path(__file__).parents[1] / "results",
-            *([Path(os.environ["RESULTS"])] if os.environ.get("RESULTS") else []),
-        ):
-            (folder / f"{name}-method.json").write_text(json.dumps(facts, indent=1) + "\n")
+        for folder in filter(None, (Path(__file__).parents[1] / "results", os.environ.get("RESULTS"))):
+            (Path(folder) / f"{name}-method.json").write_text(json.dumps(facts, indent=1) + "\n")
     return 0
 
 
