@@ -17,7 +17,7 @@ _vml.settle()
 __version__ = "0.1.0"
 __all__ = ["backends", "explain", "ops", "reference", "use_backend"]
 
-_PACKAGES = ("compat", "data", "diffusion", "models", "nn", "training")  # some need what `bdgf-fast[app]` installs
+_PACKAGES = ("compat", "data", "diffusion", "features", "network", "nn", "report")  # some need what `bdgf-fast[app]` installs
 
 
 def __getattr__(name: str) -> ModuleType:

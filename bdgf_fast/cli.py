@@ -200,7 +200,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _info(as_json: bool) -> int:
     from . import backends
-    from .training.versions import versions
+    from .pipeline.versions import versions
 
     facts = versions()
     if as_json:
@@ -262,7 +262,7 @@ def _dispatch(args: argparse.Namespace) -> int:
         try:
             if args.command == "data":
                 return _data(args)
-            from .training import commands
+            from . import commands
         except ModuleNotFoundError as error:
             raise UserError(
                 f"the package {error.name} is missing: the application needs its extra, pip install 'bdgf-fast[app]'"

@@ -35,8 +35,9 @@ from typing import Any
 
 import numpy as np
 
-from bdgf_fast.data.matfile import choose_variable, list_variables, load_names
-from bdgf_fast.data.readers import GdalRaster, find_file, load_array
+from bdgf_fast.data.sources.gdal_raster import GdalRaster
+from bdgf_fast.data.sources.matfile import choose_variable, list_variables, load_names
+from bdgf_fast.data.sources.readers import find_file, load_array
 from bdgf_fast.errors import SceneError
 
 OPTIONS = ("dataset", "folder", "name", "files", "nodata", "pca", "ignore", "split")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bdgf_fast.data import index_lists
 from bdgf_fast.data.classes import (
     MISSING,
     NO_CLASS_NAMES,
@@ -21,9 +20,10 @@ from bdgf_fast.data.classes import (
     strips,
 )  # fmt: skip
 from bdgf_fast.data.colours import parse_colour
-from bdgf_fast.data.gdal_raster import GdalRaster
-from bdgf_fast.data.raster import Raster
-from bdgf_fast.data.sources import SIDES, Source
+from bdgf_fast.data.sources import index_lists
+from bdgf_fast.data.sources.gdal_raster import GdalRaster
+from bdgf_fast.data.sources.named_files import SIDES, Source
+from bdgf_fast.data.sources.raster import Raster
 from bdgf_fast.data.tables import by_code
 from bdgf_fast.errors import SceneError
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bdgf_fast.data.grid import pixel_metres
 from bdgf_fast.data.normalise import CLIP, SEEN, Normaliser
+from bdgf_fast.data.sources.grid import pixel_metres
 from bdgf_fast.errors import DataWarning
 
 SAMPLE_ROWS, SAMPLE_COLUMNS = 256, 512

@@ -12,9 +12,9 @@ import numpy as np
 
 from bdgf_fast.data import known_sets
 from bdgf_fast.data.labels import LABEL_KEYS, Labels, named_classes, read_labels
-from bdgf_fast.data.raster import counted
 from bdgf_fast.data.scene import Modality, Scene, SplitSpec, stack
-from bdgf_fast.data.sources import Source, open_sources, settle
+from bdgf_fast.data.sources.named_files import Source, open_sources, settle
+from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import DEFAULT_VAL_BLOCKS, GAPS, KINDS, NAMED_GAPS
 from bdgf_fast.data.tables import check_keys, entry_name, get, subtable
 from bdgf_fast.errors import SceneError

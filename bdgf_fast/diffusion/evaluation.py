@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .crops import CropSampler, generator
+from ..common.random_streams import generator
+from .crops import CropSampler
 from .denoiser import Denoiser
 from .masking import measure_influence
 
