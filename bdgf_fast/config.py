@@ -13,6 +13,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin, get_type_hints
 
+SEEDS = 2**32
+"""Seeds lie below this: scikit-learn takes no larger ones."""
+
 
 def _one_of(name: str, value: object, options: tuple[str, ...]) -> None:
     if value not in options:
@@ -379,6 +382,8 @@ class Config:
 
     def check(self) -> Config:
         """Check every value's range; returns self. Raises ValueError naming the key."""
+        if not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed is {self.seed}; a seed is a whole number from 0 to {SEEDS - 1}")
         for section in dataclasses.fields(self):
             value = getattr(self, section.name)
             if hasattr(value, "check"):

@@ -25,12 +25,11 @@ LAYERS = [
     ("baselines", "report"),
     ("pipeline",),
     ("studies",),
-    ("commands",),
+
     ("cli",),
     ("__main__",),
 ]
 HEIGHT = {unit: height for height, units in enumerate(LAYERS) for unit in units}
-
 
 def modules() -> dict[str, Path]:
     """Every module of the package but the stand-ins, which take the place of other packages."""
@@ -40,7 +39,6 @@ def modules() -> dict[str, Path]:
         if "stand_ins" not in parts:
             found[".".join(part for part in parts if part != "__init__")] = path
     return found
-
 
 def imported(name: str, path: Path, known: set[str]) -> dict[str, int]:
     """Modules of the package that a module imports, also within functions, with a line of each."""
@@ -61,12 +59,10 @@ def imported(name: str, path: Path, known: set[str]) -> dict[str, int]:
             found.setdefault(full if full in known else module, node.lineno)
     return found
 
-
 @pytest.fixture(scope="module")
 def graph() -> dict[str, dict[str, int]]:
     paths = modules()
     return {name: imported(name, path, set(paths)) for name, path in paths.items() if name}
-
 
 def test_no_circle(graph):
     done: set[str] = set()
@@ -81,7 +77,6 @@ def test_no_circle(graph):
 
     for name in graph:
         visit(name, [])
-
 
 def test_every_arrow_runs_down(graph):
     backward = []

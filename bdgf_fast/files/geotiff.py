@@ -115,6 +115,17 @@ def write_raster(
             data.set_band_description(i, name)
 
 
+def read_raster(path: str | Path) -> np.ndarray:
+    """All bands (C, H, W) of a raster that was written here, in their own type."""
+    rasterio = require("rasterio", str(path))
+    if not Path(path).is_file():
+        raise OutputError(f"{path} is missing; predict the scene first.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as data:
+            return data.read()
+
+
 def write_map(
     path: str | Path, codes: np.ndarray, crs: Any, transform: Any, classes: Sequence[MapClass]
 ) -> str | None:
@@ -263,6 +274,7 @@ __all__ = [
     "MapWriter",
     "ProbabilityWriter",
     "map_codes",
+    "read_raster",
     "write_map",
     "write_probabilities",
     "write_raster",

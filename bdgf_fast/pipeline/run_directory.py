@@ -6,6 +6,7 @@ stages that ended and is itself renamed, so a stage counts as done only after al
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class RunDirectory:
         UserError: the directory holds a run and neither flag is given, it cannot be written, or another process works in it.
     """
 
-    def __init__(self, path: str | Path, *, resume: bool = False, overwrite: bool = False, read_only: bool = False):
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False, read_only: bool = False):
         self.path = Path(path)
         if leads() and read_only:
             lock(self.path, shared=True)

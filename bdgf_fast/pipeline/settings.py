@@ -1,60 +1,83 @@
-"""The configuration of a command: defaults, a TOML file and single values, and which seed they ask for."""
+"""The configuration of a call: defaults, what a file, a mapping or single values change in them, and which seed they ask for."""
 
 from __future__ import annotations
 
-import argparse
+import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config import Config
 from ..errors import UserError
 
+ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str] | None
+"""A whole configuration; or what differs from the defaults: nested or dotted keys, or a TOML file with a table per section."""
 
-def read_config(path: Path) -> dict[str, Any]:
+
+def read_config(path: str | os.PathLike[str], said: str = "config") -> dict[str, Any]:
     """The values of a configuration file, as nested dictionaries; files with feature maps are relative to it."""
+    path = Path(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark in front
     except OSError as error:
-        raise UserError(f"--config {path} cannot be read: {error.strerror}") from None
+        raise UserError(f"{said} {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {path} is not valid TOML: {str(error).rstrip('.')}") from None
+        raise UserError(f"{said} {path} is not valid TOML: {str(error).rstrip('.')}") from None
     try:
         maps = Config().updated({"features": {"path": values["features"]["path"]}}).features.path
     except (KeyError, TypeError):  # none named
         return values
     except ValueError as error:
-        raise UserError(f"--config {path}: {error}") from None
+        raise UserError(f"{said} {path}: {error}") from None
     return {**values, "features": {**values["features"], "path": [str(path.absolute().parent / map_) for map_ in maps]}}
 
 
-def configured(base: Config, values: dict[str, Any], overrides: Sequence[str]) -> Config:
-    """``base`` < the values of a --config file < those of --set. Raises UserError."""
+def values_of(config: ConfigLike, said: str = "config") -> dict[str, Any]:
+    """What ``config`` says, as nested dictionaries. Raises UserError."""
+    if config is None:
+        return {}
+    if isinstance(config, Config):
+        return config.to_dict()
+    if isinstance(config, (str, os.PathLike)):
+        return read_config(config, said)
+    if not isinstance(config, Mapping):
+        raise UserError(f"{said} is {config!r}; it takes a Config, a mapping of keys to values, or a TOML file")
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        section, dot, name = str(key).partition(".")
+        if dot:
+            values.setdefault(section, {})[name] = value
+        elif isinstance(value, Mapping):
+            values.setdefault(section, {}).update(value)
+        else:
+            values[section] = value
+    return values
+
+
+def configured(
+    base: Config, config: ConfigLike = None, overrides: Sequence[str] = (), features: Sequence[str | os.PathLike[str]] = (),
+    *, said: str = "config",
+) -> Config:  # fmt: skip
+    """``base`` < ``config`` < ``section.key=value`` strings < ``features``, files with another model's maps. A whole ``Config``
+    takes the place of ``base``. Raises UserError, which calls ``config`` what is ``said``."""
     try:
-        base = base.updated(values)
+        base = base.updated(values_of(config, said))
     except ValueError as error:
-        raise UserError(f"--config: {error}") from error
+        raise UserError(f"{said}: {error}") from error
     try:
-        return base.override(*overrides)
+        base = base.override(*overrides)
     except ValueError as error:
         raise UserError(f"--set: {error}") from error
+    if features:
+        base.features.path = [str(path) for path in features]
+    base.features.path = [str(Path(path).absolute()) for path in base.features.path]
+    return base
 
 
-def settings(base: Config, args: argparse.Namespace) -> Config:
-    """The configuration of a command with --config, --set, --features and --seed; its ``seed`` is the run's."""
-    values = read_config(args.config) if args.config else {}
-    config = configured(base, values, args.set)
-    if getattr(args, "features", None):
-        config.features.path = [str(path) for path in args.features]
-    config.features.path = [str(Path(path).absolute()) for path in config.features.path]
-    said = any(text.partition("=")[0].strip() == "seed" for text in args.set)
-    if getattr(args, "seeds", None):
-        if said or "seed" in values or args.seed is not None:
-            raise UserError("--seeds names the seeds; leave out --seed, and seed in --set and --config")
-        return config
-    if said and args.seed not in (None, config.seed):
-        raise UserError(f"--set seed={config.seed} and --seed {args.seed} differ; give one of them")
-    if args.seed is not None:
-        config.seed = args.seed
-    return config
+def with_seed(config: Config, seed: int | None) -> Config:
+    """A copy whose ``seed`` is this one, where one is given. Raises UserError for one that is out of range."""
+    try:
+        return config if seed is None else config.updated({"seed": seed})
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -42,6 +42,10 @@ class Preset:
     test_pixels: int | None
     wanted: tuple[str, ...] | None
 
+    def base(self) -> Config:
+        """The configuration that the user's own values come on top of."""
+        return Config().override(*self.settings)
+
 
 PRESETS = {
     "quick": Preset(("pretrain.steps=400", "pretrain.evaluate_every=400", "train.epochs=4"), 1500, None),

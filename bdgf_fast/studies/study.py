@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ from ..network.train import check_split, train
 from ..pipeline import origin
 from ..pipeline.locks import lock
 from ..pipeline.scenes import NO_TEST, SYNTHETIC, check_size, open_scene
-from ..pipeline.settings import configured
+from ..pipeline.settings import ConfigLike, configured
 from ..pipeline.versions import versions
 from ..report import pictures
 from ..report.evaluation import predicted_labels, score
@@ -56,24 +57,24 @@ class Study:
         out: the directory; one that holds a study of the same scene, preset and configuration is gone on with.
         reference: a scene file, NAME:FOLDER or "synthetic".
         preset: "quick" or "full".
-        values: nested, as in a configuration file, on top of the preset.
-        overrides: ``section.key=value`` on top of both.
+        config: what differs from the preset, or a whole ``Config`` in its place.
         features: files with another model's maps that guide in the default.
 
     Raises UserError for a directory with another study in it, a bad override or a scene without test pixels.
     """
 
     def __init__(
-        self, out: Path, reference: str, *, preset: str = "quick", values: dict[str, Any] | None = None,
-        overrides: Sequence[str] = (), features: Sequence[Path] = (), quiet: bool = False, device: torch.device | str = "cpu",
+        self, out: Path, reference: str, *, preset: str = "quick", config: ConfigLike = None,
+        features: Sequence[str | os.PathLike[str]] = (), quiet: bool = False, device: torch.device | str = "cpu",
     ) -> None:
         if ranks()[1] > 1:
             raise UserError("a study runs in one process: start it without torchrun")
+        if preset not in PRESETS:
+            raise UserError(f"--preset is {preset!r}; it takes one of: {', '.join(PRESETS)}")
         self.out, self.quiet, self.device, self.preset = Path(out), quiet, torch.device(device), PRESETS[preset]
-        self.config = configured(Config().override(*self.preset.settings), values or {}, overrides)
+        self.config = configured(self.preset.base(), config, features=features)
         if self.config.seed != Config().seed:
             raise UserError("a study takes its seeds from --seeds; leave seed out of --set and --config")
-        self.config.features.path = [str(Path(p).absolute()) for p in (features or self.config.features.path)]
         self.scene = open_scene(reference)
         check_size(self.scene, self.config)
         self.cells = all_cells(self.config, [m.name for m in self.scene.modalities])

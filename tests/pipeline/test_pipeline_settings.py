@@ -2,10 +2,11 @@
 
 import pytest
 
-from bdgf_fast.cli import main, parser
+from bdgf_fast.cli import main
+from bdgf_fast.cli.commands import settings
+from bdgf_fast.cli.parser import parser
 from bdgf_fast.config import Config
 from bdgf_fast.errors import UserError
-from bdgf_fast.pipeline.settings import settings
 
 
 def chosen(*arguments, base=None):
