@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..common.progress import Progress
 from ..config import Config
+from ..data.prepared import PreparedScene
 from ..features.source import tiles_of
 from ..network.predict import predict_pixels
 from .channel_exchange import channel_exchange
@@ -38,7 +39,7 @@ def available(modalities: int) -> list[str]:
 
 def predict_baseline(
     name: str,
-    prepared: Any,
+    prepared: PreparedScene,
     config: Config,
     seed: int,
     rc: Tensor,

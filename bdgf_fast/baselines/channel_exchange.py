@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..common.layers import PixelNorm
 from ..common.random_streams import generator
 from ..config import Config, ModelConfig
+from ..data.prepared import PreparedScene
 from ..network.group_network import GroupOutput
 from ..network.head import Address, Head, pooled
 from ..network.train import PATCH_TRAINING, train
@@ -118,7 +119,7 @@ class ChannelExchangeNetwork(nn.Module):
         return [m for m in self.modules() if isinstance(m, ExchangeNorm)]
 
 
-def channel_exchange(prepared: Any, config: Config, seed: int, **how: Any) -> tuple[ChannelExchangeNetwork, None]:
+def channel_exchange(prepared: PreparedScene, config: Config, seed: int, **how: Any) -> tuple[ChannelExchangeNetwork, None]:
     """Train it on the split's training pixels, without mutual learning; ``how`` goes to ``train``."""
     torch.manual_seed(int(generator(seed, "weights", 1).integers(2**63)))
     config = config.override(*PATCH_TRAINING, "train.lambda_entropy=0", "train.lambda_similarity=0")

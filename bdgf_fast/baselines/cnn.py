@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import Config
+from ..data.prepared import PreparedScene
 from ..network.train import Network, train
 
 
-def residual_cnn(prepared: Any, config: Config, seed: int, **how: Any) -> tuple[Network, None]:
+def residual_cnn(prepared: PreparedScene, config: Config, seed: int, **how: Any) -> tuple[Network, None]:
     """Train it on the split's training pixels; ``how`` goes to ``train`` (checkpoint, resume, progress, device)."""
     plain = ["model.statistics=false", "model.dropout=0", f"model.hidden={config.model.width}"]
     longer = 4 if config.model.mode == "dense" else 1

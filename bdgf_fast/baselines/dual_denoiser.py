@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
+from ..data.prepared import PreparedScene
 from ..diffusion.denoiser import Denoiser
 from ..features.dense import DiffusionFeatures
 from ..features.source import BlockFeatures, FeatureSource
@@ -43,7 +44,7 @@ def _joined(maps: Sequence[Sequence[Tensor]], axis: int = 1) -> list[Tensor]:
 
 
 def dual_denoiser(
-    prepared: Any, config: Config, seed: int, *, denoiser: Callable[[str], Denoiser], **how: Any
+    prepared: PreparedScene, config: Config, seed: int, *, denoiser: Callable[[str], Denoiser], **how: Any
 ) -> tuple[Network, JoinedFeatures]:
     """Fit the features of every modality's own denoiser, then train the group network on them.
 

@@ -6,12 +6,11 @@ not beat it should say so. The statistics at several radii are those that the de
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from ..config import Config
+from ..data.prepared import PreparedScene
 from ..features.source import Tile
 from ..network.context import Context
 from ..network.statistics import fit_context, statistics_at
@@ -23,7 +22,7 @@ PIXEL, PATCH, RADII, RADII_AND_FEATURES = (
 
 
 def _features(
-    prepared: Any, rc: torch.Tensor, config: Config, kind: str, tile: Tile | None, context: Context | None
+    prepared: PreparedScene, rc: torch.Tensor, config: Config, kind: str, tile: Tile | None, context: Context | None
 ) -> np.ndarray:
     if kind == PIXEL:
         return prepared.patches(rc, 1)[:, :, 0, 0].numpy()
@@ -36,8 +35,8 @@ def _features(
 
 
 def random_forest(
-    prepared: Any, rc: torch.Tensor, *, config: Config, kind: str, seed: int, grower: str = FOREST, tile: Tile | None = None,
-    trees: int = 300, batch: int = 16384,
+    prepared: PreparedScene, rc: torch.Tensor, *, config: Config, kind: str, seed: int, grower: str = FOREST,
+    tile: Tile | None = None, trees: int = 300, batch: int = 16384,
 ) -> np.ndarray:  # fmt: skip
     """Fit a forest on the split's training pixels and classify the pixels ``rc`` int64 (n, 2).
 
@@ -60,6 +59,7 @@ def random_forest(
         raise ValueError(f"kind is {kind!r}; it takes one of {(PIXEL, PATCH, RADII, RADII_AND_FEATURES)}")
     if kind == RADII_AND_FEATURES and tile is None:
         raise ValueError(f"{kind!r} needs the features' maps: tile")
+    assert prepared.split is not None, "the scene has no split: make one with make_split and prepare"
     train = torch.as_tensor(prepared.split.train)
     context = None
     if kind in (RADII, RADII_AND_FEATURES):

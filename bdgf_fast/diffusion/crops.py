@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..config import PretrainConfig
+from ..data.prepared import PreparedScene
 from ..errors import UserError
 
 
@@ -31,7 +31,7 @@ class CropSampler:
     out for the reported R^2 (fewer, or none, where that would cost more than 40 % of the possible crops).
     """
 
-    def __init__(self, prepared: Any, config: PretrainConfig, region: np.ndarray | None) -> None:
+    def __init__(self, prepared: PreparedScene, config: PretrainConfig, region: np.ndarray | None) -> None:
         height, width = prepared.height, prepared.width
         self.size = size = min(config.crop, height, width)
         if size < 7:

@@ -17,6 +17,7 @@ from ..common.progress import Progress
 from ..common.random_streams import generator
 from ..common.ranks import leads, ranks, reduce_mean, reduce_sum
 from ..config import Config, PretrainConfig
+from ..data.prepared import PreparedScene
 from ..files import checkpoint as ckpt
 from ..ops import denoising_loss
 from .crops import CropSampler
@@ -28,7 +29,7 @@ KIND = "pretrain"
 
 
 def pretrain(
-    prepared: Any,
+    prepared: PreparedScene,
     config: Config,
     *,
     seed: int,
@@ -62,7 +63,10 @@ def pretrain(
         denoiser.unet, c.learning_rate, c.weight_decay, c.warmup, c.steps, c.ema, c.clip_gradient
     )
     policy = make_policy(c, len(prepared.groups))
-    region = prepared.split.train_region if c.region == "train" else None
+    region = None
+    if c.region == "train":
+        assert prepared.split is not None, "the scene has no split: make one with make_split and prepare"
+        region = prepared.split.train_region
     sampler = CropSampler(prepared, c, region)
     run = {"config": config.to_dict()["pretrain"], "seed": seed, "denoiser": denoiser.describe()}
     log = _Log(denoiser.names, c.steps)
@@ -120,7 +124,7 @@ def load_denoiser(path: Path | str) -> Denoiser:
 
 
 def _batch(
-    prepared: Any, sampler: CropSampler, c: PretrainConfig, seed: int, step: int, rank: int = 0, world: int = 1
+    prepared: PreparedScene, sampler: CropSampler, c: PretrainConfig, seed: int, step: int, rank: int = 0, world: int = 1
 ) -> Tensor:
     """A rank's crops of the step's batch (by default all of them): (b, C, crop, crop)."""
     crops = sampler.draw(generator(seed, "crops", step), c.batch)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
+from ..data.prepared import PreparedScene
 from ..data.sources.gdal_raster import GdalRaster
 from ..data.sources.grid import guess_layout, same_grid
 from ..data.sources.raster import ArrayRaster, Raster
@@ -34,7 +35,7 @@ class ArrayFeatures(ProjectedFeatures):
         network, history = train(prepared, features, config, seed=seed)
     """
 
-    def __init__(self, prepared: Any, config: Config, rasters: Sequence[Raster], seed: int) -> None:
+    def __init__(self, prepared: PreparedScene, config: Config, rasters: Sequence[Raster], seed: int) -> None:
         super().__init__(prepared, config.features, seed)
         self.rasters = list(rasters)
         self.fill: list[Tensor] = [torch.zeros(len(r.names)) for r in self.rasters]
@@ -42,7 +43,7 @@ class ArrayFeatures(ProjectedFeatures):
     @classmethod
     def fit(
         cls,
-        prepared: Any,
+        prepared: PreparedScene,
         config: Config,
         seed: int,
         maps: Sequence[str | Path | np.ndarray | Tensor],
@@ -67,7 +68,7 @@ class ArrayFeatures(ProjectedFeatures):
 
     @classmethod
     def restore(
-        cls, prepared: Any, config: Config, maps: Sequence[Any], state: dict[str, Any], tensors: dict[str, Tensor]
+        cls, prepared: PreparedScene, config: Config, maps: Sequence[Any], state: dict[str, Any], tensors: dict[str, Tensor]
     ) -> ArrayFeatures:
         """Inverse of ``state`` and ``tensors``, over the same maps or those of another scene with as many channels."""
         self = cls(prepared, config, [_raster(m, i, prepared) for i, m in enumerate(maps, 1)], state["seed"])
@@ -93,7 +94,7 @@ class ArrayFeatures(ProjectedFeatures):
         return out
 
 
-def _raster(source: Any, number: int, prepared: Any) -> Raster:
+def _raster(source: Any, number: int, prepared: PreparedScene) -> Raster:
     """A map as bands on the scene's grid."""
     size = (prepared.height, prepared.width)
     scene = getattr(prepared, "scene", None)

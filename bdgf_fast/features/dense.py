@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config, FeaturesConfig
+from ..data.prepared import PreparedScene
 from ..diffusion.denoiser import Denoiser
 from .patch import STREAM, PatchFeatures
 from .projection import ProjectedFeatures, training_side
@@ -25,7 +26,7 @@ class DiffusionFeatures(ProjectedFeatures):
     """
 
     def __init__(
-        self, denoiser: Denoiser, prepared: Any, config: FeaturesConfig, seed: int, projection: Sequence[Tensor] = (),
+        self, denoiser: Denoiser, prepared: PreparedScene, config: FeaturesConfig, seed: int, projection: Sequence[Tensor] = (),
         bias: Sequence[Tensor] = (),
     ) -> None:  # fmt: skip
         super().__init__(prepared, config, seed, projection, bias)
@@ -34,7 +35,7 @@ class DiffusionFeatures(ProjectedFeatures):
 
     @classmethod
     def fit(
-        cls, denoiser: Denoiser, prepared: Any, config: Config, seed: int, region: np.ndarray | None = None
+        cls, denoiser: Denoiser, prepared: PreparedScene, config: Config, seed: int, region: np.ndarray | None = None
     ) -> DiffusionFeatures | PatchFeatures:
         """Fit the projection on the training side, without labels.
 
@@ -55,7 +56,7 @@ class DiffusionFeatures(ProjectedFeatures):
 
     @classmethod
     def restore(
-        cls, denoiser: Denoiser, prepared: Any, config: Config, state: dict[str, Any], tensors: dict[str, Tensor]
+        cls, denoiser: Denoiser, prepared: PreparedScene, config: Config, state: dict[str, Any], tensors: dict[str, Tensor]
     ) -> DiffusionFeatures | PatchFeatures:
         """Inverse of ``state`` and ``tensors``, also for another scene of the same modalities."""
         projection = [tensors[f"projection.{i}"] for i in range(state["levels"])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..common.random_streams import generator
 from ..config import FeaturesConfig
+from ..data.prepared import PreparedScene
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.unet import to_pixel_grid
 from .projection import ProjectedFeatures
@@ -26,7 +26,7 @@ class PatchFeatures(ProjectedFeatures):
     MAX_FIT = 4096
 
     def __init__(
-        self, denoiser: Denoiser, prepared: Any, config: FeaturesConfig, seed: int, projection: Sequence[Tensor] = (),
+        self, denoiser: Denoiser, prepared: PreparedScene, config: FeaturesConfig, seed: int, projection: Sequence[Tensor] = (),
         bias: Sequence[Tensor] = (),
     ) -> None:  # fmt: skip
         super().__init__(prepared, config, seed, projection, bias)

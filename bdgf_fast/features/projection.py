@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..common.random_streams import generator
 from ..config import FeaturesConfig
-from ..data.prepared import mirror
+from ..data.prepared import PreparedScene, mirror
 from ..diffusion.unet import to_pixel_grid
 from .source import BlockFeatures, crop, windows
 
@@ -48,7 +48,7 @@ def principal_axes(samples: Iterable[Sequence[Tensor]], channels: int) -> list[t
     return [((axes / factor).float(), (bias / factor).float()) for axes, bias in found]
 
 
-def training_side(prepared: Any, region: np.ndarray | None = None) -> np.ndarray:
+def training_side(prepared: PreparedScene, region: np.ndarray | None = None) -> np.ndarray:
     """Pixels bool (H, W) that statistics are fitted on: the valid ones of ``region``, by default of the split's ``train_region``
     (of the whole scene where there is no split)."""
     if region is None:
@@ -65,8 +65,9 @@ class ProjectedFeatures:
     """
 
     def __init__(
-        self, prepared: Any, config: FeaturesConfig, seed: int, projection: Sequence[Tensor] = (), bias: Sequence[Tensor] = ()
-    ) -> None:
+        self, prepared: PreparedScene, config: FeaturesConfig, seed: int, projection: Sequence[Tensor] = (),
+        bias: Sequence[Tensor] = (),
+    ) -> None:  # fmt: skip
         self.prepared, self.config, self.seed = prepared, config, seed
         self.projection, self.bias = list(projection), list(bias)
         self.channels: tuple[int, ...] = tuple(len(b) for b in self.bias)

@@ -6,13 +6,12 @@ diffusion model's.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import Config
+from ..data.prepared import PreparedScene
 from .projection import ProjectedFeatures, training_side
 
 SIDES = (37, 13, 5)
@@ -22,7 +21,7 @@ SIDES = (37, 13, 5)
 class StatisticsFeatures(ProjectedFeatures):
     """One map a window, its bands' means and deviations; projected and scaled as the denoiser's features are."""
 
-    def __init__(self, prepared: Any, config: Config, seed: int) -> None:
+    def __init__(self, prepared: PreparedScene, config: Config, seed: int) -> None:
         super().__init__(prepared, config.features, seed)
         self._fit(training_side(prepared), config.data.patch)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..common.augmentation import cut, dihedral, turned, undo_dihedral
 from ..common.progress import Progress
 from ..config import Config
+from ..data.prepared import PreparedScene
 from ..errors import UserError
 from ..features.source import FeatureSource, tiles_of, windows
 from .group_network import DenseNetwork, GroupNetwork
@@ -33,7 +34,7 @@ class Prediction:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
-def corners(prepared: Any, config: Config) -> list[tuple[int, int]]:
+def corners(prepared: PreparedScene, config: Config) -> list[tuple[int, int]]:
     """Upper left pixels of a scene's blocks, row-major."""
     side = config.predict.block
     return [(y, x) for y in range(0, prepared.height, side) for x in range(0, prepared.width, side)]
@@ -42,7 +43,7 @@ def corners(prepared: Any, config: Config) -> list[tuple[int, int]]:
 def predict(
     network: Network,
     features: FeatureSource | None,
-    prepared: Any,
+    prepared: PreparedScene,
     config: Config,
     progress: Progress | None = None,
     *,
@@ -119,7 +120,7 @@ def _interpolate(
 def predict_pixels(
     network: Network,
     features: FeatureSource | None,
-    prepared: Any,
+    prepared: PreparedScene,
     config: Config,
     rc: Tensor,
     progress: Progress | None = None,
@@ -152,7 +153,7 @@ def predict_pixels(
 def _predict_block(
     network: Network,
     features: FeatureSource | None,
-    prepared: Any,
+    prepared: PreparedScene,
     config: Config,
     rc: Tensor,
     box: tuple[int, int, int, int],
@@ -168,7 +169,7 @@ def _predict_block(
 def _predict_map(
     network: DenseNetwork,
     features: FeatureSource | None,
-    prepared: Any,
+    prepared: PreparedScene,
     config: Config,
     rc: Tensor,
     box: tuple[int, int, int, int],
@@ -217,7 +218,7 @@ def _predict_map(
 def _predict_patches(
     network: GroupNetwork,
     features: FeatureSource | None,
-    prepared: Any,
+    prepared: PreparedScene,
     config: Config,
     rc: Tensor,
     box: tuple[int, int, int, int],

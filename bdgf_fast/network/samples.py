@@ -17,6 +17,7 @@ from ..common.augmentation import cut, dihedral, turned
 from ..common.random_streams import generator
 from ..common.ranks import ranks
 from ..config import Config
+from ..data.prepared import PreparedScene
 from ..features.source import FeatureSource, Tile, tiles_of
 from .head import Address
 from .statistics import fit_context, statistics_at
@@ -53,7 +54,9 @@ class PatchSamples:
     """Every training pixel with a patch around it; an epoch takes each once. Patches and guides are held in memory:
     4 n patch^2 (C + sum of guide channels) bytes."""
 
-    def __init__(self, prepared: Any, features: FeatureSource | None, config: Config, seed: int, rc: Tensor, device: Any) -> None:
+    def __init__(
+        self, prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int, rc: Tensor, device: Any
+    ) -> None:
         self.config, self.seed, self.device = config, seed, device
         size = cut(config.data.patch)
         self.target = prepared.labels[rc[:, 0], rc[:, 1]]
@@ -91,7 +94,9 @@ class DenseSamples:
     its expected visits. Crops and their guides are read when they are needed; each label's statistics are kept.
     """
 
-    def __init__(self, prepared: Any, features: FeatureSource | None, config: Config, seed: int, rc: Tensor, device: Any) -> None:
+    def __init__(
+        self, prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int, rc: Tensor, device: Any
+    ) -> None:
         c = config.train
         self.prepared, self.config, self.seed, self.device, self.rc = prepared, config, seed, device, rc
         self.margin = config.model.map_radius

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config import Config, ModelConfig
+from ..data.prepared import PreparedScene
 from ..features.source import Tile
 from ..ops import box_statistics
 from .context import Context
@@ -48,7 +48,7 @@ def pick(maps: Tensor, at: Tensor) -> Tensor:
 
 
 def statistics_at(
-    prepared: Any, tile: Tile | None, c: ModelConfig, rc: Tensor, side: int, context: Context | None = None
+    prepared: PreparedScene, tile: Tile | None, c: ModelConfig, rc: Tensor, side: int, context: Context | None = None
 ) -> Tensor:
     """Statistics (n, S) of the pixels rc int64 (n, 2), by cells of ``side`` pixels that share the work."""
     raw_margin, guide_margin = statistics_reach(c), max(c.guide_radii, default=0)
@@ -69,7 +69,7 @@ def statistics_at(
     return torch.empty(0, 0) if out is None else out
 
 
-def fit_context(context: Context, prepared: Any, config: Config) -> None:
+def fit_context(context: Context, prepared: PreparedScene, config: Config) -> None:
     """Fit the context's axes on the training side, without labels: at most ``features.fit_pixels`` of it, by whole tiles."""
     split, side, left, reach = prepared.split, config.features.tile, config.features.fit_pixels, max(context.radii)
     region = torch.as_tensor(prepared.valid).clone()

@@ -15,6 +15,7 @@ from ..common.progress import Progress
 from ..common.random_streams import generator
 from ..common.ranks import leads, reduce_sum
 from ..config import Config, TrainConfig
+from ..data.prepared import PreparedScene
 from ..errors import UserError
 from ..features.source import FeatureSource
 from ..files import checkpoint as ckpt
@@ -31,7 +32,7 @@ NETWORKS: dict[str, type[DenseNetwork] | type[GroupNetwork]] = {"dense": DenseNe
 
 
 def train(
-    prepared: Any,
+    prepared: PreparedScene,
     features: FeatureSource | None,
     config: Config,
     *,
@@ -168,7 +169,7 @@ def _loss(network: Any, output: Any, part: Part, c: TrainConfig, factor: float) 
     return loss, parts
 
 
-def _validation_accuracy(network: Network, features: Any, prepared: Any, config: Config, split: Any) -> float:
+def _validation_accuracy(network: Network, features: Any, prepared: PreparedScene, config: Config, split: Any) -> float:
     """Overall accuracy on the validation part."""
     from .predict import predict_pixels
 
@@ -206,14 +207,14 @@ class _Stopping:
         self.best = [tensors[str(i)] for i in range(len(tensors))]
 
 
-def make_network(prepared: Any, features: FeatureSource | None, config: Config, seed: int) -> Network:
+def make_network(prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int) -> Network:
     """A new network for a scene and its features, its weights decided by ``seed``."""
     torch.manual_seed(int(generator(seed, "weights", 1).integers(2**63)))
     guides = () if features is None else features.channels
     return NETWORKS[config.model.mode](prepared.groups, guides, len(prepared.classes), config.model)
 
 
-def describe_network(network: Network, prepared: Any, features: FeatureSource | None) -> dict[str, Any]:
+def describe_network(network: Network, prepared: PreparedScene, features: FeatureSource | None) -> dict[str, Any]:
     """JSON-able facts from which ``load_network`` builds the same network."""
     return {
         "groups": list(prepared.groups),

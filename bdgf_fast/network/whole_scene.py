@@ -21,6 +21,7 @@ from ..common.progress import Progress
 from ..common.ranks import barrier, leads, ranks
 from ..config import Config
 from ..data import MapWriter, ProbabilityWriter
+from ..data.prepared import PreparedScene
 from ..diffusion.unet import receptive_radius
 from ..errors import OutputError, UserError
 from ..features.source import FeatureSource, feature_margin
@@ -59,7 +60,7 @@ def within(budget: int | None) -> Iterator[None]:
         yield
 
 
-def fit_to_memory(budget: int, prepared: Any, config: Config, guides: Sequence[int], stride: int = 1) -> Config:
+def fit_to_memory(budget: int, prepared: PreparedScene, config: Config, guides: Sequence[int], stride: int = 1) -> Config:
     """The configuration with the largest ``predict.block`` whose working set fits ``budget`` bytes of resident memory, if need
     be with a ``predict.batch`` down to ``LEAST_BATCH``; the scene's cache of tiles is cut to a share of the budget. Raises
     UserError when not even the smallest block fits."""
@@ -89,7 +90,7 @@ def fit_to_memory(budget: int, prepared: Any, config: Config, guides: Sequence[i
     )
 
 
-def _feature_bytes(prepared: Any, config: Config, guides: Sequence[int], side: int) -> float:
+def _feature_bytes(prepared: PreparedScene, config: Config, guides: Sequence[int], side: int) -> float:
     """Bytes while the features of side x side pixels are computed."""
     widths, times = config.pretrain.widths, len(config.features.timesteps)
     levels = sum(w / 4**i for i, w in enumerate(widths))
@@ -98,7 +99,7 @@ def _feature_bytes(prepared: Any, config: Config, guides: Sequence[int], side: i
     return per_pixel * (side + 2 * margin) ** 2
 
 
-def _patch_bytes(prepared: Any, config: Config, guides: Sequence[int], block: int) -> tuple[float, float]:
+def _patch_bytes(prepared: PreparedScene, config: Config, guides: Sequence[int], block: int) -> tuple[float, float]:
     """Bytes of a block's maps, and of each patch of a batch."""
     size, c = config.data.patch, config.model
     members = len(c.branches) * (1 + c.twins)
@@ -108,7 +109,7 @@ def _patch_bytes(prepared: Any, config: Config, guides: Sequence[int], block: in
     )
 
 
-def _dense_bytes(prepared: Any, config: Config, guides: Sequence[int], block: int) -> float:
+def _dense_bytes(prepared: PreparedScene, config: Config, guides: Sequence[int], block: int) -> float:
     """Bytes of a block of the dense network: the larger of the features' pass and the branches' with the strips behind them."""
     c = config.model
     members, around = len(c.branches) * (1 + c.twins), max(raw_reach(c), guide_reach(c))
@@ -161,7 +162,7 @@ class Blocks:
 
 
 def predict_blocks(
-    network: Network, features: FeatureSource | None, prepared: Any, config: Config, blocks: Blocks,
+    network: Network, features: FeatureSource | None, prepared: PreparedScene, config: Config, blocks: Blocks,
     stride: int, progress: Progress | None,
 ) -> None:
     """Predict every block that is not finished; each rank takes its share of them."""
@@ -193,7 +194,7 @@ class Assembled:
 
 
 def assemble(
-    prepared: Any, config: Config, blocks: Blocks, target: Path, pixels: torch.Tensor | None = None
+    prepared: PreparedScene, config: Config, blocks: Blocks, target: Path, pixels: torch.Tensor | None = None
 ) -> Assembled:
     """Write map.tif and probabilities.tif of a finished prediction; ``pixels`` int64 (n, 2) are those whose labels are wanted.
     Holds one row of blocks and the map's int16 indices at a time."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import Config
+from ..data.prepared import PreparedScene
 from ..features.source import FeatureSource
 from ..files.atomic import atomic
 from ..network.predict import Network, predict_pixels
@@ -20,7 +20,7 @@ FUSION = "fusion"
 
 
 def pooled_features(
-    network: Network, features: FeatureSource | None, prepared: Any, config: Config, rc: Tensor
+    network: Network, features: FeatureSource | None, prepared: PreparedScene, config: Config, rc: Tensor
 ) -> dict[str, np.ndarray]:
     """Features of the pixels rc int64 (n, 2): {branch: float32 (n, hidden)}, and where there are several branches their
     ``fusion``, the concatenation with every branch divided by its overall deviation."""
@@ -32,7 +32,7 @@ def pooled_features(
 
 
 def embed(
-    network: Network, features: FeatureSource | None, prepared: Any, config: Config, rc: Tensor, seed: int, path: Path
+    network: Network, features: FeatureSource | None, prepared: PreparedScene, config: Config, rc: Tensor, seed: int, path: Path
 ) -> None:
     """Write ``path`` (.npz): the labels ``truth`` int64 (n,) of at most ``PIXELS`` random pixels of rc, and their t-SNE float32
     (n, 2) per branch and of the fusion. Too few pixels leave no file."""

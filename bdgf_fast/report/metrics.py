@@ -70,19 +70,21 @@ def diversity(truth: np.ndarray, branches: dict[str, np.ndarray]) -> dict[str, A
     }
 
 
-def accuracy(truth: np.ndarray, labels: dict[str, np.ndarray], classes: int, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
+def accuracy(
+    truth: np.ndarray, labels: dict[str, np.ndarray], classes: int, train: np.ndarray | None, test: np.ndarray
+) -> dict[str, Any]:
     """Everything a report says of the accuracy on the pixels ``test`` int64 (n, 2), plain Python values.
 
     Args:
         truth: class indices (n,).
         labels: predicted class indices (n,): ``fused``, and those of the branches by their names (none for a baseline).
-        train: int64 (m, 2), the training pixels.
+        train: int64 (m, 2), the training pixels; None where they are not known.
 
-    Returns ``scores`` of the fused labels, ``diversity`` of the branches, and ``by_distance``.
+    Returns ``scores`` of the fused labels, ``diversity`` of the branches, and ``by_distance`` where ``train`` is known.
     """
     branches = {name: values for name, values in labels.items() if name != "fused"}
-    near = by_distance(train, test, labels["fused"] == truth)
-    return {**scores(truth, labels["fused"], classes), **(diversity(truth, branches) if branches else {}), "by_distance": near}
+    near = {} if train is None else {"by_distance": by_distance(train, test, labels["fused"] == truth)}
+    return {**scores(truth, labels["fused"], classes), **(diversity(truth, branches) if branches else {}), **near}
 
 
 NEAR, MIDDLE = 8, 12

@@ -12,13 +12,15 @@ from bdgf_fast.config import Config
 
 SETTINGS = dict(text.split("=", 1) for text in TINY)
 SETTINGS = {key: json.loads(value) for key, value in SETTINGS.items()}
+HOW = {"device": "cpu", "quiet": True}
 
 
 @pytest.fixture(scope="module")
 def result(scene_file, tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield bf.run(scene_file, tmp_path_factory.mktemp("api") / "run", config=SETTINGS, seed=3, baselines="none", device="cpu", quiet=True)
+    out = tmp_path_factory.mktemp("api") / "run"
+    yield bf.run(scene_file, out, config=SETTINGS, seed=3, baselines="none", **HOW)
     torch.set_num_threads(threads)
 
 
@@ -40,24 +42,23 @@ def test_stages_one_by_one_give_the_same(result, scene_file, tmp_path):
     for key, value in SETTINGS.items():
         section, _, name = key.partition(".")
         nested.setdefault(section, {})[name] = value
-    how = {"device": "cpu", "quiet": True}
-    stage = bf.pretrain(str(scene_file), tmp_path / "run", config=nested, seed=3, **how)
+    stage = bf.pretrain(str(scene_file), tmp_path / "run", config=nested, seed=3, **HOW)
     assert stage.checkpoint.is_file() and stage.history["curves"]["step"]
-    assert bf.train(tmp_path / "run", **how).checkpoint.is_file()
-    found = bf.predict(tmp_path / "run", **how)
+    assert bf.train(tmp_path / "run", **HOW).checkpoint.is_file()
+    found = bf.predict(tmp_path / "run", **HOW)
     np.testing.assert_array_equal(found.map(), result.map())
-    scored = bf.evaluate(found, **how)
+    scored = bf.evaluate(found, **HOW)
     assert scored.overall_accuracy == result.overall_accuracy and len(scored.baselines) > 1
     # another scene, by a result in place of its folder
-    other = bf.predict(scored, scene_file, tmp_path / "other", memory="4GiB", **how)
+    other = bf.predict(scored, scene_file, tmp_path / "other", memory="4GiB", **HOW)
     np.testing.assert_array_equal(other.map(), result.map())
 
 
 def test_a_study_returns_its_table(scene_file, tmp_path):
-    config = Config().override(*TINY)
+    how = {"seeds": [0], "config": Config().override(*TINY), **HOW}
     with pytest.raises(bf.UserError, match="no cell or group 'forest-off'"):
-        bf.study(scene_file, tmp_path / "study", seeds=[0], cells=["forest-off"], config=config, quiet=True)
-    result = bf.study(scene_file, tmp_path / "study", seeds=[0], cells=["head-statistics-off"], config=config, device="cpu", quiet=True)
+        bf.study(scene_file, tmp_path / "study", cells=["forest-off"], **how)
+    result = bf.study(scene_file, tmp_path / "study", cells=["head-statistics-off"], **how)
     assert set(result.cells) == {"default", "head-statistics-off"}
     cell = result.cells["head-statistics-off"]
     points = 100 * (cell["oa"]["0"] - result.cells["default"]["oa"]["0"])
@@ -66,7 +67,7 @@ def test_a_study_returns_its_table(scene_file, tmp_path):
 
 def test_several_seeds_give_a_summary(scene_file, tmp_path):
     seen = []
-    found = bf.run_seeds(scene_file, tmp_path, [1, 2], config=SETTINGS, baselines="none", device="cpu", quiet=True, each=seen.append)
+    found = bf.run_seeds(scene_file, tmp_path, [1, 2], config=SETTINGS, baselines="none", each=seen.append, **HOW)
     assert [r.report["seed"] for r in seen] == [1, 2] and list(found.runs) == [1, 2]
     row = found.summary["rows"][0]["overall_accuracy"]
     assert row["values"] == [r.overall_accuracy for r in seen] and row["mean"] == pytest.approx(np.mean(row["values"]))
