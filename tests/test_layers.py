@@ -10,13 +10,15 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "bdgf_fast"
 # From the lowest to the highest: what stands in a line imports from the lines before it alone.
 LAYERS = [
-    ("errors", "config", "_native", "_vml"),
+    ("errors", "_native", "_vml"),
     ("reference",),
     ("backends",),
     ("ops",),
     ("nn",),
     ("compat",),
     ("common",),
+    ("validation",),
+    ("config",),
     ("files",),
     ("data",),
     ("diffusion",),

@@ -18,7 +18,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
-from ..config import SEEDS
+from ..common.random_streams import SEEDS
 from ..errors import UserError, missing_package
 from .parser import parser
 

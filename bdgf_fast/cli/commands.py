@@ -6,10 +6,12 @@ import argparse
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..config import Config
 from ..errors import UserError
+
+if TYPE_CHECKING:  # `info` needs nothing that the application installs
+    from ..config import Config
 
 
 def info(args: argparse.Namespace) -> int:
@@ -40,6 +42,17 @@ def data(args: argparse.Namespace) -> int:
     return 0
 
 
+def config(args: argparse.Namespace) -> int:
+    from ..config import Config, schema
+    from ..pipeline.config_file import toml_text
+
+    if args.schema:
+        print(json.dumps(schema(), indent=1))
+    else:
+        print(toml_text(Config() if args.defaults else settings(Config(), args)), end="")
+    return 0
+
+
 def settings(base: Config, args: argparse.Namespace) -> Config:
     """The configuration of a command: ``base`` < --config < --set < --features; its ``seed`` is the run's."""
     from ..pipeline.settings import configured, values_of, with_seed
@@ -58,10 +71,14 @@ def settings(base: Config, args: argparse.Namespace) -> Config:
 
 
 def demo(args: argparse.Namespace) -> int:
+    from ..config import Config
+
     return _runs(args, "synthetic", settings(Config.demo(), args), "all")
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..config import Config
+
     return _runs(args, args.scene, settings(Config(), args), args.baselines)
 
 
@@ -80,6 +97,7 @@ def _runs(args: argparse.Namespace, scene: str, config: Config, baselines: Any) 
 
 
 def pretrain(args: argparse.Namespace) -> int:
+    from ..config import Config
     from ..pipeline import commands
 
     stage = commands.pretrain(args.scene, args.out, config=settings(Config(), args), resume=args.resume, overwrite=args.overwrite,
@@ -143,9 +161,9 @@ def _say(text: str) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": demo, "run": run, "pretrain": pretrain, "train": train, "evaluate": evaluate, "predict": predict, "study": study,
-    "data": data, "info": info,
+    "data": data, "config": config, "info": info,
 }  # fmt: skip
-LIGHT = ("data", "info")
+LIGHT = ("data", "config", "info")
 """Commands that train nothing: they need no device and no group of processes."""
 
 

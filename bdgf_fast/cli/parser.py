@@ -167,6 +167,17 @@ def parser() -> argparse.ArgumentParser:
     names.add_argument("name", nargs="?", metavar="NAME")
     _common(names)
 
+    config = commands.add_parser(
+        "config", help="the configuration as a commented TOML file, to start one of your own from",
+        description="Prints every value with its description: the defaults, changed by --config and --set. What differs from the "
+        "defaults is enough in a file for --config.",
+    )
+    config.add_argument("--defaults", action="store_true", help="the built-in defaults, whatever else is given")
+    config.add_argument("--schema", action="store_true", help="the JSON schema of such a file instead, for editors")
+    config.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value (repeatable)")
+    _config(config)
+    _common(config)
+
     info = commands.add_parser("info", help="versions, what was built, and which backend each operation takes")
     info.add_argument("--json", action="store_true", help="machine-readable")
     _common(info)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+SEEDS = 2**32
+"""Seeds lie below this: scikit-learn takes no larger ones."""
 DRAWS = {
     "crops": 1,
     "augmentation": 2,

@@ -199,7 +199,7 @@ class Run:
             lock(target)
         own = reference is None and out is None
         config = self.config if precision is None else self.config.override(f"predict.precision={precision}")
-        facts = {"stride": stride, "precision": config.predict.precision}
+        facts: dict[str, Any] = {"stride": stride, "precision": config.predict.precision}
         stage = self._stage("predict", "prediction", facts) if own else bar("prediction", self.quiet)
         with stage as progress, within(memory):
             network, features = self._network(prepared, maps)

@@ -17,6 +17,7 @@ PACKAGES = (
     "scikit-learn",
     "safetensors",
     "matplotlib",
+    "pydantic",
     "rich",
 )
 
