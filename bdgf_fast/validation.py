@@ -27,6 +27,12 @@ def closest(name: str, names: list[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def unknown_key(name: str, table: Any, there_are: str) -> str:
+    """``unknown key 'x' (did you mean 'y'?); there are: ...`` for a dataclass of keys."""
+    names = [field.name for field in dataclasses.fields(table)]
+    return f"unknown key {name!r}{closest(name, names)}; {there_are} {', '.join(names)}"
+
+
 def sentence(error: ValidationError, root: type) -> str:
     """The first thing that is wrong with a table that should be the dataclass ``root``."""
     fault = error.errors(include_url=False)[0]

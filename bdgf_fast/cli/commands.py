@@ -31,14 +31,17 @@ def info(args: argparse.Namespace) -> int:
 
 
 def data(args: argparse.Namespace) -> int:
-    from ..data import check, known_sets
+    from ..data import check, known_sets, scene_tables
 
     if args.look == "check":
         logging.getLogger("bdgf_fast.data").setLevel(logging.WARNING)  # the report says the same
         report = check.check(args.scene, args.run)
         print(report.text())
         return report.status(args.strict)
-    print(known_sets.describe(args.name))
+    if args.look == "schema":
+        print(json.dumps(scene_tables.schema(), indent=1))
+    else:
+        print(known_sets.describe(args.name))
     return 0
 
 

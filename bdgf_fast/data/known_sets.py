@@ -40,7 +40,6 @@ from bdgf_fast.data.sources.matfile import choose_variable, list_variables, load
 from bdgf_fast.data.sources.readers import find_file, load_array
 from bdgf_fast.errors import SceneError
 
-OPTIONS = ("dataset", "folder", "name", "files", "nodata", "pca", "ignore", "split")
 LABEL_ROLES = ("labels", "train", "test")
 SUFFIXES = (".mat", ".npy", ".tif", ".tiff", ".txt", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".pix", ".hdr")
 DEPTH = 2  # folders below the one named that are searched

@@ -6,21 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bdgf_fast.data.scene_tables import RESAMPLING, entry_name
 from bdgf_fast.data.sources import index_lists
 from bdgf_fast.data.sources.gdal_raster import GdalRaster
 from bdgf_fast.data.sources.grid import fit_to_grid, guess_layout
 from bdgf_fast.data.sources.raster import ArrayRaster, Raster
 from bdgf_fast.data.sources.readers import is_array_file, is_vector_file, load_array, locate, matching
 from bdgf_fast.data.sources.vectors import Features, burn, name_codes, read_features
-from bdgf_fast.data.tables import check_keys, entry_name, get
 from bdgf_fast.errors import SceneError
 
-MODALITY_KEYS = (
-    "name", "path", "files", "bands", "band_names", "variable", "layout", "nodata", "unscale", "alpha", "resampling", "pca", "rgb",
-)  # fmt: skip
+FILE_KEYS = ("path", "variable", "field", "layer")
 SIDES = ("train", "test", "val")
 LABELS = ("path", *SIDES)
-RESAMPLING = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "max", "min", "med", "q1", "q3", "rms")
 
 
 @dataclass
@@ -55,7 +52,6 @@ def open_sources(
     sources: dict[tuple[str, int, int], Source] = {}
     for i, entry in enumerate(entries, 1):
         where = entry_name(said, i, entry)
-        check_keys(entry, MODALITY_KEYS, where)
         for j, name in enumerate(_files(entry, base, where)):
             sources["modality", i, j] = _open(("modality", i, j), base, name, entry, where)
     for key in LABELS:
@@ -64,7 +60,9 @@ def open_sources(
             table = {k: v for k, v in labels.items() if k in ("nodata", "variable", "field", "layer")}
             text: Any = labels[key]
             if key != "path" and isinstance(text, dict):  # train = { path = "x.mat", variable = "tr" }
-                check_keys(text, ("path", "variable", "field", "layer"), f"{where}, {key}")
+                for name, value in text.items():
+                    if name not in FILE_KEYS or not isinstance(value, str):
+                        raise SceneError(f"{where}, {key}: a table takes {', '.join(FILE_KEYS)} as texts, here {name} = {value!r}.")
                 table, text = {**table, **text}, text.get("path")
             elif key != "path":
                 table.pop("variable", None)
@@ -86,19 +84,16 @@ def _files(entry: dict[str, Any], base: Path, where: str) -> list[str]:
 
 def _open(key: tuple[str, int, int], base: Path, text: str, table: dict[str, Any], where: str) -> Source:
     file = locate(base, text, where)
-    given = {
-        "variable": get(table, "variable", str, where, None), "layout": get(table, "layout", str, where, None),
-        "unscale": get(table, "unscale", bool, where, None), "alpha": get(table, "alpha", bool, where, None),
-        "resampling": get(table, "resampling", str, where, None),
-    }  # fmt: skip
+    given = {name: table.get(name) for name in ("variable", "layout", "unscale", "alpha", "resampling")}
+    nodata = None if table.get("nodata") is None else float(table["nodata"])
     if given["layout"] not in (None, "hwc", "chw"):
         raise SceneError(f'{where}: layout is {given["layout"]!r}; it is "hwc" (rows, columns, bands) or "chw".')
     if given["resampling"] not in (None, *RESAMPLING):
         raise SceneError(f"{where}: resampling is {given['resampling']!r}; it can be {', '.join(RESAMPLING)}.")
     default = "bilinear" if key[0] == "modality" else "nearest"
-    source = Source(key, file, given["variable"], get(table, "nodata", float, where, None), given["resampling"] or default)
+    source = Source(key, file, given["variable"], nodata, given["resampling"] or default)
     if key[0] != "modality" and is_vector_file(file):
-        field, layer = (get(table, name, str, where, None) for name in ("field", "layer"))
+        field, layer = (table.get(name) for name in ("field", "layer"))
         source.features = read_features(file, field, layer, where)
     elif is_array_file(file):
         _refuse(given, ("unscale", "alpha", "resampling"), f"{where}: {{}} belongs to GeoTIFF and other georeferenced files.")
