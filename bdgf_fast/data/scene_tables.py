@@ -214,6 +214,8 @@ def _sentence(fault: Any, table: dict[str, Any], said: str, kind: type) -> str:
         where, kind = f"{said}, [{path[0]}]", {"labels": LabelsTable, "split": SplitTable}[path[0]]
     if fault["type"] == "unexpected_keyword_argument":
         return f"{where}: {unknown_key(str(path[-1]), kind, 'known are')}."
+    if fault["type"] == "float_type" and type(fault["input"]) is int:
+        return f"{where}: {path[-1]} lies beyond the range of numbers."
     if fault["type"] in _KINDS:
         return f"{where}: {path[-1]} is {value}; it must be {_KINDS[fault['type']]}."
     return f"{where}: {path[-1]} is {value}: {fault['msg'][0].lower()}{fault['msg'][1:]}."

@@ -48,7 +48,7 @@ def test_the_schema_takes_what_the_program_takes(tmp_path):
         ({"modality": [{"name": "a"}, {"nodatta": 0}]}, "s.toml, [[modality]] 2: unknown key 'nodatta' (did you mean 'nodata'?)"),
         ({"labels": {"classe": {}}}, "s.toml, [labels]: unknown key 'classe' (did you mean 'classes'?); known are path"),
         ({"split": {"per_class": "many"}}, "s.toml, [split]: per_class is 'many'; it must be a whole number."),
-        ({"labels": {"nodata": 10**400}}, "s.toml, [labels]: nodata is 1000"),
+        ({"labels": {"nodata": 10**400}}, "s.toml, [labels]: nodata lies beyond the range of numbers."),
     ],
 )
 def test_mistakes_are_one_sentence(table, said):
