@@ -27,11 +27,12 @@ LAYERS = [
     ("baselines", "report"),
     ("pipeline",),
     ("studies",),
-
+    ("benchmark",),
     ("cli",),
     ("__main__",),
 ]
 HEIGHT = {unit: height for height, units in enumerate(LAYERS) for unit in units}
+
 
 def modules() -> dict[str, Path]:
     """Every module of the package but the stand-ins, which take the place of other packages."""

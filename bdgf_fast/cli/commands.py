@@ -30,6 +30,20 @@ def info(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench(args: argparse.Namespace) -> int:
+    from .. import benchmark
+    from ..common.devices import device_of
+
+    device = device_of(args.device)
+    if args.json:
+        rows = benchmark.bench(args.names, device, seconds=args.seconds)
+        print(json.dumps([{**vars(row), "ratio": row.ratio} for row in rows], indent=1))
+        return 0
+    print(benchmark.HEADING)
+    benchmark.bench(args.names, device, seconds=args.seconds, each=lambda row: print(benchmark.text(row), flush=True))
+    return 0
+
+
 def data(args: argparse.Namespace) -> int:
     from ..data import check, known_sets, scene_tables
 
@@ -164,9 +178,9 @@ def _say(text: str) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": demo, "run": run, "pretrain": pretrain, "train": train, "evaluate": evaluate, "predict": predict, "study": study,
-    "data": data, "config": config, "info": info,
+    "data": data, "config": config, "bench": bench, "info": info,
 }  # fmt: skip
-LIGHT = ("data", "config", "info")
+LIGHT = ("data", "config", "bench", "info")
 """Commands that train nothing: they need no device and no group of processes."""
 
 

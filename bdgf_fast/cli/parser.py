@@ -179,6 +179,16 @@ def parser() -> argparse.ArgumentParser:
     _config(config)
     _common(config)
 
+    bench = commands.add_parser(
+        "bench", help="how fast the operations are on this machine, beside plain PyTorch",
+        description="Compares every result with its definition in float64, then times ours and the baseline in turns. Keep the "
+        "machine quiet.",
+    )
+    bench.add_argument("names", nargs="*", metavar="OPERATION", help="these operations (default: all)")
+    bench.add_argument("--seconds", type=float, default=1.0, metavar="S", help="spent on each case, about (default: 1)")
+    bench.add_argument("--json", action="store_true", help="machine-readable")
+    _common(bench)
+
     info = commands.add_parser("info", help="versions, what was built, and which backend each operation takes")
     info.add_argument("--json", action="store_true", help="machine-readable")
     _common(info)
