@@ -1,8 +1,8 @@
 """Balanced diffusion-guided fusion (BDGF) for multimodal land-cover classification, on fused kernels.
 
 `bdgf_fast.ops` holds the single operations as drop-ins, `bdgf_fast.nn` thin modules over them, `bdgf_fast.reference` their
-plain PyTorch definitions. `bdgf_fast.run`, `pretrain`, `train`, `evaluate`, `predict`, `study` and `check` are the commands of
-`bdgf-fast` as functions::
+plain PyTorch definitions. `bdgf_fast.run`, `pretrain`, `train`, `evaluate`, `predict`, `study`, `compare` and `check` are the
+commands of `bdgf-fast` as functions::
 
     import bdgf_fast as bf
     result = bf.run("scene.toml", out="runs/first", config={"train.epochs": 4}, seed=0)
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from . import baselines as baselines, compat as compat, config as config, data as data  # noqa: I001
     from . import diffusion as diffusion, features as features, network as network, nn as nn, report as report
     from .data.check import check as check
-    from .pipeline.commands import evaluate as evaluate, predict as predict, pretrain as pretrain
+    from .pipeline.commands import compare as compare, evaluate as evaluate, predict as predict, pretrain as pretrain
     from .pipeline.commands import run as run, run_seeds as run_seeds, train as train
     from .studies.commands import study as study
     # fmt: on
@@ -37,7 +37,7 @@ __all__ = ["UserError", "backends", "explain", "ops", "reference", "use_backend"
 
 _PACKAGES = ("baselines", "compat", "config", "data", "diffusion", "features", "network", "nn", "report")
 _FUNCTIONS = {
-    **dict.fromkeys(("run", "run_seeds", "pretrain", "train", "evaluate", "predict"), "pipeline.commands"),
+    **dict.fromkeys(("run", "run_seeds", "pretrain", "train", "evaluate", "predict", "compare"), "pipeline.commands"),
     "study": "studies.commands",
     "check": "data.check",
 }

@@ -164,6 +164,13 @@ def study(args: argparse.Namespace) -> int:
     return 0
 
 
+def report(args: argparse.Namespace) -> int:
+    from ..pipeline import commands
+
+    print(commands.compare(args.directories, args.page))
+    return 0
+
+
 def _surroundings(args: argparse.Namespace) -> dict[str, Any]:
     return {"device": args.device, "quiet": args.quiet}
 
@@ -178,6 +185,7 @@ def _say(text: str) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": demo, "run": run, "pretrain": pretrain, "train": train, "evaluate": evaluate, "predict": predict, "study": study,
+    "report": report,
     "data": data, "config": config, "bench": bench, "info": info,
 }  # fmt: skip
 LIGHT = ("data", "config", "bench", "info")

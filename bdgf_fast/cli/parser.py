@@ -156,6 +156,11 @@ def parser() -> argparse.ArgumentParser:
             _tensorboard(command)
         _common(command)
 
+    report = commands.add_parser("report", help="one page that compares several evaluated runs")
+    report.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="the runs' directories, two or more")
+    report.add_argument("--page", type=Path, default=Path("comparison.html"), metavar="FILE", help="(default: comparison.html)")
+    _common(report)
+
     data = commands.add_parser("data", help="look at data before training on it: check, list, schema")
     looks = data.add_subparsers(dest="look", required=True, metavar="COMMAND")
     check = looks.add_parser("check", help="what is there, what is missing, what looks wrong (exit status 1)")

@@ -19,6 +19,7 @@ from ..data import Scene
 from ..errors import UserError
 from ..files.json_files import read_json, write_json
 from ..network.whole_scene import parse_bytes
+from ..report.comparison_page import compare as write_comparison
 from ..report.metrics import METRICS
 from .beside import forests, networks
 from .results import MapResult, RunResult, SeedsResult, StageResult
@@ -191,6 +192,25 @@ def predict(
         made.predict(None if scene is None else reference_of(scene), target, memory=limit, stride=stride,
                      maps=[Path(path) for path in features] or None, precision=precision)  # fmt: skip
     return MapResult(target or folder)
+
+
+def compare(directories: Sequence[PathLike | MapResult], out: PathLike = "comparison.html") -> Path:
+    """One HTML page that shows evaluated runs side by side: accuracy, classes, maps, and what was set differently.
+
+    Returns the page's path. Example::
+
+        bdgf_fast.compare(["runs/a", "runs/b"], "comparison.html")
+    """
+    folders, page = [_folder(directory) for directory in directories], Path(out)
+    if len(folders) < 2:
+        raise UserError("a comparison takes two runs or more")
+    with session("cpu"):
+        for folder in folders:
+            if not RunDirectory.open(folder, read_only=True).done("evaluate"):
+                raise UserError(f"{folder} has no report yet; run `bdgf-fast evaluate {folder}` first")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_comparison(folders, page)
+    return page
 
 
 # --- parts ---

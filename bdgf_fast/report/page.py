@@ -12,7 +12,9 @@ STYLE = "\n" + (FOLDER / "style.css").read_text(encoding="utf-8")
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-PAGE, STUDY, STUDY_PAGE = (_ENVIRONMENT.get_template(f"{name}.html.j2") for name in ("run", "study", "study_page"))
+PAGE, STUDY, STUDY_PAGE, COMPARISON = (
+    _ENVIRONMENT.get_template(f"{name}.html.j2") for name in ("run", "study", "study_page", "comparison")
+)
 
 
 def embedded(path: Path) -> str | None:

@@ -73,6 +73,15 @@ def test_several_seeds_give_a_summary(scene_file, tmp_path):
     assert row["values"] == [r.overall_accuracy for r in seen] and row["mean"] == pytest.approx(np.mean(row["values"]))
 
 
+    # the two on one page
+    page = bf.compare([tmp_path / "seed-1", found.runs[2]], tmp_path / "pages" / "both.html")
+    text = page.read_text()
+    assert "<td>seed-1</td>" in text and text.count("data:image/png") == 2 and "differ in their seed" in text
+    assert "<tr><td>seed</td><td>1</td><td>2</td></tr>" in text and "train.epochs" not in text
+    with pytest.raises(bf.UserError, match="two runs or more"):
+        bf.compare([tmp_path / "seed-1"])
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
