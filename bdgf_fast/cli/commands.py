@@ -44,6 +44,17 @@ def bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def completion(args: argparse.Namespace) -> int:
+    from ..config import Config
+    from .completion import script
+    from .parser import parser
+
+    sections = Config().to_dict()
+    keys = [f"{name}.{key}" for name, values in sections.items() if isinstance(values, dict) for key in values]
+    print(script(parser(), args.shell, ["seed", *keys]), end="")
+    return 0
+
+
 def data(args: argparse.Namespace) -> int:
     from ..data import check, known_sets, scene_tables
 
@@ -187,8 +198,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": demo, "run": run, "pretrain": pretrain, "train": train, "evaluate": evaluate, "predict": predict, "study": study,
     "report": report,
     "data": data, "config": config, "bench": bench, "info": info,
+    "completion": completion,
 }  # fmt: skip
-LIGHT = ("data", "config", "bench", "info")
+LIGHT = ("data", "config", "bench", "completion", "info")
 """Commands that train nothing: they need no device and no group of processes."""
 
 

@@ -194,6 +194,10 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="machine-readable")
     _common(bench)
 
+    completion = commands.add_parser("completion", help='completion for a shell: eval "$(bdgf-fast completion bash)"')
+    completion.add_argument("shell", choices=("bash", "zsh"))
+    _common(completion)
+
     info = commands.add_parser("info", help="versions, what was built, and which backend each operation takes")
     info.add_argument("--json", action="store_true", help="machine-readable")
     _common(info)
