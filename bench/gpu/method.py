@@ -21,10 +21,9 @@ from bdgf_fast import backends
 from bdgf_fast.config import Config
 from bdgf_fast.data import make_split, prepare
 from bdgf_fast.data.synthetic import synthetic_scene
-from bdgf_fast.diffusion import DiffusionFeatures
-from bdgf_fast.training.predict import predict_pixels
-from bdgf_fast.training.pretrain import pretrain
-from bdgf_fast.training.train import train
+from bdgf_fast.diffusion.pretrain import pretrain
+from bdgf_fast.features import DiffusionFeatures
+from bdgf_fast.network import predict_pixels, train
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
