@@ -81,13 +81,19 @@ static inline int backward_rows_per_pack(const SelectiveScanArgs& a) {
   return a.length > kGroupSteps ? 1 : (int)(kBackwardSteps / (ceil_div(a.length, kFoldSteps) * kFoldSteps));
 }
 
-// The grid of a launch over `segments` segments from `first` on.
-static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64_t first, int64_t segments, int most_in_tile) {
-  g.first_segment = first;
+// How the segments of a call are packed into tiles and blocks, decided by its largest launch of `segments`: a smaller one keeps to
+// it, so that its blocks never outnumber those that the workspace was reserved for.
+static inline ScanGrid packed_grid(ScanGrid g, int64_t segments, int most_in_tile) {
   g.segments = segments;
   g.rows_per_pack = (int)between(1, most_in_tile, segments);
   const int64_t blocks = ceil_div(segments, g.rows_per_pack) * g.tiles * g.partials;
   g.packs_per_block = between(1, 128 / (g.rows_per_pack * g.segment_steps), blocks / kBlocksPlenty);
+  return g;
+}
+// The launch of `segments` segments from `first` on.
+static inline ScanGrid launch_grid(ScanGrid g, int64_t first, int64_t segments) {
+  g.first_segment = first;
+  g.segments = segments;
   return g;
 }
 static inline int64_t blocks_of_launch(const ScanGrid& g) {
