@@ -38,9 +38,10 @@ def measured(prefixes: list[str], data: dict[str, Any]) -> str:
     if not rows:
         return f"`bench/results/{RESULTS.name}` of {data['datetime'][:10]} holds no row for this operation; `make bench` renews it."
     cpu = data["machine_info"]["cpu"]
-    machine = f"{cpu['count']} cores of {cpu['brand_raw']}, {data['datetime'][:10]}; a smaller time is better, every case passed a gate first."
+    where = f"{cpu['count']} cores of {cpu['brand_raw']}, {data['datetime'][:10]}"
+    machine = f"{where}; smaller times are better, and every case first passed a correctness gate."
     disturbed = data["machine_info"]["bdgf"]["disturbed"]
-    note = "\n\nOther work disturbed this run (the measured limit moved by more than 10 %): take the ratios as indications."
+    note = "\n\nOther work disturbed this run (the measured limit moved by more than 10 %): the ratios are indications only."
     return f"{summary.markdown(rows)}\n\n{machine}{note if disturbed else ''}"
 
 

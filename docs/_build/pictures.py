@@ -2,8 +2,8 @@
 
     python docs/_build/pictures.py          writes docs/pictures/speed.png and docs/pictures/speed_<operation>.png
 
-Each case shows three times on one logarithmic axis: ours, the fastest baseline of the same run and, where it is known, the time that the
-machine's limit (exponentials, copy bandwidth or matrix products) allows.
+Each case shows three times on one logarithmic axis: ours, the fastest baseline of the same run and, where it is known, the time
+that the limit of the machine (exponentials, copy bandwidth or matrix products) allows.
 """
 
 from __future__ import annotations
@@ -76,13 +76,15 @@ def draw(table: list[dict[str, Any]], path: Path, strip: str = "") -> None:
     for y, row in enumerate(table):
         ours, baseline = row["ours_ms"], row["baseline_ms"]
         axes.plot([ours, baseline], [y, y], color="#d1d5db", linewidth=3, zorder=1, solid_capstyle="round")
-        axes.scatter(ours, y, color=OURS, s=46, zorder=3, label="bdgf_fast" if y == 0 else None)
-        axes.scatter(baseline, y, color=BASELINE, s=46, marker="s", zorder=3, label="fastest baseline of the same run" if y == 0 else None)
+        names = ("bdgf_fast", "fastest baseline of the same run") if y == 0 else (None, None)
+        axes.scatter(ours, y, color=OURS, s=46, zorder=3, label=names[0])
+        axes.scatter(baseline, y, color=BASELINE, s=46, marker="s", zorder=3, label=names[1])
         axes.annotate(f"{row['ratio']:.1f}x  {row['baseline']}", (max(ours, baseline), y), (9, 0), textcoords="offset points",
                       va="center", fontsize=8.5, color="#374151")  # fmt: skip
     limits = [(min(row["share"], 1.0) * row["ours_ms"], y) for y, row in enumerate(table) if row["share"]]
     if limits:
-        axes.scatter(*zip(*limits, strict=True), color=LIMIT, marker="|", s=150, linewidth=2, zorder=2, label="limit of the machine")
+        x, y = zip(*limits, strict=True)
+        axes.scatter(x, y, color=LIMIT, marker="|", s=150, linewidth=2, zorder=2, label="limit of the machine")
     axes.set_yticks(range(len(table)), labels=[label(row).removeprefix(strip).strip() for row in table], fontsize=9)
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.set_xscale("log")

@@ -15,7 +15,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/troubleshooting.md"
 def quotes() -> list[str]:
     """The terms of the page's definition lists: what stands on the line before a definition."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
-    terms = [line for line, following in zip(lines, lines[1:], strict=False) if following.startswith(":   ") and line.startswith("`")]
+    pairs = zip(lines, lines[1:], strict=False)
+    terms = [line for line, following in pairs if line.startswith("`") and following.startswith(":   ")]
     found = [quote.strip("`").strip() for line in terms for quote in re.split(r"(?<=`), (?=`)", line)]
     assert all(found)
     return found
