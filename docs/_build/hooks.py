@@ -2,6 +2,7 @@
 
 `<!-- measured: PREFIX ... -->` becomes a table of the rows of bench/results/cpu.json whose group starts with a prefix;
 `<!-- known sets -->` a table of the data sets known by name;
+links to bench/results/*.json, which lie outside of docs/, lead to copies of these files on the site;
 fenced `math` blocks and inline dollar-backtick formulas (GitHub's own forms) become MathML, so that no script is loaded.
 """
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results/cpu.json"
 _MEASURED = re.compile(r"<!-- measured: (.+?) -->")
 _BLOCK = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_RESULT_LINK = re.compile(r"\]\((?:\.\./)+bench/results/([\w.]+)\)")
 _INLINE = re.compile(r"\$`(.+?)`\$")
 _formulas: list[str] = []
 
@@ -63,7 +65,17 @@ def _formula(text: str, display: str) -> str:
     return f"BDGFFORMULA{len(_formulas) - 1}END"
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_files(files: Any, config: Any, **_: Any) -> Any:
+    from mkdocs.structure.files import File
+
+    for path in sorted(RESULTS.parent.glob("*.json")):
+        files.append(File.generated(config, f"files/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    up = "../" * page.file.src_uri.count("/")
+    markdown = _RESULT_LINK.sub(lambda found: f"]({up}files/{found[1]})", markdown)
     data = json.loads(RESULTS.read_text())
     markdown = _MEASURED.sub(lambda found: measured(found[1].split(), data), markdown)
     markdown = markdown.replace("<!-- known sets -->", known_sets())
