@@ -1,4 +1,4 @@
-"""Times and ratios in the README's table of speed are those of the benchmark's file; the gallery shows every operation that is in it."""
+"""Times and ratios in the README are those of the benchmark's file; the gallery shows every operation that is in it."""
 
 import importlib.util
 import json
