@@ -1,6 +1,6 @@
-"""The speed pictures of the site and the README, drawn from bench/results/cpu.json.
+"""The pictures of the site and the README: speed from bench/results/cpu.json, and the panels of a map's picture in one row.
 
-    python docs/_build/pictures.py          writes docs/pictures/speed.png and docs/pictures/speed_<operation>.png
+    python docs/_build/pictures.py          writes docs/pictures/speed.png, speed_<operation>.png and sentinel_row.png
 
 Each case shows three times on one logarithmic axis: ours, the fastest baseline of the same run and, where it is known, the time
 that the limit of the machine (exponentials, copy bandwidth or matrix products) allows.
@@ -104,7 +104,24 @@ def draw(table: list[dict[str, Any]], path: Path, strip: str = "") -> None:
     Image.open(path).quantize(64).save(path, optimize=True)  # a few flat colours: a quarter of the bytes
 
 
+def in_one_row(source: Path, path: Path) -> None:
+    """The four panels of a run's map.png side by side over their legend: for a page that a tall picture would fill."""
+    from PIL import Image
+
+    with Image.open(source) as picture:
+        picture = picture.convert("RGB")
+    middle, top, between, legend, bottom = 522, 38, 598, 1140, picture.height  # where map.png of a square scene has its parts
+    right = picture.width
+    boxes = [(0, top, middle, 590), (middle, top, right, 590), (0, between, middle, 1130), (middle, between, right, 1130)]
+    row = Image.new("RGB", (2 * right, 552 + bottom - legend), "white")
+    for i, box in enumerate(boxes):
+        row.paste(picture.crop(box), ((i // 2) * right + (i % 2) * middle, 0))
+    row.paste(picture.crop((0, legend, right, bottom)), (right // 2, 556))
+    row.resize((1600, round(1600 * row.height / row.width)), Image.Resampling.LANCZOS).quantize(128).save(path, optimize=True)
+
+
 def main() -> None:
+    in_one_row(PICTURES / "sentinel.png", PICTURES / "sentinel_row.png")
     table = rows(json.loads(RESULTS.read_text(encoding="utf-8")))
     chosen = [next(row for row in table if row["group"].startswith(start)) for start in OVERVIEW]
     draw(chosen, PICTURES / "speed.png")
