@@ -112,10 +112,10 @@ def padded(n: int) -> int:
     return max(16, next_power_of_2(n))
 
 
-def precision(D: int, most: int) -> str:
+def precision(depth: int, most: int) -> str:
     """How float32 products are made: of three products of halves on tensor cores, exact to some 1e-6, up to a depth of `most`;
     beyond, where their registers do not suffice, one by one."""
-    return "ieee" if D > most else "tf32x3"
+    return "ieee" if depth > most else "tf32x3"
 
 
 def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool, arch: int) -> dict[str, int | str]:
