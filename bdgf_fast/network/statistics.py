@@ -50,22 +50,23 @@ def pick(maps: Tensor, at: Tensor) -> Tensor:
 def statistics_at(
     prepared: PreparedScene, tile: Tile | None, c: ModelConfig, rc: Tensor, side: int, context: Context | None = None
 ) -> Tensor:
-    """Statistics (n, S) of the pixels rc int64 (n, 2), by cells of ``side`` pixels that share the work."""
+    """Statistics (n, S) of the pixels rc int64 (n, 2), by cells of ``side`` pixels that share the work; on the context's device."""
     raw_margin, guide_margin = statistics_reach(c), max(c.guide_radii, default=0)
+    device = torch.device("cpu") if context is None else context.weight.device
     cells, group = torch.unique(rc // side, dim=0, return_inverse=True)
     out = None
     for i in range(len(cells)):
         mine = (group == i).nonzero().squeeze(1)
         low, high = rc[mine].amin(0), rc[mine].amax(0) + 1
         y, x, h, w = int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
-        raw = prepared.window(y - raw_margin, x - raw_margin, h + 2 * raw_margin, w + 2 * raw_margin)
+        raw = prepared.window(y - raw_margin, x - raw_margin, h + 2 * raw_margin, w + 2 * raw_margin).to(device)
         around = (y - guide_margin, x - guide_margin, h + 2 * guide_margin, w + 2 * guide_margin)
-        guides = [] if tile is None else [g.cpu() for g in tile(*around)]
-        at = (rc[mine, 0] - y) * w + rc[mine, 1] - x
+        guides = [] if tile is None else [g.to(device) for g in tile(*around)]
+        at = ((rc[mine, 0] - y) * w + rc[mine, 1] - x).to(device)
         rows = statistics(raw, raw_margin, guides, guide_margin, c, context, at)
         if out is None:
-            out = torch.empty(len(rc), rows.shape[1])
-        out[mine] = rows
+            out = torch.empty(len(rc), rows.shape[1], device=device)
+        out[mine.to(device)] = rows
     return torch.empty(0, 0) if out is None else out
 
 

@@ -77,7 +77,7 @@ def main() -> int:
     found = {}
     for name, backend in (("kernels", None), ("reference", "reference"))[: 1 if args.quick else 2]:
         steps = Steps()
-        short = config if backend is None else config.override("train.most_steps=20", "train.epochs=2", "model.trees=5")
+        short = config if backend is None else config.override("train.most_steps=8", "train.epochs=2", "model.trees=5")
         with backends.use_backend(backend):
             torch.cuda.reset_peak_memory_stats() if DEVICE == "cuda" else None
             found[name], _ = train(prepared, features, short, seed=0, device=DEVICE, progress=steps)

@@ -49,6 +49,7 @@ constexpr int64_t kLeastWorkspace = 64 << 10, kBlocksPlenty = 8;
 #else
 constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;  // bytes; blocks of which each may take more
 #endif
+constexpr int64_t kWaveBlocks = 3 * 132;  // of the backward that run at the same time on an H100 or H200
 constexpr int64_t kBlocksWanted = 2048;  // what fills any GPU several times over
 constexpr int64_t kWorthSplitting = 512;  // below so many blocks a sequence of so many steps is cut into segments
 
@@ -118,7 +119,10 @@ static inline int64_t segments_per_launch(const SelectiveScanArgs& a, const Scan
   // An image's directions are added up: its segments stay in one launch.
   const int64_t step = a.directions > 1 ? g.segments_per_row : 1;
   const int64_t grid = 0x7fffffff / (g.tiles * g.partials), fits = segment_floats ? left / segment_floats : grid;
-  const int64_t segments = (fits < grid ? fits : grid) / step * step;
+  const int64_t most = fits < grid ? fits : grid, wave = ceil_div(kWaveBlocks, g.tiles * g.partials);
+  // Several launches are whole waves, as far as they can be: the last few blocks of a launch would leave the GPU idle.
+  const bool several = most < a.batch * g.segments_per_row && most >= wave;
+  const int64_t segments = (several ? most / wave * wave : most) / step * step;
   return between(step, segments, a.batch * g.segments_per_row);
 }
 

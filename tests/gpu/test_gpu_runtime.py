@@ -92,8 +92,8 @@ def test_compiles_without_a_graph_break(case, backend):
         expected = call(**leaves)
         torch._dynamo.reset()
         found = torch.compile(lambda x: call(**x), fullgraph=True, backend="aot_eager")(leaves)
-    pairs = zip(*((x if isinstance(x, tuple) else (x,)) for x in (found, expected)), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_without_the_extension_cuda_tensors_go_to_triton():
@@ -135,7 +135,9 @@ def test_a_training_step_in_a_graph(block):
         step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(replayed[name], value, msg=name)
-    assert all(not torch.equal(start[name], value) for name, value in model.named_parameters() if value.grad.any())
+    for name, value in model.named_parameters():  # a step that rounding swallows changes nothing
+        if (1e-2 * value.grad.abs() > 1e-6 * value.abs()).any():
+            assert not torch.equal(start[name], value), name
 
 
 B, D, L, N = 64, 128, 256, 16
