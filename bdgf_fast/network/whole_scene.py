@@ -161,6 +161,30 @@ class Blocks:
             self.folder.rmdir()
 
 
+def predict_scene(
+    network: Network, features: FeatureSource | None, prepared: PreparedScene, config: Config, target: Path,
+    made_of: dict[str, Any], *, memory: int | None = None, stride: int = 1, pixels: torch.Tensor | None = None,
+    progress: Progress | None = None,
+) -> tuple[Assembled | None, Blocks]:  # fmt: skip
+    """Predict a scene into map.tif and probabilities.tif in the folder ``target``; a killed call goes on.
+
+    Args:
+        made_of: JSON-able facts about network and scene; finished blocks of other ones are not taken.
+        memory: resident bytes to stay within; decides the size of a block.
+        stride, progress: as in ``predict``.
+        pixels: int64 (n, 2), those whose labels are wanted.
+
+    Returns the map (None but on the first rank) and its blocks, which the caller removes when all that is made of it is kept.
+    """
+    with within(memory):
+        if memory is not None:
+            config = fit_to_memory(memory, prepared, config, () if features is None else features.channels, stride)
+        shape = [prepared.height, prepared.width]
+        blocks = Blocks(target / "blocks", {**made_of, "stride": stride, "shape": shape, "predict": config.to_dict()["predict"]})
+        predict_blocks(network, features, prepared, config, blocks, stride, progress)
+        return assemble(prepared, config, blocks, target, pixels) if leads() else None, blocks
+
+
 def predict_blocks(
     network: Network, features: FeatureSource | None, prepared: PreparedScene, config: Config, blocks: Blocks,
     stride: int, progress: Progress | None,

@@ -38,7 +38,7 @@ from ..files.json_files import read_json, write_json
 from ..network.predict import predict_pixels
 from ..network.reach import guided, reach
 from ..network.train import check_split, load_network, train
-from ..network.whole_scene import Blocks, assemble, fit_to_memory, predict_blocks, within
+from ..network.whole_scene import predict_scene
 from ..report.embedding import EMBEDDING, embed
 from ..report.evaluation import predicted_labels, score
 from ..report.figure import write_png
@@ -201,18 +201,14 @@ class Run:
         config = self.config if precision is None else self.config.override(f"predict.precision={precision}")
         facts: dict[str, Any] = {"stride": stride, "precision": config.predict.precision}
         stage = self._stage("predict", "prediction", facts) if own else bar("prediction", self.quiet)
-        with stage as progress, within(memory):
+        test = self.split.test if own else None
+        with stage as progress:
             network, features = self._network(prepared, maps)
-            if memory is not None:
-                config = fit_to_memory(memory, prepared, config, () if features is None else features.channels, stride)
-            made_of = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
-                       "files": self._stamps(prepared.scene, maps), "shape": [prepared.height, prepared.width],
-                       "predict": config.to_dict()["predict"]}
-            blocks = Blocks(target / "blocks", made_of)
-            predict_blocks(network, features, prepared, config, blocks, stride, progress)
-            if leads():
-                test = self.split.test if own else None
-                found = assemble(prepared, config, blocks, target, test)
+            made_of = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference,
+                       "files": self._stamps(prepared.scene, maps)}
+            found, blocks = predict_scene(network, features, prepared, config, target, made_of, memory=memory, stride=stride,
+                                          pixels=test, progress=progress)  # fmt: skip
+            if found is not None:
                 self._draw(prepared, found.index, test, target / "map.png")
                 if found.note:
                     logging.getLogger(__name__).warning("%s: %s", target / "map.tif", found.note)

@@ -219,7 +219,7 @@ def test_halo_covers_windows_and_padding():
         (["predict.block=40"], "predict.block is 40"),
         (["model.map_radius=8"], "train.crop is 16; with model.map_radius 8 it must be at least 17"),
         (["features.mode=patch"], 'set model.mode = "patch" too'),
-        (["model.scan_window=12"], "model.scan_window is 12; it takes a power of two from 4 to 64"),
+        (["model.scan_window=12"], "model.scan_window is 12; it takes one of: 4, 8, 16, 32, 64"),
         (["model.radii=[2,2]"], "model.radii is [2, 2]"),
         (["model.mode=both"], "model.mode is 'both'"),
         (["model.trees=-1"], "model.trees is -1"),
