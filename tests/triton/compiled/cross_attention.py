@@ -5,7 +5,7 @@ import torch
 from bdgf_fast import ops
 
 REGISTERS = {
-    "cross_attention_fwd": 255, "cross_attention_bwd": 255, "cross_attention_bwd_query": 232, "cross_attention_bwd_bias": 200,
+    "cross_attention_fwd": 255, "cross_attention_bwd": 255, "cross_attention_bwd_query": 254, "cross_attention_bwd_bias": 200,
 }  # fmt: skip
 
 
