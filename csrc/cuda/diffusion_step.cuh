@@ -21,11 +21,10 @@ __global__ void __launch_bounds__(256) diffusion_step_kernel(const DiffusionStep
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.noise);
   const uint32_t stream = noise_stream(a.noise);
-  const Part all = whole(a.loop);
   const int64_t items = a.loop.batch * a.loop.items, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
     const int64_t b = divide(i, a.loop.per_sample);
-    const Item<K, 5> item = locate<K>(a.loop, a.t, b, all, i - b * a.loop.items);
+    const Item<K, 5> item = locate<K>(a.loop, a.t, b, i - b * a.loop.items);
     if (item.begin >= item.end) continue;
     const StepCoefficients c = step_coefficients(a.coefficients + 6 * b);
     float pred[4 * K], sample[4 * K], eps[4 * K];
@@ -53,11 +52,10 @@ template <class T>
 __global__ void __launch_bounds__(256) diffusion_step_backward_kernel(const DiffusionStepWork a) {
   BDGF_THREADS(256);
   constexpr int K = kBlocksPerItem<T>;
-  const Part all = whole(a.loop);
   const int64_t items = a.loop.batch * a.loop.items, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
     const int64_t b = divide(i, a.loop.per_sample);
-    const Item<K, 5> item = locate<K>(a.loop, a.t, b, all, i - b * a.loop.items);
+    const Item<K, 5> item = locate<K>(a.loop, a.t, b, i - b * a.loop.items);
     if (item.begin >= item.end) continue;
     const StepCoefficients c = step_coefficients(a.coefficients + 6 * b);
     float grad[4 * K], pred[4 * K], sample[4 * K];

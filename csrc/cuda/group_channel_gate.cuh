@@ -46,20 +46,23 @@ static __device__ __forceinline__ float sum_of_warp(float value) {
 }
 
 // A lane's share of the sum over pixels first ... last - 1 of a channel, of x or of x * other: every 32nd pixel, in order, with four
-// loads in flight.
+// loads in flight where the pixels have one stride.
 template <class T, bool kProduct>
 static __device__ __forceinline__ float lane_sum(const T* p, const Image& x, const T* q, const Image& other, int64_t first, int64_t last) {
   float sum = 0.0f;
   int64_t i = first + threadIdx.x % 32;
-  for (; i + 96 < last; i += 128) {
-    float v[4], w[4];
+  if (x.width.divisor == x.pixels && (!kProduct || other.width.divisor == other.pixels)) {
+    const T *at = p + i * x.column, *beside = q + i * other.column;
+    for (; i + 96 < last; i += 128, at += 128 * x.column, beside += 128 * other.column) {
+      float v[4], w[4];
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      v[k] = widen(p[pixel_offset(x, i + 32 * k)]);
-      if (kProduct) w[k] = widen(q[pixel_offset(other, i + 32 * k)]);
+      for (int k = 0; k < 4; ++k) {
+        v[k] = widen(at[32 * k * x.column]);
+        if (kProduct) w[k] = widen(beside[32 * k * other.column]);
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sum = kProduct ? __fmaf_rn(v[k], w[k], sum) : sum + v[k];
     }
-#pragma unroll
-    for (int k = 0; k < 4; ++k) sum = kProduct ? __fmaf_rn(v[k], w[k], sum) : sum + v[k];
   }
   for (; i < last; i += 32) {
     const float v = widen(p[pixel_offset(x, i)]);
@@ -258,7 +261,7 @@ __global__ void __launch_bounds__(256) gate_sums_kernel(const Image x, const Ima
   const int64_t rows = inner ? (x.channels + 31) / 32 : x.channels, tasks = batch * rows * chunks;
   const int lane = threadIdx.x % 32;
   for (int64_t task = (int64_t)blockIdx.x * 8 + threadIdx.x / 32; task < tasks; task += (int64_t)gridDim.x * 8) {
-    const int64_t k = task % chunks, r = task / chunks % rows, b = task / chunks / rows;
+    const int64_t rest = task / chunks, k = task - rest * chunks, b = rest / rows, r = rest - b * rows;
     const int64_t c = inner ? 32 * r + lane : r, first = k * chunk, last = x.pixels - first < chunk ? x.pixels : first + chunk;
     const T *p = (const T*)x.data + b * x.batch + c * x.channel, *q = (const T*)other.data + b * other.batch + c * other.channel;
     float sum = 0.0f;

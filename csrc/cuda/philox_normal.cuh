@@ -17,11 +17,10 @@ __global__ void __launch_bounds__(256) philox_normal_kernel(const PhiloxNormalWo
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.noise);
   const uint32_t stream = noise_stream(a.noise);
-  const Part all = whole(a.loop);
   const int64_t items = a.loop.batch * a.loop.items, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
     const int64_t b = divide(i, a.loop.per_sample);
-    const Item<K, 1> item = locate<K>(a.loop, a.t, b, all, i - b * a.loop.items);
+    const Item<K, 1> item = locate<K>(a.loop, a.t, b, i - b * a.loop.items);
     if (item.begin >= item.end) continue;
     float normal[4 * K];
     draw(item, noise_sample(a.noise, b), stream, key, normal);

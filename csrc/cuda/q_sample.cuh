@@ -27,11 +27,10 @@ __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.args.noise);
   const uint32_t stream = noise_stream(a.args.noise);
-  const Part all = whole(a.loop);
   const int64_t items = a.loop.batch * a.loop.items, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
     const int64_t b = divide(i, a.loop.per_sample);
-    const Item<K, 3> item = locate<K>(a.loop, a.t, b, all, i - b * a.loop.items);
+    const Item<K, 3> item = locate<K>(a.loop, a.t, b, i - b * a.loop.items);
     if (item.begin >= item.end) continue;
     unsigned hidden = 0, wanted = (1u << item.end) - (1u << item.begin);  // a bit per element
     if (a.args.channel_mask) {
