@@ -27,12 +27,6 @@ def closest(name: str, names: list[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def unknown_key(name: str, table: Any, there_are: str) -> str:
-    """``unknown key 'x' (did you mean 'y'?); there are: ...`` for a dataclass of keys."""
-    names = [field.name for field in dataclasses.fields(table)]
-    return f"unknown key {name!r}{closest(name, names)}; {there_are} {', '.join(names)}"
-
-
 def sentence(error: ValidationError, root: type) -> str:
     """The first thing that is wrong with a table that should be the dataclass ``root``."""
     fault = error.errors(include_url=False)[0]
@@ -56,7 +50,7 @@ def sentence(error: ValidationError, root: type) -> str:
         low, high = _bounds(root, path)
         if low is not None and high is not None:
             return f"{name} is {value}; it must lie between {low} and {high}"
-        return f"{name} is {value}; it must be at {'most' if low is None else 'least'} {high if low is None else low}"
+        return f"{name} is {value}; it must be at most {high}" if low is None else f"{name} is {value}; it must be at least {low}"
     return f"{name}: {fault['msg']}"
 
 

@@ -165,9 +165,10 @@ def parser() -> argparse.ArgumentParser:
             _tensorboard(command)
         _common(command)
 
-    report = commands.add_parser("report", help="one page that compares several evaluated runs")
-    report.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="the runs' directories, two or more")
-    report.add_argument("--page", type=Path, default=Path("comparison.html"), metavar="FILE", help="(default: comparison.html)")
+    report = commands.add_parser("report", help="write one page that compares several evaluated runs")
+    report.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of two or more runs")
+    page = Path("comparison.html")
+    report.add_argument("--page", type=Path, default=page, metavar="FILE", help=f"file to write (default: {page})")
     _common(report)
 
     data = commands.add_parser("data", help="examine data before training on it: check, list, schema")
@@ -179,33 +180,35 @@ def parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--strict", action="store_true", help="exit status 1 also for findings marked `look`")
     _common(check)
-    _common(looks.add_parser("schema", help="the JSON schema of a scene file, for editors"))
+    _common(looks.add_parser("schema", help="print the JSON schema of scene files, for editors"))
     names = looks.add_parser("list", help="list the data sets that are known by name, or the files and classes of one")
     names.add_argument("name", nargs="?", metavar="NAME")
     _common(names)
 
     config = commands.add_parser(
-        "config", help="the configuration as a commented TOML file, to start one of your own from",
-        description="Prints every value with its description: the defaults, changed by --config and --set. What differs from the "
-        "defaults is enough in a file for --config.",
+        "config", help="print the configuration as a commented TOML file, as a start for your own",
+        description="Print every value with its description: the defaults, as changed by --config and --set. A file for --config "
+        "only needs the values that differ from the defaults.",
     )
-    config.add_argument("--defaults", action="store_true", help="the built-in defaults, whatever else is given")
-    config.add_argument("--schema", action="store_true", help="the JSON schema of such a file instead, for editors")
+    config.add_argument("--defaults", action="store_true", help="print the built-in defaults, whatever else is given")
+    config.add_argument("--schema", action="store_true", help="print the JSON schema of such files instead, for editors")
     config.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value (repeatable)")
     _config(config)
     _common(config)
 
     bench = commands.add_parser(
-        "bench", help="how fast the operations are on this machine, beside plain PyTorch",
-        description="Compares every result with its definition in float64, then times ours and the baseline in turns. Keep the "
+        "bench", help="time the operations on this machine and compare them with plain PyTorch",
+        description="Compare every result with its definition in float64, then time our kernel and the baseline in turn. Keep the "
         "machine quiet.",
     )
-    bench.add_argument("names", nargs="*", metavar="OPERATION", help="these operations (default: all)")
-    bench.add_argument("--seconds", type=float, default=1.0, metavar="S", help="spent on each case, about (default: 1)")
+    bench.add_argument("names", nargs="*", metavar="OPERATION", help="operations to time (default: all)")
+    bench.add_argument("--seconds", type=float, default=1.0, metavar="S", help="approximate time for each case (default: 1)")
     bench.add_argument("--json", action="store_true", help="print JSON")
     _common(bench)
 
-    completion = commands.add_parser("completion", help='completion for a shell: eval "$(bdgf-fast completion bash)"')
+    completion = commands.add_parser(
+        "completion", help='print the completion of a shell, for use as eval "$(bdgf-fast completion bash)"'
+    )
     completion.add_argument("shell", choices=("bash", "zsh"))
     _common(completion)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any
 
 from pydantic import Strict, TypeAdapter, ValidationError, WithJsonSchema
 
 from bdgf_fast.errors import SceneError
-from bdgf_fast.validation import FORBID, unknown_key
+from bdgf_fast.validation import FORBID, closest
 
 RESAMPLING = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "max", "min", "med", "q1", "q3", "rms")
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -213,7 +213,8 @@ def _sentence(fault: Any, table: dict[str, Any], said: str, kind: type) -> str:
     elif len(path) > 1:
         where, kind = f"{said}, [{path[0]}]", {"labels": LabelsTable, "split": SplitTable}[path[0]]
     if fault["type"] == "unexpected_keyword_argument":
-        return f"{where}: {unknown_key(str(path[-1]), kind, 'known are')}."
+        names = [field.name for field in fields(kind)]
+        return f"{where}: unknown key {path[-1]!r}{closest(str(path[-1]), names)}; known are {', '.join(names)}."
     if fault["type"] == "float_type" and type(fault["input"]) is int:
         return f"{where}: {path[-1]} lies beyond the range of numbers."
     if fault["type"] in _KINDS:

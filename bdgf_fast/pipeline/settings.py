@@ -21,15 +21,15 @@ def read_config(path: str | os.PathLike[str], said: str = "config") -> dict[str,
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark in front
     except OSError as error:
-        raise UserError(f"{said} {path} cannot be read: {error.strerror}") from None
+        raise UserError(f"{said}: the file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{said} {path} is not valid TOML: {str(error).rstrip('.')}") from None
+        raise UserError(f"{said}: the file {path} is not valid TOML: {str(error).rstrip('.')}") from None
     try:
         maps = Config().updated({"features": {"path": values["features"]["path"]}}).features.path
     except (KeyError, TypeError):  # none named
         return values
     except ValueError as error:
-        raise UserError(f"{said} {path}: {error}") from None
+        raise UserError(f"{said}: {path}: {error}") from None
     return {**values, "features": {**values["features"], "path": [str(path.absolute().parent / map_) for map_ in maps]}}
 
 
