@@ -1,12 +1,14 @@
 # Every target sets up what it needs in .venv; a fresh clone needs Python 3.11+, a C++ compiler and make.
 #   make demo   the whole method on a synthetic scene, under five minutes
 #   make test   the tests, against the installed package
+# TEST_ARGS reaches pytest; TEST_JOBS is the number of its processes.
 # PIP_ARGS reaches every pip call (an index, a cache); TORCH names the torch to install.
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 PIP_ARGS ?=
 TEST_ARGS ?=
+TEST_JOBS ?= 2
 OUT ?= runs/demo
 
 VENV := .venv
@@ -24,7 +26,7 @@ demo: $(VENV)/.app
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --version
-	OMP_WAIT_POLICY=passive $(BIN)/pytest $(TEST_ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

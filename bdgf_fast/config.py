@@ -236,7 +236,7 @@ class TrainConfig:
     precision: Precision = "float32"
     """Arithmetic of the network's forward and backward: ``float32`` or ``bfloat16`` (autocast; weights, optimiser and
     losses stay float32)."""
-    accumulate: Positive = 1
+    accumulate: Positive = 4
     """Parts a batch is worked through in, one after the other: less memory, the same gradient but for L_sim, which
     compares within a part."""
     compile: Flag = False

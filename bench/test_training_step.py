@@ -30,7 +30,7 @@ from bdgf_fast.ops.cross_attention import _library_attention  # noqa: E402
 
 BANDS, GUIDES, CLASSES = 15, 3, 5  # Sentinel-2, Sentinel-1 and heights; one guide per level
 LABELS = 110
-"""What the crops of a step hold on the Sentinel tile."""
+"""What the crops of a step hold on the Sentinel tile. A step works through them in ``train.accumulate`` parts."""
 
 
 def by_direction(scan):
@@ -61,17 +61,18 @@ class Training:
     def __init__(self) -> None:
         config = Config()
         torch.manual_seed(0)
-        side, crops, self.train = config.train.crop, config.train.crops, config.train
+        side, self.train, self.passes = config.train.crop, config.train, config.train.accumulate
+        crops, labels = config.train.crops // self.passes, LABELS // self.passes
         guides = [config.features.channels] * GUIDES
         self.network = DenseNetwork([BANDS], guides, CLASSES, config.model).train()
         self.x = torch.randn(crops, BANDS, side + 2, side + 2)
         self.maps = [torch.randn(crops, channels, side, side) for channels in guides]
         margin = config.model.map_radius
-        at = torch.randint(margin, side - margin, (LABELS, 3))
-        at[:, 0] = torch.arange(LABELS) % crops
-        self.at, self.statistics = at, torch.randn(LABELS, max(self.network.seen))
-        self.target = torch.randint(0, CLASSES, (LABELS,))
-        self.address = Address(0, torch.arange(LABELS), 0)  # both backends drop the same
+        at = torch.randint(margin, side - margin, (labels, 3))
+        at[:, 0] = torch.arange(labels) % crops
+        self.at, self.statistics = at, torch.randn(labels, max(self.network.seen))
+        self.target = torch.randint(0, CLASSES, (labels,))
+        self.address = Address(0, torch.arange(labels), 0)  # both backends drop the same
         rates = (self.train.learning_rate, self.train.weight_decay, self.train.warmup)
         self.optimisation = Optimisation(self.network, *rates, 1000, self.train.ema, self.train.clip_gradient)
 
@@ -82,8 +83,10 @@ class Training:
         return torch.stack(parts).sum()
 
     def step(self, backend: str | None):
-        loss = self.loss(backend)
-        self.optimisation.step(loss, 0)
+        for _ in range(self.passes):
+            loss = self.loss(backend) / self.passes
+            loss.backward()
+        self.optimisation.apply(0)
         return loss.item()
 
 

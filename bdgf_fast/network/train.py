@@ -25,7 +25,7 @@ from .samples import DenseSamples, Part, PatchSamples
 
 KIND = "train"
 PARTS = ("loss", "ce", "ce_fused", "entropy", "similarity")
-PATCH_TRAINING = ("model.mode=patch", "train.epochs=40")
+PATCH_TRAINING = ("model.mode=patch", "train.epochs=40", "train.accumulate=1")
 """Settings of a network over patches that was tuned as such."""
 Network = DenseNetwork | GroupNetwork
 NETWORKS: dict[str, type[DenseNetwork] | type[GroupNetwork]] = {"dense": DenseNetwork, "patch": GroupNetwork}

@@ -8,6 +8,7 @@ import pytest
 import bdgf_fast.ops  # noqa: F401
 from bdgf_fast import backends
 
+pytestmark = pytest.mark.xdist_group("emulated")  # the last test looks back on the others
 HERE = Path(__file__).parent
 OPS = sorted(op for op, kernels in backends._registry.items() if "cuda" in kernels)
 launched: dict[str, set[str]] = {}
