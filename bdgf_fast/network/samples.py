@@ -42,11 +42,13 @@ class Part:
 def shares(count: int, accumulate: int) -> list[tuple[slice, bool]]:
     """This rank's parts of ``count`` things, each as a slice and whether it holds any.
 
-    Every rank has equally many, since they sum matrices in between: one without a sample takes the first with share 0.
+    Every rank has equally many, since they sum matrices in between: one without a sample takes the first with share 0. What all
+    ranks work on at the same time is together what one process would, so that a loss within a part is the same.
     """
     rank, world = ranks()
     strides = min(accumulate * world, max(count, world))
-    taken = [(slice(k, None, strides), k < min(strides, count)) for k in range(rank, -(-strides // world) * world, world)]
+    rounds = -(-strides // world)
+    taken = [(slice(k, None, strides), k < min(strides, count)) for k in range(rank * rounds, (rank + 1) * rounds)]
     return [(part if some else slice(0, 1), some) for part, some in taken]
 
 
