@@ -17,7 +17,7 @@ SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' 
 # Source packages that `make gpu` measures against.
 PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
 
-.PHONY: demo test bench bench-count lint build docs two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-bench gpu-sanitize
+.PHONY: demo test test-aarch64 wheels bench bench-count lint build docs two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -25,6 +25,14 @@ demo: $(VENV)/.app
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --version
 	OMP_WAIT_POLICY=passive $(BIN)/pytest $(TEST_ARGS)
+
+# NEON and scalar kernels of aarch64, executed under qemu-user. As root on Debian it fetches the cross compiler and the emulator.
+test-aarch64:
+	$(PYTHON) tests/native/check/run.py aarch64 --install
+
+# Wheels of PYTHON for Linux and macOS, from this Linux machine, each with its checks: dist/wheels. WHEELS=linux-x86_64 for one.
+wheels: $(VENV)/.wheels
+	$(BIN)/python tools/wheels/build.py $(WHEELS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -58,6 +66,11 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
 
 $(VENV)/.lint: $(VENV)/.torch
 	$(PIP) ruff mypy numpy einops
+	touch $@
+
+$(VENV)/.wheels: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) pybind11 scikit-build-core cmake ninja ziglang auditwheel
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt
@@ -103,22 +116,36 @@ gpu-sanitize: $(VENV)/.test
 	compute-sanitizer --tool racecheck --error-exitcode 1 $(BIN)/python bench/gpu/small_shapes.py
 
 # On a machine with a GPU, torch and a CUDA compiler: nothing is downloaded, what is missing there is left out.
-#   make gpu        build, test, benchmark; ends in bench/results/<gpu name>.json
-# GPU_PYTHON holds torch; the build goes to out/gpu beside it. Logs and results are written as they come.
+#   make gpu        build, a sample of the tests, benchmark; ends in bench/results/<gpu name>.json
+#   make gpu-test-all   every case of the tests
+# GPU_PYTHON holds torch; the build goes to out/gpu beside it, for the GPU at hand alone. Logs and results are written as they
+# come, and also to the folder RESULTS where it is set. GPU_SAMPLE is the most cases of each test that `make gpu` runs.
 GPU_PYTHON ?= python3
-GPU_JOBS   ?= 12
+GPU_JOBS   ?= 14
+GPU_SAMPLE ?= 4
 GPU_RUN    := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/out/gpu $(GPU_PYTHON)
+GPU_LOGS   := $(or $(RESULTS),out)
+GPU_CASES  := scan scan_2d conv attention gate channel_attention noise loss
 
 gpu: gpu-build
 	tests=0; $(MAKE) gpu-test || tests=$$?; $(MAKE) gpu-bench && exit $$tests
 
 gpu-build:
 	rm -rf out/gpu
-	$(GPU_PYTHON) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps --no-index --target out/gpu .
+	CUDAARCHS=native $(GPU_PYTHON) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps --no-index --target out/gpu .
 
 gpu-test:
-	mkdir -p out
-	bash -o pipefail -c '$(GPU_RUN) -m pytest -v -m gpu -n $(GPU_JOBS) -p no:cacheprovider tests/ops tests/gpu $(TEST_ARGS) 2>&1 | tee out/gpu-test.log | tail -n 60'
+	$(MAKE) gpu-test-all TEST_ARGS="--sample $(GPU_SAMPLE) $(TEST_ARGS)"
 
-gpu-bench:
-	bash -o pipefail -c '$(GPU_RUN) bench/gpu/run.py 2>&1 | tee out/gpu-bench.log'
+gpu-test-all:
+	mkdir -p $(GPU_LOGS)
+	bash -o pipefail -c 'OMP_NUM_THREADS=1 $(GPU_RUN) -m pytest -m gpu -n $(GPU_JOBS) -p no:cacheprovider --durations 15 tests/ops tests/gpu $(TEST_ARGS) 2>&1 | tee $(GPU_LOGS)/gpu-test.log | tail -n 60'
+
+# The kernels of every case are compiled side by side first: one process alone would wait for its compilers most of the time.
+gpu-compile:
+	mkdir -p $(GPU_LOGS)
+	for case in $(GPU_CASES); do $(GPU_RUN) bench/gpu/run.py --once --only $$case > $(GPU_LOGS)/gpu-compile-$$case.log 2>&1 & done; wait
+
+gpu-bench: gpu-compile
+	bash -o pipefail -c '$(GPU_RUN) bench/gpu/run.py 2>&1 | tee $(GPU_LOGS)/gpu-bench.log'
+	bash -o pipefail -c '$(GPU_RUN) bench/gpu/method.py 2>&1 | tee $(GPU_LOGS)/gpu-method.log'
