@@ -15,6 +15,7 @@ import run as native_check  # noqa: E402
 CSRC = native_check.ROOT / "csrc"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["here", "aarch64"])
 def test_every_level_against_float64(target):
     if lacking := native_check.missing(target):
