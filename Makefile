@@ -70,7 +70,7 @@ $(VENV)/.lint: $(VENV)/.torch
 
 $(VENV)/.wheels: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) pybind11 scikit-build-core cmake ninja ziglang auditwheel
+	$(PIP) pybind11 scikit-build-core cmake ninja ziglang wheel auditwheel
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt

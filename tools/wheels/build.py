@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +50,13 @@ def zig() -> Path:
     return Path(ziglang.__file__).parent / "zig"
 
 
+def run(command: list[str], environment: dict[str, str]) -> None:
+    """Run a command; if it fails, end with the last of what it said."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-6000:]}")
+
+
 def build(name: str, out: Path) -> Path:
     """The wheel of a platform; objects that are up to date are not compiled again."""
     platform = PLATFORMS[name]
@@ -56,19 +65,19 @@ def build(name: str, out: Path) -> Path:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "BDGF_ZIG": str(zig()), "BDGF_TARGET": platform.target, "BDGF_SYSTEM": platform.system,
         "BDGF_PROCESSOR": platform.processor, "BDGF_SUFFIX": f".{PYTHON}-{platform.suffix}.so",
-        "_PYTHON_HOST_PLATFORM": platform.tag,  # scikit-build-core's name for it
     }  # fmt: skip
     defines = {"CMAKE_TOOLCHAIN_FILE": str(ROOT / "tools/wheels/zig.cmake"), "BDGF_CUDA": "OFF", "BDGF_OPENMP": "RUNTIME"}
     if platform.system == "Darwin":  # zig makes no bundles, and Python loads a library as well
         defines["CMAKE_SHARED_MODULE_CREATE_CXX_FLAGS"] = "-shared"
     options = [f"build-dir=build/wheels/{name}-{PYTHON}", "install.strip=false"]
     options += [f"cmake.define.{k}={v}" for k, v in defines.items()]
-    command = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "-w", out]
-    done = subprocess.run([*map(str, command), *(x for o in options for x in ("-C", o)), str(ROOT)],
-                          env=environment, capture_output=True, text=True)  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"the wheel for {name} was not built:\n{(done.stdout + done.stderr)[-6000:]}")
-    return max(out.glob(f"*-{platform.tag}.whl"), key=lambda wheel: wheel.stat().st_mtime)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "-w", folder]
+        run([*command, *(x for o in options for x in ("-C", o)), str(ROOT)], environment)
+        (built,) = Path(folder).glob("*.whl")  # it bears this machine's platform
+        run([sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", platform.tag, str(built)], environment)
+        (tagged,) = Path(folder).glob("*.whl")
+        return Path(shutil.move(tagged, out / tagged.name))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ set(PYTHON_MODULE_EXTENSION $ENV{BDGF_SUFFIX})  # pybind11 would ask the Python 
 set(CMAKE_CXX_COMPILER $ENV{BDGF_ZIG} c++ -target $ENV{BDGF_TARGET} -g0 -fno-sanitize=undefined -Wno-unused-command-line-argument)
 set(CMAKE_MODULE_LINKER_FLAGS_INIT -s)
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)  # a first link builds the C++ library: once, not for each question
 if(CMAKE_SYSTEM_NAME STREQUAL "Darwin")
   set(CMAKE_INSTALL_NAME_TOOL true)
   set(CMAKE_OSX_SYSROOT "" CACHE STRING "")
