@@ -72,7 +72,7 @@ def build(name: str, out: Path) -> Path:
     options = [f"build-dir=build/wheels/{name}-{PYTHON}", "install.strip=false"]
     options += [f"cmake.define.{k}={v}" for k, v in defines.items()]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "-w", folder]
+        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder]
         run([*command, *(x for o in options for x in ("-C", o)), str(ROOT)], environment)
         (built,) = Path(folder).glob("*.whl")  # it bears this machine's platform
         run([sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", platform.tag, str(built)], environment)
