@@ -17,7 +17,7 @@ SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' 
 # Source packages that `make gpu` measures against.
 PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
 
-.PHONY: demo test test-aarch64 wheels bench bench-count lint build docs two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
+.PHONY: demo test test-aarch64 wheels bench bench-count lint build docs pictures two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -42,6 +42,10 @@ lint: $(VENV)/.lint
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo build/site/index.html
+
+# The speed pictures of the site, from the benchmark's file.
+pictures: $(VENV)/.test
+	$(BIN)/python docs/_build/pictures.py
 
 build:
 	$(PYTHON) -m pip wheel --disable-pip-version-check -q $(PIP_ARGS) --no-deps -w dist .

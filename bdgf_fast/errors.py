@@ -23,3 +23,8 @@ class OutputError(UserError):
 
 class DataWarning(UserWarning):
     """Something about the data was decided for the user: excluded pixels, dropped bands, a split that leaks."""
+
+
+def missing_package(name: str | None) -> str:
+    """What to say when a package that the application needs is not installed."""
+    return f"the package {name} is missing: the application needs its extra, pip install 'bdgf-fast[app]'"

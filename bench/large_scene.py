@@ -19,13 +19,13 @@ import torch
 from rasterio.transform import from_origin
 
 from bdgf_fast.data.synthetic import synthetic_scene
-from bdgf_fast.training.versions import versions
+from bdgf_fast.pipeline.versions import versions
 
 SIDE, PART, BUDGET = 4000, 500, "2GiB"
 PROGRAM = """
 import sys
 from bdgf_fast.cli import main
-from bdgf_fast.training.memory import peak_memory_bytes
+from bdgf_fast.common.memory import peak_memory_bytes
 code = main(sys.argv[1:])
 print(peak_memory_bytes())
 sys.exit(code)

@@ -5,7 +5,7 @@ import torch
 from race import race, report
 
 from bdgf_fast import backends
-from bdgf_fast.models.forest import Forest
+from bdgf_fast.network.forest import Forest
 
 
 @pytest.mark.parametrize(("rows", "features", "classes", "trees"), [(4000, 567, 8, 100)])

@@ -13,13 +13,13 @@ from race import race, report
 from bdgf_fast.config import Config
 from bdgf_fast.data import PreparedScene, make_split, prepare
 from bdgf_fast.data.synthetic import synthetic_scene
-from bdgf_fast.diffusion import DiffusionFeatures
 from bdgf_fast.diffusion.denoiser import Denoiser
-from bdgf_fast.diffusion.features import windows
-from bdgf_fast.training.dense import fit_context, statistics_at
-from bdgf_fast.training.predict import predict_pixels
-from bdgf_fast.training.stored_maps import StoredMaps
-from bdgf_fast.training.train import make_network
+from bdgf_fast.features.dense import DiffusionFeatures
+from bdgf_fast.features.source import windows
+from bdgf_fast.network.predict import predict_pixels
+from bdgf_fast.network.statistics import fit_context, statistics_at
+from bdgf_fast.network.stored_maps import StoredMaps
+from bdgf_fast.network.train import make_network
 
 SIDE, PATCHES = 256, 512
 

@@ -21,11 +21,12 @@ from baselines_scan import materialised, parallel  # noqa: E402
 from race import race, report  # noqa: E402
 
 from bdgf_fast import backends, reference  # noqa: E402
+from bdgf_fast.common.optimisation import Optimisation  # noqa: E402
 from bdgf_fast.config import Config  # noqa: E402
-from bdgf_fast.models import Address, DenseNetwork  # noqa: E402
+from bdgf_fast.network.group_network import DenseNetwork  # noqa: E402
+from bdgf_fast.network.head import Address  # noqa: E402
+from bdgf_fast.network.losses import group_loss  # noqa: E402
 from bdgf_fast.ops.cross_attention import _library_attention  # noqa: E402
-from bdgf_fast.training.losses import group_loss  # noqa: E402
-from bdgf_fast.training.optimisation import Optimisation  # noqa: E402
 
 BANDS, GUIDES, CLASSES = 15, 3, 5  # Sentinel-2, Sentinel-1 and heights; one guide per level
 LABELS = 110

@@ -12,8 +12,9 @@ from torch import nn
 
 from bdgf_fast.config import Config
 from bdgf_fast.data import make_split, prepare, synthetic_scene
-from bdgf_fast.diffusion import ArrayFeatures
-from bdgf_fast.training import evaluate, train
+from bdgf_fast.features import ArrayFeatures
+from bdgf_fast.network import train
+from bdgf_fast.report import evaluate
 
 SEED = 0
 

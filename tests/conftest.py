@@ -46,6 +46,25 @@ def targets(op: str) -> list[Target]:
     return found
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sample", type=int, metavar="N", help="run N cases of each test and backend at most, spread over its cases")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    most = config.getoption("--sample")
+    if not most:
+        return
+    groups: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        given = getattr(item, "callspec", None)
+        target = str(given.params.get("target", given.params.get("backend", ""))) if given else ""
+        groups.setdefault((item.nodeid.split("[")[0], target), []).append(item)
+    kept = {id(cases[i * len(cases) // most]) for cases in groups.values() if len(cases) > most for i in range(most)}
+    kept |= {id(item) for cases in groups.values() if len(cases) <= most for item in cases}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `target` runs once for each backend of its module's OP; on a GPU it is marked gpu."""
     if "target" in metafunc.fixturenames:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from . import noise
-from ._launch import cdiv, launch, next_power_of_2
+from ._launch import capability, cdiv, launch, next_power_of_2
 from .noise import key_word, philox_words
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -56,7 +56,7 @@ def cross_attention_fwd(
     seed_high, pairs, heads, rows, columns, depth, query_b, query_h, query_l, query_d, key_b, key_h, key_l, key_d, value_b,
     value_h, value_l, value_d, out_b, out_h, out_l, out_d, mask_b, mask_j, bias_b, bias_h, bias_i, bias_j,
     LOW: tl.constexpr, HIGH: tl.constexpr, DROP: tl.constexpr, PAIRS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    D: tl.constexpr,
+    D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(rows, BM)
     # Widened before they are added: addresses of one thread then differ by constants.
@@ -84,7 +84,7 @@ def cross_attention_fwd(
             mask_at = b * mask_b + j[None, :] * mask_j
             inside = i_inside[:, None] & j_inside[None, :]
             s = added(scale, bias, bias_at, key_mask, mask_at, inside, j_inside[None, :])
-            s = tl.dot(q, k, s, input_precision="ieee") * (scale * LOG2E)
+            s = tl.dot(q, k, s, input_precision=PRECISION) * (scale * LOG2E)
             s = tl.where(j_inside[None, :], s, -INF)
             above = tl.maximum(top, tl.max(s, axis=1))
             level = tl.where(above == -INF, 0.0, above)  # a row without a key so far
@@ -95,7 +95,7 @@ def cross_attention_fwd(
                 p = tl.where(kept(k0, k1, b, h, i[:, None], j[None, :], rows, columns, drop_below), p * keep_factor, 0.0)
             at = value + b * value_b + h * value_h + j[:, None] * value_l + c_ * value_d
             v = tl.load(at, mask=j_inside[:, None] & c_inside[None, :], other=0)
-            acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
+            acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
             top = above
         divisor = tl.where(total == 0.0, 1.0, total)
         acc = acc / divisor[:, None]
@@ -112,18 +112,27 @@ def padded(n: int) -> int:
     return max(16, next_power_of_2(n))
 
 
-def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> dict[str, int]:
-    """BM, BN, D, PAIRS, num_warps and registers, by table. float32 has no tensor cores at full precision: smaller tiles."""
+def precision(depth: int, most: int) -> str:
+    """How float32 products are made: of three products of halves on tensor cores, exact to some 1e-6, up to a depth of `most`;
+    beyond, where their registers do not suffice, one by one."""
+    return "ieee" if depth > most else "tf32x3"
+
+
+def forward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool, arch: int) -> dict[str, int | str]:
+    """BM, BN, D, PRECISION, PAIRS, num_warps and registers, by table. On tensor cores a warp holds 16 queries."""
     D = padded(depth)
+    kind = precision(D, 32 if arch < 90 else 64 if arch < 100 else 16)
     if bits == 16:
         most, most_keys = 64, 16 if D > 64 else 32 if drop or D == 32 else 64  # 64 keys spill at depth 32 on 120
+    elif kind == "tf32x3":
+        most, most_keys = 64, 16 if drop and D > 32 else 32
     else:
         most = 32 if D <= 64 else 16
         most_keys = 16 if drop and D > 32 else most  # the factors of dropout take the registers
     BM, BN = min(most, padded(rows)), min(most_keys, padded(columns))
     pairs = 1 if rows > BM else {16: 4, 32: 2}.get(max(BM, BN), 1)
-    warps = BM // 16 if bits == 16 else 8 if D > 16 else 4
-    return {"BM": BM, "BN": BN, "D": D, "PAIRS": pairs, "num_warps": warps, "registers": 255}
+    warps = BM // 16 if bits == 16 or kind == "tf32x3" else 8 if D > 16 else 4
+    return {"BM": BM, "BN": BN, "D": D, "PRECISION": kind, "PAIRS": pairs, "num_warps": warps, "registers": 255}
 
 
 def common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed):
@@ -154,7 +163,7 @@ def forward(outputs, query, key, value, key_mask, attn_bias, seed_at, scale, dro
         return
     scalars, mask_strides, of_bias, constants = common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed)
     batch, heads, rows, depth = query.shape
-    tile = forward_tile(rows, key.shape[2], depth, 8 * query.element_size(), dropout_p > 0.0)
+    tile = forward_tile(rows, key.shape[2], depth, 8 * query.element_size(), dropout_p > 0.0, capability(query.device))
     launch(
         cross_attention_fwd, cdiv(batch * heads, tile["PAIRS"]) * cdiv(rows, tile["BM"]),
         query, key, value, key_mask, attn_bias, seed_at, out, *statistics.unbind(0), *scalars, *query.stride(), *key.stride(),

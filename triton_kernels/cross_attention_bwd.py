@@ -15,8 +15,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ._launch import cdiv, launch, workspace
-from .cross_attention import INF, LOG2E, added, common, kept, padded
+from ._launch import capability, cdiv, launch, workspace
+from .cross_attention import INF, LOG2E, added, common, kept, padded, precision
 from .noise import key_word
 
 
@@ -34,7 +34,7 @@ def cross_attention_bwd(
     grad_query_b, grad_query_h, grad_query_l, grad_query_d, grad_key_b, grad_key_h, grad_key_l, grad_key_d,
     grad_value_b, grad_value_h, grad_value_l, grad_value_d, mask_b, mask_j, bias_b, bias_h, bias_i, bias_j,
     LOW: tl.constexpr, HIGH: tl.constexpr, DROP: tl.constexpr, WHOLE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    D: tl.constexpr,
+    D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(columns, BN)
     pair = tl.program_id(0) // tiles
@@ -59,19 +59,19 @@ def cross_attention_bwd(
         bias_at = b * bias_b + h * bias_h + i_ * bias_i + j_ * bias_j
         inside = j_inside[:, None] & i_inside[None, :]
         s = added(scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[:, None])
-        s = tl.dot(k, q, s, input_precision="ieee") * (scale * LOG2E)
+        s = tl.dot(k, q, s, input_precision=PRECISION) * (scale * LOG2E)
         s = tl.where(j_inside[:, None], s, -INF)
         row = pair.to(tl.int64) * rows + i
         top, log_total = row_statistics(largest, log_sum, row, i_inside)
         p = tl.exp2(s - top[None, :] - log_total[None, :])
-        a = tl.dot(v, g, input_precision="ieee")
+        a = tl.dot(v, g, input_precision=PRECISION)
         weight = p
         if DROP:
             keep = kept(k0, k1, b, h, i[None, :], j[:, None], rows, columns, drop_below)
             weight = tl.where(keep, p * keep_factor, 0.0)
             a = tl.where(keep, a * keep_factor, 0.0)
         if grad_value is not None:
-            dv = tl.dot(weight.to(g.dtype), tl.trans(g), dv, input_precision="ieee")
+            dv = tl.dot(weight.to(g.dtype), tl.trans(g), dv, input_precision=PRECISION)
         if WHOLE:
             mean = tl.sum(p * a, axis=0)
             if delta is not None:
@@ -80,9 +80,9 @@ def cross_attention_bwd(
             mean = tl.load(delta + row, mask=i_inside, other=0)
         ds = (p * (a - mean[None, :])).to(q.dtype)
         if grad_key is not None:
-            dk = tl.dot(ds, tl.trans(q), dk, input_precision="ieee")
+            dk = tl.dot(ds, tl.trans(q), dk, input_precision=PRECISION)
         if WHOLE and grad_query is not None:
-            dq = tl.dot(tl.trans(k), ds, input_precision="ieee") * scale
+            dq = tl.dot(tl.trans(k), ds, input_precision=PRECISION) * scale
             at = grad_query + b * grad_query_b + h * grad_query_h + i_ * grad_query_l + c_[:, None] * grad_query_d
             tl.store(at, dq.to(grad_query.dtype.element_ty), mask=c_and_i)
     if grad_key is not None:
@@ -100,6 +100,7 @@ def cross_attention_bwd_query(
     key_d, value_b, value_h, value_l, value_d, grad_b, grad_h, grad_l, grad_d, grad_query_b, grad_query_h,
     grad_query_l, grad_query_d, mask_b, mask_j, bias_b, bias_h, bias_i, bias_j, LOW: tl.constexpr, HIGH: tl.constexpr,
     DROP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, D: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Two passes over the keys: delta, then dQ, whose summands are small differences once delta is known."""
     tiles = tl.cdiv(rows, BM)
@@ -128,17 +129,17 @@ def cross_attention_bwd_query(
         bias_at = b * bias_b + h * bias_h + i_ * bias_i + j_ * bias_j
         inside = i_inside[:, None] & j_inside[None, :]
         s = added(scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[None, :])
-        s = tl.dot(q, k, s, input_precision="ieee") * (scale * LOG2E)
+        s = tl.dot(q, k, s, input_precision=PRECISION) * (scale * LOG2E)
         s = tl.where(j_inside[None, :], s, -INF)
         p = tl.exp2(s - top[:, None] - log_total[:, None])
-        a = tl.dot(g, v, input_precision="ieee")
+        a = tl.dot(g, v, input_precision=PRECISION)
         if DROP:
             keep = kept(k0, k1, b, h, i[:, None], j[None, :], rows, columns, drop_below)
             a = tl.where(keep, a * keep_factor, 0.0)
         if step < steps:
             mean += tl.sum(p * a, axis=1)
         else:
-            dq = tl.dot((p * (a - mean[:, None])).to(k.dtype), tl.trans(k), dq, input_precision="ieee")
+            dq = tl.dot((p * (a - mean[:, None])).to(k.dtype), tl.trans(k), dq, input_precision=PRECISION)
     tl.store(delta + row, mean, mask=i_inside)
     if grad_query is not None:
         at = grad_query + b * grad_query_b + h * grad_query_h + i_ * grad_query_l + c_[None, :] * grad_query_d
@@ -152,7 +153,7 @@ def cross_attention_bwd_bias(
     key_d, value_b, value_h, value_l, value_d, grad_b, grad_h, grad_l, grad_d, mask_b, mask_j, bias_b, bias_h, bias_i,
     bias_j, part_s, part_b, part_h, part_i, part_j, splits, per_split, shared_batch, shared_heads, bias_heads,
     bias_rows, LOW: tl.constexpr, HIGH: tl.constexpr, DROP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    D: tl.constexpr,
+    D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of the bias, one split of the pairs that share it. With one row for all queries (bias_rows 1) a tile is
     walked over all of them."""
@@ -190,11 +191,11 @@ def cross_attention_bwd_bias(
             bias_at = b * bias_b + h * bias_h + i_ * bias_i + j_ * bias_j
             inside = i_inside[:, None] & j_inside[None, :]
             s = added(scale, bias, bias_at, key_mask, b * mask_b + j_ * mask_j, inside, j_inside[None, :])
-            s = tl.dot(q, k, s, input_precision="ieee") * (scale * LOG2E)
+            s = tl.dot(q, k, s, input_precision=PRECISION) * (scale * LOG2E)
             s = tl.where(j_inside[None, :], s, -INF)
             top, log_total = row_statistics(largest, log_sum, row, i_inside)
             p = tl.exp2(s - top[:, None] - log_total[:, None])
-            a = tl.dot(g, v, input_precision="ieee")
+            a = tl.dot(g, v, input_precision=PRECISION)
             if DROP:
                 keep = kept(k0, k1, b, h, i[:, None], j[None, :], rows, columns, drop_below)
                 a = tl.where(keep, a * keep_factor, 0.0)
@@ -208,19 +209,23 @@ def cross_attention_bwd_bias(
         tl.store(at + i[:, None] * part_i + j_ * part_j, acc.to(grad_bias.dtype.element_ty), mask=inside)
 
 
-def backward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool) -> dict[str, int]:
-    """BM, BN, D, WHOLE, num_warps and registers, by table."""
+def backward_tile(rows: int, columns: int, depth: int, bits: int, drop: bool, arch: int) -> dict[str, int | str]:
+    """BM, BN, D, PRECISION, WHOLE, num_warps and registers, by table."""
     D, all_keys = padded(depth), padded(columns)
+    kind = precision(D, 32 if arch < 100 else 16)
     if bits == 16:
         whole = all_keys <= (128 if drop else 256) and D <= 32 or all_keys <= 64 and D <= 64
         BN = all_keys if whole else min(64 if D <= 64 else 16, all_keys)
         BM = min(32, padded(rows)) if D <= 32 and BN in (32, 64) else 16
         warps = 4 if D > 64 else max(1, min(8, BN // 16))
-        return {"BM": BM, "BN": BN, "D": D, "WHOLE": whole, "num_warps": warps, "registers": 255}
-    side = min(32 if D <= 32 else 16, all_keys)
-    return {
-        "BM": side, "BN": side, "D": D, "WHOLE": all_keys <= side, "num_warps": 8 if D > 16 else 4, "registers": 255
-    }  # fmt: skip
+    elif kind == "tf32x3":
+        whole = all_keys <= 64
+        BM, BN = 16, all_keys if whole else 16 if drop else 32
+        warps = max(1, BN // 16)
+    else:
+        BM = BN = min(32 if D <= 32 else 16, all_keys)
+        whole, warps = all_keys <= BN, 8 if D > 16 else 4
+    return {"BM": BM, "BN": BN, "D": D, "PRECISION": kind, "WHOLE": whole, "num_warps": warps, "registers": 255}
 
 
 def backward(
@@ -236,7 +241,7 @@ def backward(
     scalars, mask_strides, of_bias, constants = common(query, key, key_mask, attn_bias, seed_at, scale, dropout_p, seed)
     batch, heads, rows, depth = query.shape
     columns, pairs = key.shape[2], batch * heads
-    tile = backward_tile(rows, columns, depth, 8 * query.element_size(), dropout_p > 0.0)
+    tile = backward_tile(rows, columns, depth, 8 * query.element_size(), dropout_p > 0.0, capability(query.device))
     whole = tile.pop("WHOLE")
     delta = None if whole and grad_bias is None else torch.empty_like(statistics[0])
     inputs = (grad_out, query, key, value, key_mask, attn_bias, seed_at, *statistics.unbind(0), delta)
@@ -282,8 +287,8 @@ def _bias_gradient(grad_bias, inputs, scalars, strides, tail, constants, D, batc
     launch(
         cross_attention_bwd_bias, owned * splits,
         *inputs, part, *scalars, *strides, *tail, *part_strides, splits, per_split, shared_batch, shared_heads,
-        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=D, num_warps=8 if D > 16 and query.element_size() == 4 else 4,
-        registers=255,
+        bias_heads, bias_rows, **constants, BM=BM, BN=BN, D=D, PRECISION=precision(D, 32 if capability(query.device) < 100 else 16),
+        num_warps=8 if D > 16 and query.element_size() == 4 else 4, registers=255,
     )  # fmt: skip
     if splits > 1:
         grad_bias.copy_(part.sum(dim=0))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -167,8 +167,42 @@ def _carry(scan: Scan, local: Tensor, total: Tensor, initial: Tensor | None, bac
     return state
 
 
+ROWS = ("u", "delta", "B", "C", "z", "initial")  # whose first axis is the batch, of B and C unless they are constant
+
+
 def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad_last: Tensor | None) -> None:
-    """Fill the gradients named u, delta, A, B, C, D, z, bias, initial, those that are not None."""
+    """Fill the gradients named u, delta, A, B, C, D, z, bias, initial, those that are not None.
+
+    The batch is taken in parts where the sums of dB and dC would leave no workspace for programs that run side by side.
+    """
+    tensors = (*(getattr(scan, name) for name in ROWS), grad_out, grad_last, *grads.values())
+    room = workspace_limit(*tensors)
+    summed = sum(grads[name] is not None and getattr(scan, name).dim() == 4 for name in "BC")
+    sums = 4 * summed * scan.batch * scan.groups * scan.copies * scan.states * scan.length
+    parts = min(scan.batch, cdiv(sums, max(1, room // 4))) if sums else 1
+    if parts == 1:
+        return _backward(scan, grads, grad_out, grad_last, room)
+    total: dict[str, Tensor] = {}
+    for first in range(0, scan.batch, cdiv(scan.batch, parts)):
+        rows = slice(first, first + cdiv(scan.batch, parts))
+
+        def of_rows(name: str, x: Tensor | None, rows: slice = rows) -> Tensor | None:
+            return x[rows] if x is not None and name in ROWS and not (name in "BC" and x.dim() == 2) else x
+
+        part = {name: of_rows(name, x) for name, x in grads.items()}
+        whole = [name for name, x in grads.items() if x is not None and part[name] is x]  # sums over the batch
+        part |= {name: torch.empty_like(grads[name]) for name in whole}
+        inputs = {name: of_rows(name, getattr(scan, name)) for name in ROWS}
+        last = None if grad_last is None else grad_last[rows]
+        _backward(replace(scan, **inputs), part, grad_out[rows], last, room)
+        for name in whole:
+            total[name] = total[name] + part[name] if name in total else part[name]
+    for name, x in total.items():
+        grads[name].copy_(x)
+    return None
+
+
+def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad_last: Tensor | None, room: int) -> None:
     scan.lie_flat(scan.u, grad_out, grads["u"])
     table = BACKWARD if capability(scan.u.device) >= (120 if scan.directions else 90) else BACKWARD_SMALL
     block = tile(table, scan.states, scan.dim_of_group, WARPS)
@@ -176,8 +210,6 @@ def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad
     of_group = cdiv(scan.dim_of_group, channels)
     device = scan.u.device
     wanted = max(1, BACKWARD_WARPS * processors(device) // block["DW"])
-    tensors = (scan.u, scan.delta, scan.B, scan.C, scan.z, scan.initial, grad_out, grad_last, *grads.values())
-    room = workspace_limit(*tensors)
     scan.cut(scan.batch * scan.groups * of_group, wanted // 2)
     initial, entering = scan.initial, grad_last
     if scan.segments > 1:

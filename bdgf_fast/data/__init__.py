@@ -1,7 +1,5 @@
 """Scenes: files, known data sets, splits, normalisation, windows and patches, a synthetic scene, result files."""
 
-from bdgf_fast.data.export import MapWriter, ProbabilityWriter, map_codes, write_map, write_probabilities
-from bdgf_fast.data.figure import write_png
 from bdgf_fast.data.prepared import PreparedScene, prepare
 from bdgf_fast.data.scene import ClassInfo, Modality, Scene, SplitSpec, scene_from_arrays
 from bdgf_fast.data.scene_file import load_scene
@@ -9,6 +7,7 @@ from bdgf_fast.data.scene_writer import write_scene
 from bdgf_fast.data.split import Split, make_split
 from bdgf_fast.data.synthetic import synthetic_scene
 from bdgf_fast.data.tuples import scene_from_tuple
+from bdgf_fast.files.geotiff import MapWriter, ProbabilityWriter, map_codes, write_map, write_probabilities
 
 __all__ = [
     "ClassInfo",
@@ -27,7 +26,6 @@ __all__ = [
     "scene_from_tuple",
     "synthetic_scene",
     "write_map",
-    "write_png",
     "write_probabilities",
     "write_scene",
 ]

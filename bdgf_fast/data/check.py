@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from bdgf_fast.common.packages import require
 from bdgf_fast.data import known_sets
 from bdgf_fast.data.known_sets import SUFFIXES, Found, KnownSet
-from bdgf_fast.data.matfile import list_variables, listing
 from bdgf_fast.data.prepared import PreparedScene, prepare
 from bdgf_fast.data.ranges import value_warnings
-from bdgf_fast.data.raster import counted, require
 from bdgf_fast.data.scene import Modality, Scene
 from bdgf_fast.data.scene_file import in_folder, known_scene, load_scene
+from bdgf_fast.data.sources.matfile import list_variables, listing
+from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import make_split
 from bdgf_fast.errors import DataWarning, SceneError, SplitError, StateError
 

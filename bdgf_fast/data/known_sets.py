@@ -35,11 +35,11 @@ from typing import Any
 
 import numpy as np
 
-from bdgf_fast.data.matfile import choose_variable, list_variables, load_names
-from bdgf_fast.data.readers import GdalRaster, find_file, load_array
+from bdgf_fast.data.sources.gdal_raster import GdalRaster
+from bdgf_fast.data.sources.matfile import choose_variable, list_variables, load_names
+from bdgf_fast.data.sources.readers import find_file, load_array
 from bdgf_fast.errors import SceneError
 
-OPTIONS = ("dataset", "folder", "name", "files", "nodata", "pca", "ignore", "split")
 LABEL_ROLES = ("labels", "train", "test")
 SUFFIXES = (".mat", ".npy", ".tif", ".tiff", ".txt", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".pix", ".hdr")
 DEPTH = 2  # folders below the one named that are searched

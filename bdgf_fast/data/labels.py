@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bdgf_fast.data import index_lists
 from bdgf_fast.data.classes import (
     MISSING,
     NO_CLASS_NAMES,
@@ -21,13 +20,11 @@ from bdgf_fast.data.classes import (
     strips,
 )  # fmt: skip
 from bdgf_fast.data.colours import parse_colour
-from bdgf_fast.data.gdal_raster import GdalRaster
-from bdgf_fast.data.raster import Raster
-from bdgf_fast.data.sources import SIDES, Source
-from bdgf_fast.data.tables import by_code
+from bdgf_fast.data.sources import index_lists
+from bdgf_fast.data.sources.gdal_raster import GdalRaster
+from bdgf_fast.data.sources.named_files import SIDES, Source
+from bdgf_fast.data.sources.raster import Raster
 from bdgf_fast.errors import SceneError
-
-LABEL_KEYS = ("path", "variable", "field", "layer", *SIDES, "ignore", "classes", "colours", "nodata")
 
 
 @dataclass
@@ -40,9 +37,30 @@ class Labels:
     ignored: np.ndarray | None = None
 
 
+def _by_code(table: dict[str, Any], key: str, where: str) -> dict[int, Any] | None:
+    """A table whose keys are label codes."""
+    value = table.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value:
+        raise SceneError(f'{where}: {key} is a table such as {{ 1 = "...", 2 = "..." }}.')
+    result = {}
+    for code, entry in value.items():
+        try:
+            number = int(code)
+        except ValueError:
+            raise SceneError(
+                f"{where}: {key} has the key {code!r}; keys are the whole numbers in the label map."
+            ) from None
+        if abs(number) >= 2**63:
+            raise SceneError(f"{where}: {key} has the key {code[:30]}, beyond any code in a label map.")
+        result[number] = entry
+    return result
+
+
 def named_classes(table: dict[str, Any] | None, where: str) -> dict[int, str] | None:
     """Code -> name as the table gives them."""
-    classes = by_code(table or {}, "classes", where)
+    classes = _by_code(table or {}, "classes", where)
     for code, name in (classes or {}).items():
         if not isinstance(name, str):
             raise SceneError(f"{where}: class {code} is named {name!r}; a name is text in quotes.")
@@ -62,7 +80,7 @@ def read_labels(
     if "path" not in table and not {"train", "test"} <= set(table):
         raise SceneError(f"{where}: give path, or train and test, or all three.")
     colours = {}
-    for code, value in (by_code(table, "colours", where) or {}).items():
+    for code, value in (_by_code(table, "colours", where) or {}).items():
         try:
             colours[code] = parse_colour(value)
         except ValueError as error:

@@ -149,7 +149,7 @@ def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Norm
 
 
 def _fit_pca(normaliser: Normaliser, modality: Modality, sample: np.ndarray) -> None:
-    from bdgf_fast.data.readers import require
+    from bdgf_fast.common.packages import require
 
     decomposition = require("sklearn.decomposition", modality.source)
     limit = min(sample.shape)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bdgf_fast.data.grid import pixel_metres
 from bdgf_fast.data.normalise import Normaliser, fit_normaliser
-from bdgf_fast.data.raster import counted
 from bdgf_fast.data.scene import ClassInfo, Modality, Scene
+from bdgf_fast.data.sources.grid import pixel_metres
+from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import Split
 from bdgf_fast.errors import DataWarning, SceneError, StateError
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bdgf_fast.data.grid import pixel_metres
 from bdgf_fast.data.normalise import CLIP, SEEN, Normaliser
+from bdgf_fast.data.sources.grid import pixel_metres
 from bdgf_fast.errors import DataWarning
+
+from ..data.prepared import PreparedScene
 
 SAMPLE_ROWS, SAMPLE_COLUMNS = 256, 512
 CLIPPED = 0.05
@@ -19,7 +21,7 @@ PIXEL_RATIO = 1.05
 MOST_NAMED = 6
 
 
-def value_warnings(prepared: Any) -> list[str]:
+def value_warnings(prepared: PreparedScene) -> list[str]:
     """Sentences on what of a `PreparedScene` differs from what its normalisation was fitted on, empty when nothing does.
 
     A band is named with its share of clipped values when that exceeds 5 % or its median leaves the middle 90 % of the training
@@ -36,10 +38,10 @@ def value_warnings(prepared: Any) -> list[str]:
                 f"{', '.join(bands[:MOST_NAMED])}{more}; are units, scale, offset and nodata the same?"
             )
         units = scene.modality(normaliser.name).units
-        for band, here, there in zip(normaliser.bands, units, normaliser.units, strict=False):
-            if here and there and here != there:
+        for band, unit, known in zip(normaliser.bands, units, normaliser.units, strict=False):
+            if unit and known and unit != known:
                 name = f"band {band!r} of modality {normaliser.name!r}"
-                out.append(f"{scene.labels_source}: {name} is in {here!r}, the model was trained on {there!r}.")
+                out.append(f"{scene.labels_source}: {name} is in {unit!r}, the model was trained on {known!r}.")
     here, there = pixel_metres(scene), prepared.pixel
     if here and there and any(max(a / b, b / a) > PIXEL_RATIO for a, b in zip(here, there, strict=True)):
         sizes = [f"{a:.4g} m" if a == b else f"{a:.4g} x {b:.4g} m" for a, b in (here, there)]
@@ -47,7 +49,7 @@ def value_warnings(prepared: Any) -> list[str]:
     return out
 
 
-def warn_of_values(prepared: Any) -> None:
+def warn_of_values(prepared: PreparedScene) -> None:
     """Warn of each of `value_warnings`."""
     for text in value_warnings(prepared):
         warnings.warn(text, DataWarning, stacklevel=2)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bdgf_fast.data.classes import ClassInfo, index_labels
-from bdgf_fast.data.raster import ArrayRaster, Raster, default_names
+from bdgf_fast.data.sources.raster import ArrayRaster, Raster, default_names
 from bdgf_fast.errors import DataWarning, SceneError
 
 STRIP_BYTES = 64 * 2**20
@@ -124,13 +124,6 @@ class Scene:
     def labels_source(self) -> str:
         """What to name in messages about the scene."""
         return str(self.path) if self.path else f"scene {self.name!r}"
-
-    @classmethod
-    def from_tuple(cls, data: Sequence[Any], **options: Any) -> Scene:
-        """Scene of the (hsi, dsm, labels, info) tuples of rs-fusion-datasets; see `bdgf_fast.data.tuples.scene_from_tuple`."""
-        from bdgf_fast.data.tuples import scene_from_tuple
-
-        return scene_from_tuple(data, **options)
 
     def modality(self, name: str) -> Modality:
         for modality in self.modalities:

@@ -11,18 +11,16 @@ from typing import Any
 import numpy as np
 
 from bdgf_fast.data import known_sets
-from bdgf_fast.data.labels import LABEL_KEYS, Labels, named_classes, read_labels
-from bdgf_fast.data.raster import counted
+from bdgf_fast.data.labels import Labels, named_classes, read_labels
 from bdgf_fast.data.scene import Modality, Scene, SplitSpec, stack
-from bdgf_fast.data.sources import Source, open_sources, settle
+from bdgf_fast.data.scene_tables import DatasetTable, check_tables, entry_name
+from bdgf_fast.data.sources.named_files import Source, open_sources, settle
+from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import DEFAULT_VAL_BLOCKS, GAPS, KINDS, NAMED_GAPS
-from bdgf_fast.data.tables import check_keys, entry_name, get, subtable
 from bdgf_fast.errors import SceneError
 
 log = logging.getLogger(__name__)
 
-TOP_KEYS = ("name", "grid", "modality", "labels", "split")
-SPLIT_KEYS = ("kind", "block", "train_fraction", "per_class", "gap", "val_blocks")
 DEFAULT_NAME = "scene.toml"
 
 
@@ -49,7 +47,7 @@ def load_scene(path: str | Path) -> Scene:
     except OSError as error:
         raise SceneError(f"{path} cannot be read: {error.strerror}.") from None
     if "dataset" in table:
-        check_keys(table, known_sets.OPTIONS, str(path))
+        check_tables(table, str(path), DatasetTable)
         return known_scene(known_sets.find_from_table(table, path), table, str(path), path)
     return build_scene(table, str(path), path.parent, path)
 
@@ -70,13 +68,10 @@ def known_scene(found: known_sets.Found, options: dict[str, Any], said: str, pat
 
 def build_scene(table: dict[str, Any], said: str, base: Path, path: Path) -> Scene:
     """Scene of a parsed scene file: ``said`` names it in messages, paths are relative to ``base``."""
-    check_keys(table, TOP_KEYS, said)
-    entries = table.get("modality")
-    if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
+    check_tables(table, said)
+    entries, labels = table.get("modality"), table.get("labels")
+    if not entries:
         raise SceneError(f"{said}: give at least one [[modality]] table (double brackets).")
-    labels = subtable(table, "labels", said)
-    if labels is not None:
-        check_keys(labels, LABEL_KEYS, f"{said}, [labels]")
     sources = open_sources(said, base, entries, labels)
     notes: list[str] = []
     classes = named_classes(labels, f"{said}, [labels]")
@@ -92,7 +87,7 @@ def build_scene(table: dict[str, Any], said: str, base: Path, path: Path) -> Sce
     for note in notes:
         log.info(note)
     return Scene(
-        name=get(table, "name", str, said, path.stem),
+        name=table.get("name", path.stem),
         modalities=modalities,
         height=grid.height,
         width=grid.width,
@@ -100,7 +95,7 @@ def build_scene(table: dict[str, Any], said: str, base: Path, path: Path) -> Sce
         classes=read.classes,
         crs=grid.crs,
         transform=grid.transform,
-        split_spec=_split(said, subtable(table, "split", said), read.given),
+        split_spec=_split(said, table.get("split"), read.given),
         given=read.given,
         path=path,
         notes=notes,
@@ -113,7 +108,7 @@ def build_scene(table: dict[str, Any], said: str, base: Path, path: Path) -> Sce
 
 def _grid(said: str, table: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[str, int] | None:
     """("modality", number) of the entry whose grid all others are brought to, where one is named."""
-    name = get(table, "grid", str, said, None)
+    name = table.get("grid")
     if name is None:
         return None
     names = [entry.get("name") for entry in entries]
@@ -141,7 +136,7 @@ def _modality(said: str, i: int, entry: dict[str, Any], sources: dict[Any, Sourc
         bands = entry["band_names"]
         if not isinstance(bands, list) or len(bands) != len(picked) or not all(isinstance(b, str) for b in bands):
             raise SceneError(f"{where}: band_names must be {len(picked)} names, one for each band used.")
-    pca = get(entry, "pca", int, where, None)
+    pca = entry.get("pca")
     if pca is not None and not 1 <= pca <= len(bands):
         raise SceneError(f"{where}: pca is {pca}; with {counted(len(bands), 'band')} it is 1 to {len(bands)}.")
     rgb = entry.get("rgb")
@@ -149,7 +144,7 @@ def _modality(said: str, i: int, entry: dict[str, Any], sources: dict[Any, Sourc
         if not isinstance(rgb, list) or len(rgb) != 3 or not all(type(b) is int and 1 <= b <= len(bands) for b in rgb):
             raise SceneError(f"{where}: rgb is three band numbers, 1 to {len(bands)}, for red, green and blue.")
         rgb = tuple(b - 1 for b in rgb)
-    name = get(entry, "name", str, where, None)
+    name = entry.get("name")
     if not name:
         raise SceneError(f'{where}: give the modality a name, such as name = "sar".')
     return Modality(name, parts, list(bands), pca, rgb)
@@ -183,8 +178,7 @@ def _selection(value: Any, names: Sequence[str], where: str) -> list[int]:
 def _split(said: str, table: dict[str, Any] | None, given: dict[str, np.ndarray]) -> SplitSpec:
     where = f"{said}, [split]"
     table = table or {}
-    check_keys(table, SPLIT_KEYS, where)
-    kind = get(table, "kind", str, where, "given" if given else "blocks")
+    kind = table.get("kind", "given" if given else "blocks")
     if kind not in KINDS:
         raise SceneError(f"{where}: kind is {kind!r}; it can be {', '.join(KINDS)}.")
     if kind != "blocks":
@@ -197,12 +191,14 @@ def _split(said: str, table: dict[str, Any] | None, given: dict[str, np.ndarray]
     val = table.get("val_blocks", 0.0)
     if isinstance(val, bool):
         val = DEFAULT_VAL_BLOCKS if val else 0.0
+    if not isinstance(val, (int, float)) or abs(val) > 1e300:
+        raise SceneError(f"{where}: val_blocks is {val!r}; it must be a number, or true for {DEFAULT_VAL_BLOCKS}.")
     default = SplitSpec()
     return SplitSpec(
         kind=kind,
-        block=get(table, "block", int, where, default.block),
-        train_fraction=get(table, "train_fraction", float, where, default.train_fraction),
-        per_class=get(table, "per_class", int, where, None if kind == "given" else default.per_class),
+        block=table.get("block", default.block),
+        train_fraction=float(table.get("train_fraction", default.train_fraction)),
+        per_class=table.get("per_class", None if kind == "given" else default.per_class),
         gap=gap,
-        val_blocks=get({"val_blocks": val}, "val_blocks", float, where, 0.0),
+        val_blocks=float(val),
     )

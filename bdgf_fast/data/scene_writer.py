@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bdgf_fast.data.export import atomic, write_raster
-from bdgf_fast.data.readers import require
+from bdgf_fast.common.packages import require
 from bdgf_fast.data.scene import Scene, SplitSpec
 from bdgf_fast.errors import OutputError
+from bdgf_fast.files.atomic import atomic
+from bdgf_fast.files.geotiff import write_raster
 
 
 def write_scene(scene: Scene, folder: str | Path, *, crs: Any = "EPSG:32633", transform: Any = None) -> Path:

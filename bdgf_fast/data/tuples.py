@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bdgf_fast.common.packages import require
 from bdgf_fast.data.colours import parse_colour
-from bdgf_fast.data.readers import require
 from bdgf_fast.data.scene import Scene, SplitSpec, scene_from_arrays
 from bdgf_fast.errors import SceneError
 

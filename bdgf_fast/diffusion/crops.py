@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..config import PretrainConfig
+from ..data.prepared import PreparedScene
 from ..errors import UserError
-
-DRAWS = {
-    "crops": 1,
-    "augmentation": 2,
-    "timesteps": 3,
-    "masks": 4,
-    "influence": 5,
-    "evaluation": 6,
-    "weights": 7,
-    "batches": 8,
-    "noise": 9,
-    "features": 10,
-    "windows": 11,
-}
-
-
-def generator(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
-    """Random numbers that are a function of (seed, purpose, step) alone: nothing has to be stored to resume exactly."""
-    return np.random.default_rng([seed % 2**64, DRAWS[purpose], step])
 
 
 @dataclass
@@ -51,7 +31,7 @@ class CropSampler:
     out for the reported R^2 (fewer, or none, where that would cost more than 40 % of the possible crops).
     """
 
-    def __init__(self, prepared: Any, config: PretrainConfig, region: np.ndarray | None) -> None:
+    def __init__(self, prepared: PreparedScene, config: PretrainConfig, region: np.ndarray | None) -> None:
         height, width = prepared.height, prepared.width
         self.size = size = min(config.crop, height, width)
         if size < 7:
@@ -90,16 +70,3 @@ def box_sum(mask: np.ndarray, size: int) -> np.ndarray:
     """Sums over all size x size windows of a bool (H, W): int64 (H - size + 1, W - size + 1), by an integral image."""
     total = np.pad(mask.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     return total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
-
-
-def dihedral(x: Tensor, which: int) -> Tensor:
-    """One of the eight rotations and flips of the last two axes; 0 is the identity."""
-    if which & 4:
-        x = x.flip(-1)
-    return torch.rot90(x, which & 3, (-2, -1))
-
-
-def undo_dihedral(x: Tensor, which: int) -> Tensor:
-    """Inverse of ``dihedral``."""
-    x = torch.rot90(x, -(which & 3), (-2, -1))
-    return x.flip(-1) if which & 4 else x

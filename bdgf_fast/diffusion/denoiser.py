@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..config import PretrainConfig
 from ..ops import q_sample
 from .masking import channel_mask
 from .schedule import Schedule
 from .unet import DenoisingUNet
+
+if TYPE_CHECKING:  # the schedulers are there without what the application installs
+    from ..config import PretrainConfig
 
 
 @dataclass

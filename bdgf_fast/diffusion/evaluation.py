@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .crops import CropSampler, generator
+from ..common.random_streams import generator
+from ..data.prepared import PreparedScene
+from .crops import CropSampler
 from .denoiser import Denoiser
 from .masking import measure_influence
 
@@ -19,7 +21,7 @@ BATCH = 8
 
 
 @torch.no_grad()
-def evaluate_denoiser(denoiser: Denoiser, prepared: Any, sampler: CropSampler, seed: int) -> dict[str, Any]:
+def evaluate_denoiser(denoiser: Denoiser, prepared: PreparedScene, sampler: CropSampler, seed: int) -> dict[str, Any]:
     """Figures on held-out squares, with the same crops, t and noise for every policy and at every call.
 
     Returns ``visible_r2`` and ``hidden_r2`` (per modality; hidden_r2 None for a lone one), ``influence`` (per

@@ -7,13 +7,15 @@ gives way to the others. ``none`` and ``fixed`` stay selectable.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..config import PretrainConfig
 from .unet import DenoisingUNet
+
+if TYPE_CHECKING:  # the schedulers are there without what the application installs
+    from ..config import PretrainConfig
 
 
 class MaskingPolicy:

@@ -179,9 +179,13 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
+# Asked once: torch.compile cannot trace the question.
+_AUTOCAST_DEVICES = frozenset(name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name))
+
+
 def autocasts(device_type: str) -> bool:
     """Whether autocast is on; it cannot be for a device that has none, such as meta."""
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return device_type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type)
 
 
 def call_plain(function: Callable[..., Any], device_type: str, *arguments: Any, **options: Any) -> Any:

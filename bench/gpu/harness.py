@@ -1,8 +1,9 @@
-"""Timing, limits and the results file of the GPU benchmarks: one JSON a GPU, written after every case."""
+"""Timing, limits and the results file of the GPU benchmarks: one JSON per GPU, written after every case."""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,23 @@ import triton.language as tl
 
 RESULTS = Path(__file__).parents[1] / "results"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU the cases can be walked through, not timed
+
+
+def captured(call: Callable[[], object]) -> Callable[[], object] | None:
+    """A CUDA graph's replay of `call`, so that the host's share of a launch is not timed; None where it cannot be captured."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            call()
+    except Exception:
+        torch.cuda.synchronize()
+        return None
+    return graph.replay
 
 
 def seconds(call: Callable[[], object], budget: float = 0.15) -> float:
@@ -74,29 +92,45 @@ def limits() -> dict[str, float]:
 
 
 class Results:
-    """bench/results/<gpu>.json, complete after every `add`."""
+    """bench/results/<gpu>.json, complete after every `add`; the folder that RESULTS names gets a copy.
 
-    def __init__(self, path: Path | None = None) -> None:
+    With `once`, each call is made a single time and nothing is timed: what has to be compiled is compiled.
+    """
+
+    def __init__(self, path: Path | None = None, once: bool = False) -> None:
         name = torch.cuda.get_device_name().lower().replace(" ", "-") if DEVICE == "cuda" else "walk-through"
-        self.path = path or RESULTS / f"{name}.json"
+        self.path, self.once = path or RESULTS / f"{name}.json", once
         self.data: dict = {"gpu": name, "torch": torch.__version__, "cuda": torch.version.cuda, "triton": triton.__version__,
                            "limits": {}, "benchmarks": []}  # fmt: skip
 
     def write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.data, indent=1) + "\n")
+        if self.once:
+            return
+        for folder in (self.path.parent, *([Path(os.environ["RESULTS"])] if os.environ.get("RESULTS") else [])):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / self.path.name).write_text(json.dumps(self.data, indent=1) + "\n")
 
     def add(self, group: str, calls: Mapping[str, Callable[[], object]], wanted: float | None = None, **work: float) -> None:
-        """Time `calls` ("ours ..." and peers) on the same inputs. `work`: exp, copy_bytes, ... that the group must do."""
-        row: dict = {"group": group, "wanted": wanted, "ms": {}, "peak_mb": {}, "failed": {}}
+        """Time `calls` ("ours ..." and peers) on the same inputs. `work`: exp, copy_bytes, ... that the group must do.
+
+        "ms" is the time on the GPU (replays of a CUDA graph, where the call can be captured), "eager_ms" that of plain calls.
+        """
+        row: dict = {"group": group, "wanted": wanted, "ms": {}, "eager_ms": {}, "peak_mb": {}, "failed": {}}
         for who, call in calls.items():
             try:
-                row["ms"][who] = 1e3 * seconds(call)
+                if self.once:
+                    call()
+                    continue
+                row["eager_ms"][who] = 1e3 * seconds(call)
+                replay = captured(call) if DEVICE == "cuda" else None
+                row["ms"][who] = 1e3 * seconds(replay) if replay else row["eager_ms"][who]
                 row["peak_mb"][who] = peak_bytes(call) / 2**20
-            except Exception as error:  # a peer that does not take the shape, or does not fit
+            except Exception as error:  # a wrong result, or a peer that does not take the shape, or does not fit
                 row["failed"][who] = f"{type(error).__name__}: {str(error)[:200]}"
-                if DEVICE == "cuda":
-                    torch.cuda.empty_cache()
+            replay = None
+            if DEVICE == "cuda":
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()
         ours = {who: ms for who, ms in row["ms"].items() if who.startswith("ours")}
         peers = {who: ms for who, ms in row["ms"].items() if who not in ours}
         if ours:

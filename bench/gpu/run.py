@@ -1,9 +1,10 @@
 """The operations on a GPU against their peers, each case checked against the float64 reference before it is timed.
 
-    python bench/gpu/run.py [--small] [--only NAME] [--out FILE]
+    python bench/gpu/run.py [--small] [--once] [--only NAME] [--out FILE]
 
-Peers: torch SDPA, torch.compile of the reference, torch.randn and arithmetic, mamba_ssm's selective_scan_cuda where an
-ignored folder .peers holds a build of it. --small walks through every case at tiny shapes, on a CPU too.
+Peers: torch SDPA, torch.compile of the reference, torch.randn and arithmetic, the extensions of mamba_ssm and causal_conv1d
+where peers.py finds or can build them. --small walks through every case at tiny shapes, on a CPU too; --once makes each call
+a single time, which compiles what the benchmark needs.
 """
 
 from __future__ import annotations
@@ -15,16 +16,28 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-sys.path[:0] = [str(p) for p in (Path(__file__).parents[2] / ".peers").glob("*")] + [str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parent))
+import peers  # noqa: E402
 from harness import DEVICE, Results, limits, summary  # noqa: E402
 
 from bdgf_fast import backends, ops, reference  # noqa: E402
 from bdgf_fast.diffusion import Schedule  # noqa: E402
 
-try:
-    import selective_scan_cuda
-except ImportError:
-    selective_scan_cuda = None
+LIMITS = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 3e-2}  # relative error, in the norm
+
+
+def peer(module: str):
+    """The extension of a peer, or None and one line that says why it is left out."""
+    if DEVICE == "cpu":
+        return None
+    try:
+        return peers.build(module)
+    except Exception as error:
+        print(f"without {module}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr, flush=True)
+        return None
+
+
+selective_scan_cuda, causal_conv1d_cuda = peer("selective_scan_cuda"), peer("causal_conv1d_cuda")
 
 
 def randn(*shape, dtype=torch.float32):
@@ -49,16 +62,37 @@ def backwards(call, inputs, weight):
     return lambda: torch.autograd.grad(call(), inputs, weight)
 
 
-def checked(calls: dict, expected: torch.Tensor, part=slice(0, 2), scale=1.0) -> dict:
-    """Those of `calls` whose first rows are right; a wrong one is an error, and nothing is timed."""
+def exact(function, inputs, weight) -> tuple[torch.Tensor, torch.Tensor]:
+    """The reference's output of these (few) inputs in float64, and the gradient of the first towards `weight`."""
+    leaves = [x.detach().double().requires_grad_() for x in inputs]
+    with torch.enable_grad():
+        out = function(*leaves)
+        (slope,) = torch.autograd.grad(out, leaves[:1], weight.double())
+    return out.detach(), slope
+
+
+def checked(calls: dict, expected: torch.Tensor, part=slice(0, 2)) -> dict:
+    """`calls`, where one whose first result is wrong in its first rows is replaced by the error that it is."""
+
+    def wrong(error: float, limit: float):
+        def call():
+            raise ValueError(f"WRONG: relative error {error:.2e} above {limit:.0e}")
+
+        return call
+
+    result = dict(calls)
     for who, call in calls.items():
-        if who.startswith("ours"):
-            found = call()[part].double()
-            error = ((found - expected).norm() / expected.norm().clamp_min(1e-30)).item()
-            limit = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 3e-2}[call().dtype] * scale
-            if not error <= limit:
-                raise SystemExit(f"{who} is wrong: relative error {error:.2e} above {limit:.0e}")
-    return calls
+        if who == "torch.compile":  # the reference itself; calling it here would compile it twice
+            continue
+        try:
+            found = call()
+        except Exception:  # the timing reports it
+            continue
+        found = (found[0] if isinstance(found, tuple | list) else found)[part]
+        error = ((found.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+        if not error <= LIMITS[found.dtype]:
+            result[who] = wrong(error, LIMITS[found.dtype])
+    return result
 
 
 def scan(results: Results, small: bool) -> None:
@@ -73,7 +107,8 @@ def scan(results: Results, small: bool) -> None:
             weight = randn(batch, dim, length, dtype=dtype)
             few, most = min(2, batch), min(length, 256)
             cut = [x.detach()[:few, :, :most].double() if x.dim() == 3 else x.detach().double() for x in inputs]
-            expected = reference.selective_scan(*cut, delta_softplus=True)
+            part = slice(0, few), slice(None), slice(0, most)
+            expected, slope = exact(lambda *x: reference.selective_scan(*x, delta_softplus=True), cut, weight[part])
 
             def call(inputs=inputs):
                 return ops.selective_scan(*inputs, delta_softplus=True)
@@ -97,10 +132,12 @@ def scan(results: Results, small: bool) -> None:
             bytes_ = sum(x.nbytes for x in inputs) + weight.nbytes
             name = f"{(batch, dim, length, states)} {str(dtype)[6:]}"
             with torch.no_grad():
-                ours_forward = checked(ours("selective_scan", call), expected, (slice(0, few), slice(None), slice(0, most)))
-                results.add(f"selective_scan fwd {name}", ours_forward | forward, 1.5, exp=exps, copy_bytes=bytes_)
-            results.add(f"selective_scan fwd+bwd {name}", ours("selective_scan", call, grad=(inputs, weight)) | both, 1.5,
-                        exp=2 * exps, copy_bytes=3 * bytes_)  # fmt: skip
+                calls = checked(ours("selective_scan", call) | forward, expected, part)
+                results.add(f"selective_scan fwd {name}", calls, 1.5, exp=exps, copy_bytes=bytes_)
+            calls = ours("selective_scan", call, grad=(inputs, weight)) | both
+            if most == length:  # a gradient at a step depends on all steps after it
+                calls = checked(calls, slope, part)
+            results.add(f"selective_scan fwd+bwd {name}", calls, 1.5, exp=2 * exps, copy_bytes=3 * bytes_)
 
 
 def scan_2d(results: Results, small: bool) -> None:
@@ -112,16 +149,17 @@ def scan_2d(results: Results, small: bool) -> None:
             B, C = (randn(batch, 4, 16, pixels, dtype=dtype) for _ in range(2))
             inputs = [v.requires_grad_() for v in (x, delta, A, B, C, D)]
             cut = [v.detach()[: 2 if v.shape[0] == batch else None].double() for v in inputs]
-            expected = reference.selective_scan_2d(*cut)
+            exps, weight = 4 * batch * dim * pixels * 16, torch.randn_like(x)
+            expected, slope = exact(reference.selective_scan_2d, cut, weight[:2])
 
             def call(inputs=inputs):
                 return ops.selective_scan_2d(*inputs)
 
-            exps, weight = 4 * batch * dim * pixels * 16, torch.randn_like(x)
             name = f"{(batch, dim, side, side)} {str(dtype)[6:]}"
             with torch.no_grad():
                 results.add(f"selective_scan_2d fwd {name}", checked(ours("selective_scan_2d", call), expected), exp=exps)
-            results.add(f"selective_scan_2d fwd+bwd {name}", ours("selective_scan_2d", call, grad=(inputs, weight)), exp=2 * exps)
+            calls = checked(ours("selective_scan_2d", call, grad=(inputs, weight)), slope)
+            results.add(f"selective_scan_2d fwd+bwd {name}", calls, exp=2 * exps)
 
 
 def conv(results: Results, small: bool) -> None:
@@ -134,21 +172,42 @@ def conv(results: Results, small: bool) -> None:
         def plain(x=x, weight=weight, bias=bias):
             return F.silu(F.conv1d(x, weight[:, None], bias, padding=3, groups=len(bias))[..., : x.shape[2]])
 
-        expected = reference.causal_conv1d(x.detach()[:2].double(), weight.double(), bias.double(), "silu")
-        peers = {"torch": plain, "torch.compile": torch.compile(plain)} if not small else {"torch": plain}
-        with torch.no_grad():
-            calls = checked(ours("causal_conv1d", call), expected) | peers
-            results.add(f"causal_conv1d fwd {shape}", calls, copy_bytes=2 * x.nbytes)
         grad = ([x, weight, bias], torch.randn_like(x))
-        results.add(f"causal_conv1d fwd+bwd {shape}", ours("causal_conv1d", call, grad=grad)
-                    | {k: backwards(p, *grad) for k, p in peers.items()}, copy_bytes=5 * x.nbytes)  # fmt: skip
+        cut = [x[:2], weight, bias]
+        expected, slope = exact(lambda *v: reference.causal_conv1d(*v, "silu"), cut, grad[1][:2])
+        peers = {"torch": plain, "torch.compile": torch.compile(plain)} if not small else {"torch": plain}
+        forward, both = dict(peers), {k: backwards(p, *grad) for k, p in peers.items()}
+        if causal_conv1d_cuda is not None:
+            held = [v.detach() for v in (x, weight, bias)]
+            sums = [torch.zeros_like(v) for v in held[1:]]
+
+            def fwd(held=held):
+                out = torch.empty_like(held[0])
+                causal_conv1d_cuda.causal_conv1d_fwd(*held, None, None, out, None, True)
+                return out
+
+            def fwd_bwd(fwd=fwd, held=held, sums=sums, dout=grad[1]):
+                fwd()
+                dx = torch.empty_like(dout)
+                for v in sums:
+                    v.zero_()
+                causal_conv1d_cuda.causal_conv1d_bwd(*held, dout, None, None, None, dx, *sums, None, True)
+                return dx
+
+            forward["causal_conv1d"], both["causal_conv1d"] = fwd, fwd_bwd
+        with torch.no_grad():
+            calls = checked(ours("causal_conv1d", call) | forward, expected)
+            results.add(f"causal_conv1d fwd {shape}", calls, copy_bytes=2 * x.nbytes)
+        calls = checked(ours("causal_conv1d", call, grad=grad) | both, slope)
+        results.add(f"causal_conv1d fwd+bwd {shape}", calls, copy_bytes=5 * x.nbytes)
 
 
 def attention(results: Results, small: bool) -> None:
     for batch, heads, length, d in [(2, 2, 5, 4)] if small else [(1024, 8, 49, 16), (1024, 8, 64, 32), (512, 8, 128, 32)]:
         for dtype in (torch.float32, torch.bfloat16):
             inputs = [randn(batch, heads, length, d, dtype=dtype).requires_grad_() for _ in range(3)]
-            expected = reference.cross_attention(*(x.detach()[:2].double() for x in inputs))
+            name, grad = f"{(batch, heads, length, d)} {str(dtype)[6:]}", (inputs, torch.randn_like(inputs[0]))
+            expected, slope = exact(reference.cross_attention, [x[:2] for x in inputs], grad[1][:2])
 
             def call(inputs=inputs):
                 return ops.cross_attention(*inputs)
@@ -156,13 +215,12 @@ def attention(results: Results, small: bool) -> None:
             def sdpa(inputs=inputs):
                 return F.scaled_dot_product_attention(*inputs)
 
-            name, grad = f"{(batch, heads, length, d)} {str(dtype)[6:]}", (inputs, torch.randn_like(inputs[0]))
             bytes_ = inputs[0].nbytes
             with torch.no_grad():
-                results.add(f"cross_attention fwd {name}", checked(ours("cross_attention", call), expected) | {"sdpa": sdpa}, 1.5,
-                            copy_bytes=4 * bytes_)  # fmt: skip
-            results.add(f"cross_attention fwd+bwd {name}", ours("cross_attention", call, grad=grad)
-                        | {"sdpa": backwards(sdpa, *grad)}, 2.0, copy_bytes=12 * bytes_)  # fmt: skip
+                calls = checked(ours("cross_attention", call) | {"sdpa": sdpa}, expected)
+                results.add(f"cross_attention fwd {name}", calls, 1.5, copy_bytes=4 * bytes_)
+            calls = checked(ours("cross_attention", call, grad=grad) | {"sdpa": backwards(sdpa, *grad)}, slope)
+            results.add(f"cross_attention fwd+bwd {name}", calls, 2.0, copy_bytes=12 * bytes_)
 
 
 def gate(results: Results, small: bool) -> None:
@@ -182,11 +240,13 @@ def gate(results: Results, small: bool) -> None:
         compiled, grad = plain if small else torch.compile(plain), (inputs, torch.randn_like(x))
         peer = {"torch.compile": lambda c=compiled, i=inputs: c(*i)}
         name, bytes_ = (batch, channels, side, side), x.nbytes
+        expected, slope = exact(plain, cut, grad[1][:2])
         with torch.no_grad():
-            calls = checked(ours("group_channel_gate", call), plain(*cut)) | peer
+            calls = checked(ours("group_channel_gate", call), expected) | peer
             results.add(f"group_channel_gate fwd {name}", calls, 2.0, copy_bytes=3 * bytes_)
-        results.add(f"group_channel_gate fwd+bwd {name}", ours("group_channel_gate", call, grad=grad)
-                    | {"torch.compile": backwards(peer["torch.compile"], *grad)}, 2.0, copy_bytes=7 * bytes_)  # fmt: skip
+        calls = checked(ours("group_channel_gate", call, grad=grad), slope)
+        calls |= {"torch.compile": backwards(peer["torch.compile"], *grad)}
+        results.add(f"group_channel_gate fwd+bwd {name}", calls, 2.0, copy_bytes=7 * bytes_)
 
 
 def channel_attention(results: Results, small: bool) -> None:
@@ -194,7 +254,6 @@ def channel_attention(results: Results, small: bool) -> None:
         for dtype in (torch.float32, torch.bfloat16):
             inputs = [randn(batch, channels, length, dtype=dtype).requires_grad_() for _ in range(3)]
             temperature = torch.ones(groups, device=DEVICE, requires_grad=True)
-            expected = reference.group_channel_attention(*(x.detach()[:2].double() for x in inputs), temperature, groups=groups)
 
             def call(inputs=inputs, temperature=temperature, groups=groups):
                 return ops.group_channel_attention(*inputs, temperature, groups=groups)
@@ -206,10 +265,14 @@ def channel_attention(results: Results, small: bool) -> None:
             peer = {"torch.compile": lambda c=compiled, i=inputs: c(*i)}
             name, bytes_ = f"{(batch, channels, length, groups)} {str(dtype)[6:]}", inputs[0].nbytes
             grad = ((*inputs, temperature), torch.randn_like(inputs[0]))
+            scaled = temperature.detach().double()
+            few = [x[:2] for x in inputs]
+            expected, slope = exact(lambda *x, p=plain, t=scaled: p(*x, temperature=t), few, grad[1][:2])
             with torch.no_grad():
                 calls = checked(ours("group_channel_attention", call), expected) | peer
                 results.add(f"group_channel_attention fwd {name}", calls, copy_bytes=4 * bytes_)
-            calls = ours("group_channel_attention", call, grad=grad) | {"torch.compile": backwards(peer["torch.compile"], *grad)}
+            calls = checked(ours("group_channel_attention", call, grad=grad), slope)
+            calls |= {"torch.compile": backwards(peer["torch.compile"], *grad)}
             results.add(f"group_channel_attention fwd+bwd {name}", calls, copy_bytes=11 * bytes_)
 
 
@@ -260,6 +323,7 @@ CASES = {"scan": scan, "scan_2d": scan_2d, "conv": conv, "attention": attention,
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--small", action="store_true", help="tiny shapes, to see every case run")
+    arguments.add_argument("--once", action="store_true", help="make each call once and time nothing")
     arguments.add_argument("--only", choices=CASES, action="append", help="these cases alone")
     arguments.add_argument("--out", type=Path, help="the JSON (default: bench/results/<gpu>.json)")
     args = arguments.parse_args()
@@ -267,8 +331,8 @@ def main() -> int:
         print("no CUDA device: only --small runs here", file=sys.stderr)
         return 1
     torch.manual_seed(0)
-    results = Results(args.out)
-    if not args.small:
+    results = Results(args.out, args.once)
+    if not args.small and not args.once:
         results.data["limits"] = limits()
         results.write()
     for name in args.only or CASES:

@@ -45,6 +45,29 @@ static __device__ __forceinline__ float sum_of_warp(float value) {
   return value;
 }
 
+// A lane's share of the sum over pixels first ... last - 1 of a channel, of x or of x * other: every 32nd pixel, in order, with four
+// loads in flight.
+template <class T, bool kProduct>
+static __device__ __forceinline__ float lane_sum(const T* p, const Image& x, const T* q, const Image& other, int64_t first, int64_t last) {
+  float sum = 0.0f;
+  int64_t i = first + threadIdx.x % 32;
+  for (; i + 96 < last; i += 128) {
+    float v[4], w[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      v[k] = widen(p[pixel_offset(x, i + 32 * k)]);
+      if (kProduct) w[k] = widen(q[pixel_offset(other, i + 32 * k)]);
+    }
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sum = kProduct ? __fmaf_rn(v[k], w[k], sum) : sum + v[k];
+  }
+  for (; i < last; i += 32) {
+    const float v = widen(p[pixel_offset(x, i)]);
+    sum = kProduct ? __fmaf_rn(v, widen(q[pixel_offset(other, i)]), sum) : sum + v;
+  }
+  return sum;
+}
+
 // f(r, bias[r] + row r of w . x) for each row, by a warp.
 template <class F>
 static __device__ __forceinline__ void rows_times(const float* w, const float* bias, int rows, int columns, const float* x, const F& f) {
@@ -106,6 +129,7 @@ static __device__ __forceinline__ void for_unit(const Image& t, int64_t b, int g
   const int n = (int)(channels.divisor * pixels.divisor), size = (int)pixels.divisor;
   const bool dense = t.width.divisor == t.pixels && (t.column == 1 || size == 1) && (t.channel == size || channels.divisor == 1);
   if (dense && n % W == 0 && pack_aligned<T, W>(base)) {
+#pragma unroll 2
     for (int e = threadIdx.x * W; e < n; e += blockDim.x * W) {
       float v[W];
       if (!kStore) load_packs<T, W>(base + e, v);
@@ -162,9 +186,8 @@ static __device__ __forceinline__ void guide_means(const GateWork& a, int64_t b,
     return;
   }
   for (int c = threadIdx.x / 32; c < a.sizes_guide; c += blockDim.x / 32) {
-    float sum = 0.0f;
-    for (int64_t p = threadIdx.x % 32; p < t.pixels; p += 32) sum += widen(base[c * t.channel + pixel_offset(t, p)]);
-    sum = sum_of_warp(sum);
+    const T* const row = base + c * t.channel;
+    const float sum = sum_of_warp(lane_sum<T, false>(row, t, row, t, 0, t.pixels));
     if (threadIdx.x % 32 == 0) means[c] = sum * factor;
   }
 }
@@ -239,12 +262,14 @@ __global__ void __launch_bounds__(256) gate_sums_kernel(const Image x, const Ima
     const int64_t c = inner ? 32 * r + lane : r, first = k * chunk, last = x.pixels - first < chunk ? x.pixels : first + chunk;
     const T *p = (const T*)x.data + b * x.batch + c * x.channel, *q = (const T*)other.data + b * other.batch + c * other.channel;
     float sum = 0.0f;
-    if (c < x.channels)
-      for (int64_t i = inner ? first : first + lane; i < last; i += inner ? 1 : 32) {
+    if (!inner) {
+      sum = sum_of_warp(lane_sum<T, kProduct>(p, x, q, other, first, last));
+    } else if (c < x.channels) {
+      for (int64_t i = first; i < last; ++i) {
         const float value = widen(p[pixel_offset(x, i)]);
         sum = kProduct ? __fmaf_rn(value, widen(q[pixel_offset(other, i)]), sum) : sum + value;
       }
-    if (!inner) sum = sum_of_warp(sum);
+    }
     if (c < x.channels && (inner || lane == 0)) partial[(b * x.channels + c) * chunks + k] = sum;
   }
 }
@@ -303,6 +328,13 @@ __global__ void __launch_bounds__(256) gate_scale_kernel(const Image from, const
     const bool whole_pack = packs && n - first >= W;
     float v[W] = {};
     if (whole_pack && from.data) load_packs<T, W>((const T*)from.data + first, v);
+    if (whole_pack && inner.divisor % W == 0) {  // of one channel, or of channels that lie side by side
+      const int64_t at = b * to.channels + (to.channels_inner ? i : o), next = to.channels_inner ? 1 : 0;
+#pragma unroll
+      for (int j = 0; j < W; ++j) v[j] = __fmaf_rn(v[j], gain ? gain[at + j * next] : 0.0f, offset ? offset[at + j * next] : 0.0f);
+      store_packs<T, W>((T*)to.data + first, v);
+      continue;
+    }
 #pragma unroll
     for (int j = 0; j < W; ++j) {
       if (first + j < n) {

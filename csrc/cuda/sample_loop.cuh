@@ -76,6 +76,14 @@ static __host__ __device__ __forceinline__ int64_t items_of(const SampleLoop& w,
 template <int K, int N>
 static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const Strided (&t)[N], int64_t b, const Part& p, int64_t i) {
   Item<K, N> item;
+  if (w.axes == 0 && !w.origin && p.first == 0) {  // dense tensors, and the whole of their samples
+#pragma unroll
+    for (int n = 0; n < N; ++n) item.offset[n] = b * t[n].batch;
+    item.element = item.column = 4 * K * i;
+    item.begin = 0;
+    item.end = p.length - item.column < 4 * K ? (int)(p.length - item.column) : 4 * K;
+    return item;
+  }
   const int64_t outermost = w.axes ? w.count.stride[0] : 1;
   int64_t k = i, row = 0, start = p.first * outermost;
   if (w.origin) start += w.origin[2 * b] * w.count_row + w.origin[2 * b + 1];

@@ -55,7 +55,7 @@ struct Backward {
         to_c{a.grad_C, a.grad_C.data && !a.constant_c && g.tiles > a.groups_c} {
     call.a = a;
     call.narrow = a.u.dtype != DType::f32;
-    call.g = launch_grid(a, g, 0, all_segments, backward_rows_per_pack(a));
+    call.g = packed_grid(g, all_segments, backward_rows_per_pack(a));
     reserve_workspace();
   }
 
@@ -87,7 +87,8 @@ struct Backward {
     reserve(to_z, by_segment, g.partials);
     reserve(to_b, matrix, g.tiles);
     reserve(to_c, matrix, g.tiles);
-    sums = arena.take(blocks_of_launch(launch_grid(a, g, 0, per_launch, backward_rows_per_pack(a))) * sum_layout(call).all);
+    call.g = packed_grid(g, per_launch, backward_rows_per_pack(a));
+    sums = arena.take(blocks_of_launch(call.g) * sum_layout(call).all);
     floats = arena.used;
   }
 
@@ -103,7 +104,7 @@ struct Backward {
   // The states and the carries at the borders of the segments: each segment's own, then one after the other.
   void scan_borders(const Launcher& on) {
     ScanCall pass = call;
-    pass.g = launch_grid(a, g, 0, all_segments, 1);
+    pass.g = packed_grid(g, all_segments, 1);
     pass.a.last.data = nullptr;
     pass.ends = ends;
     pass.rates = rates;
@@ -126,11 +127,11 @@ struct Backward {
   void launch_segments(const Launcher& on, int64_t first, int64_t segments) {
     if (chunks_kept > 0) {
       ScanCall pass = call;
-      pass.g = launch_grid(a, g, first, segments, 1);
+      pass.g = launch_grid(packed_grid(g, per_launch, 1), first, segments);
       pass.starts = starts;
       launch_states(on, pass);
     }
-    call.g = launch_grid(a, g, first, segments, backward_rows_per_pack(a));
+    call.g = launch_grid(call.g, first, segments);
     call.starts = starts;
     call.sums = sums;
     call.grad_u = target(to_u, local, first);

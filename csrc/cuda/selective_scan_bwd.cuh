@@ -161,7 +161,7 @@ struct BackwardScan {
     }
     __syncthreads();
     const ThreadElements w = elements_of_tile();
-    if (inputs) stage_pairs<T, true>(pair, a, addresses(kInU), addresses(kInDelta), StepAddresses{}, bias, w, elements);
+    if (inputs) stage_pairs<T, true>(pair, a, addresses(kInU), addresses(kInDelta), StepAddresses{}, bias, w, 0, elements);
     stage_orders<T>(tile_b, tile_c, a, addresses(kInB), addresses(kInC), adjoint_too, b.states, log_split);
     if (adjoint_too) stage_grad_y(w);
     __syncthreads();
@@ -194,9 +194,14 @@ struct BackwardScan {
   }
   // The states before each group of steps of a chunk, to `kept`. Returns the tile whose delta and u are staged, or -1.
   BDGF_DEV_METHOD int keep_states(int chunk, int steps) {
+    const bool from_zero = chunk == 0 && !has_states_before(call);
+    if (from_zero) {
+#pragma unroll
+      for (int i = 0; i < kThreadStates; ++i) kept[i] = 0.0f;
+    }
     // Borders are rare: loops that are not unrolled, whose addresses would fill the registers.
 #pragma unroll 1
-    for (int i = 0; i < kThreadStates; ++i) {
+    for (int i = 0; i < kThreadStates && !from_zero; ++i) {
       if (!exists(i)) kept[i] = 0.0f;
       else if (chunk == 0) kept[i] = state_before(call, b.k, pack.segment, b.channel + c, state(i));
       else kept[i] = __ldg(call.starts + start_index(call, b.k, pack.segment, chunk, b.channel + c, state(i)));
@@ -267,6 +272,16 @@ struct BackwardScan {
   }
   // What is carried into a segment from behind; of a pack, the state before it as well.
   BDGF_DEV_METHOD void load_borders(int64_t segment) {
+    const bool zero = !has_adjoint_after(call) && !(packed() && has_states_before(call));
+    if (zero) {
+#pragma unroll
+      for (int i = 0; i < kThreadStates; ++i) carry[i] = 0.0f;
+      if (packed()) {
+#pragma unroll
+        for (int i = 0; i < kThreadStates; ++i) kept[i] = 0.0f;
+      }
+      return;
+    }
 #pragma unroll 1
     for (int i = 0; i < kThreadStates; ++i) {
       kept[kEdge + i] = exists(i) ? adjoint_after(call, b.k, segment, b.channel + c, state(i)) : 0.0f;

@@ -50,7 +50,7 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   call.a = a;
   call.narrow = a.u.dtype != DType::f32;
   if (g.segments_per_row > 1) {
-    call.g = launch_grid(a, g, 0, all_segments, 1);
+    call.g = packed_grid(g, all_segments, 1);
     call.ends = ends;
     call.rates = rates;
     launch_states(on, call);
@@ -59,11 +59,12 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
     call.states_after = ends;
     call.a.last.data = nullptr;
   }
+  const ScanGrid packed = packed_grid(g, per_launch, forward_rows_per_pack(a));
   call.out.t = a.out;
   if (partials) call.a.z.data = nullptr;  // the gate needs the sum of the partial results
   for (int64_t first = 0; first < all_segments; first += per_launch) {
     const int64_t segments = all_segments - first < per_launch ? all_segments - first : per_launch;
-    call.g = launch_grid(a, g, first, segments, forward_rows_per_pack(a));
+    call.g = launch_grid(packed, first, segments);
     if (partials) call.out = partial_target(a, g, a.out, summed, partial, local, first);
     launch_scan<true>(on, call);
     if (!partials) continue;

@@ -1,5 +1,6 @@
 // Selective scan, forward: sequential over the steps, a channel's states in registers (selective_scan_tile.cuh). A tile
-// of 32 steps and 32 channels is staged, scanned, and its outputs leave through shared memory as they came.
+// of 32 steps and 32 channels is staged, scanned, and its outputs leave through shared memory as they came. While a tile is
+// scanned, the next one is on its way from memory into registers.
 //
 // kOutputs false: only states, for the passes that cut a long sequence in pieces. Each segment's last state (and the sum of
 // its delta) goes to call.ends, the states before its chunks to call.starts; call.adjoint runs the recurrence of the
@@ -14,6 +15,7 @@
 namespace bdgf {
 namespace BDGF_ISA {
 
+constexpr int kFetched = 8;     // elements of delta and of u that a thread holds of the next tile: all of its own where split is 4
 constexpr int kMatrixRow = 20;  // pitch of the 16 states of a step (variable B, C) or a channel (constant)
 enum ForwardTensor { kU, kDelta, kB, kZ, kC, kOut, kForwardTensors };
 struct alignas(16) ForwardShared {
@@ -24,7 +26,7 @@ struct alignas(16) ForwardShared {
 
 // Floats of dynamic shared memory.
 static inline size_t forward_shared_floats(int split) {
-  return sizeof(ForwardShared) / 4 + 2 * kForwardTensors * kForwardSteps + 3 * kForwardSteps * kRow +
+  return sizeof(ForwardShared) / 4 + 2 * 2 * kForwardTensors * kForwardSteps + 3 * kForwardSteps * kRow +
          2 * kTileChannels * kMatrixRow + 2 * kTileChannels + kThreadStates * kTileChannels * split;
 }
 
@@ -37,14 +39,54 @@ BDGF_DEV void fill_constant(float* to, const ScanTensor& t, const BlockWork& b, 
     to[c * kMatrixRow + n] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
   }
 }
-// A variable one, [step][state].
+// A variable one, [step][state]: kForwardSteps * 4 split / (32 split) elements a thread.
+BDGF_DEV ThreadElements state_elements(const ScanTensor& t, int states, int log_split) {
+  return thread_elements(along_steps(t, t.state), kLogForward, 2 + log_split, kLogChannels + log_split, states);
+}
 template <class T>
-BDGF_DEV void stage_states(float* to, const ScanTensor& t, StepAddresses addresses, int states, int log_split) {
-  const ThreadElements w = thread_elements(along_steps(t, t.state), kLogForward, 2 + log_split, kLogChannels + log_split, states);
-  float r[4];  // kForwardSteps * 4 split / (32 split) elements a thread
-  load_four<T>(r, t.dtype, addresses, w, 0);
+BDGF_DEV void store_states(float* to, const Raw<T>& raw, DType dtype, const ThreadElements& w) {
 #pragma unroll
-  for (int q = 0; q < 4; ++q) to[(w.j + q * w.dj) * kMatrixRow + w.c + q * w.dc] = r[q];
+  for (int q = 0; q < 4; ++q) to[(w.j + q * w.dj) * kMatrixRow + w.c + q * w.dc] = widened(raw.v[q], dtype);
+}
+
+// The first kFetched elements of delta and of u of a thread, as they lie in memory.
+template <class T>
+struct RawPairs {
+  Raw<T> u[kFetched / 4];
+  uint32_t delta[kFetched];
+};
+template <class T>
+BDGF_DEV void fetch_pairs(RawPairs<T>& r, const SelectiveScanArgs& a, StepAddresses u, StepAddresses delta, const ThreadElements& w) {
+#pragma unroll
+  for (int i = 0; i < kFetched; i += 4) {
+    if (is_wide<T>(a.delta)) {
+      Raw<float> wide;
+      load_four_raw(wide, delta, w, i);
+#pragma unroll
+      for (int q = 0; q < 4; ++q) r.delta[i + q] = __float_as_uint(wide.v[q]);
+    } else {
+      Raw<Narrow> narrow;
+      load_four_raw(narrow, delta, w, i);
+#pragma unroll
+      for (int q = 0; q < 4; ++q) r.delta[i + q] = narrow.v[q];
+    }
+    if (a.u.data) load_four_raw(r.u[i / 4], u, w, i);
+  }
+}
+template <class T>
+BDGF_DEV void finish_pairs(float2* pair, const RawPairs<T>& r, const SelectiveScanArgs& a, StepAddresses delta, StepAddresses gate,
+                           const float* bias, const ThreadElements& w) {
+#pragma unroll
+  for (int i = 0; i < kFetched; i += 4) {
+    float rd[4], ru[4];
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      const uint32_t bits = r.delta[i + q];
+      rd[q] = is_wide<T>(a.delta) ? __uint_as_float(bits) : widened((uint16_t)bits, a.delta.dtype);
+      ru[q] = a.u.data ? widened(r.u[i / 4].v[q], a.u.dtype) : 0.0f;
+    }
+    finish_four<T, false>(pair, rd, ru, a, delta, gate, bias, w, i);
+  }
 }
 
 // What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
@@ -58,7 +100,7 @@ struct ForwardScan {
   const int thread, threads, lane, split, log_split;
   float* const tile_b;   // [step or channel][kMatrixRow]
   float* const tile_c;
-  int64_t* const tables;  // [tensor][step]: addresses
+  int64_t* const tables;  // [tile is odd][tensor][step]: addresses
   float2* const pair;    // [step][kRow]: (delta, u)
   float* const tile_y;   // [step][kRow]
   float* const bias;     // [channel]
@@ -72,6 +114,8 @@ struct ForwardScan {
   const bool gated;
   const int elements;    // of a tile, that this thread stages
   float A2[kThreadStates], x[kThreadStates], rate;
+  RawPairs<T> raw_pairs;  // of the next tile, like the two below
+  Raw<T> raw_b, raw_c;
 
   BDGF_DEV_METHOD ForwardScan(const ScanCall& given, float* shared)
       : call(given),
@@ -87,7 +131,7 @@ struct ForwardScan {
         tile_b(shared + sizeof(ForwardShared) / 4),
         tile_c(tile_b + kTileChannels * kMatrixRow),
         tables(reinterpret_cast<int64_t*>(tile_c + kTileChannels * kMatrixRow)),
-        pair(reinterpret_cast<float2*>(tables + kForwardTensors * kForwardSteps)),
+        pair(reinterpret_cast<float2*>(tables + 2 * kForwardTensors * kForwardSteps)),
         tile_y(reinterpret_cast<float*>(pair + kForwardSteps * kRow)),
         bias(tile_y + kForwardSteps * kRow),
         skip(bias + kTileChannels),
@@ -103,9 +147,16 @@ struct ForwardScan {
         gated(given.a.z.data && (kOutputs || given.adjoint)),
         elements(kForwardSteps >> log_split) {}
 
-  BDGF_DEV_METHOD StepAddresses addresses(int tensor) const {
-    return {tables + tensor * kForwardSteps, block.tensors[tensor].across};
+  // Of a tile, as its first step says.
+  BDGF_DEV_METHOD int64_t* tables_of(int64_t first) const { return tables + first / kForwardSteps % 2 * kForwardTensors * kForwardSteps; }
+  BDGF_DEV_METHOD StepAddresses addresses(int64_t first, int tensor) const {
+    return {tables_of(first) + tensor * kForwardSteps, block.tensors[tensor].across};
   }
+  BDGF_DEV_METHOD ThreadElements elements_of_pairs() const {
+    return thread_elements(along_steps(a.u, a.u.channel), kLogForward, kLogChannels, kLogChannels + log_split, b.channels);
+  }
+  BDGF_DEV_METHOD bool with_b() const { return !a.constant_b; }
+  BDGF_DEV_METHOD bool with_c() const { return kOutputs && !a.constant_c; }
   // For code that runs rarely, and therefore computed again each time: this thread's first state in the slice, the number of a
   // state, and how many of its states exist.
   BDGF_DEV_METHOD int in_slice() const { return fresh_thread() % 32 / lanes * kThreadStates; }
@@ -150,27 +201,44 @@ struct ForwardScan {
     return kOutputs || call.ends ? pack.rows * pack.steps : (pack.steps - 1) / kChunkSteps * kChunkSteps;
   }
 
-  // Steps first ... first + count - 1 of the pack into shared memory: delta, u, B and C.
-  BDGF_DEV_METHOD void stage(int64_t first, int count, const ThreadElements& w) {
-    {
-      const int filler = fresh_thread(), j = filler % kForwardSteps, r = pack.rows > 1 ? j / (int)pack.steps : 0;
-      const bool inside = j < count;
-      const int64_t local = inside ? first + j - r * pack.steps : 0;
-      const int64_t step = call.adjoint ? pack.steps - 1 - local : local;
-      const Position p = position_of(call, b.way, inside ? pack.segment + r : pack.segment, step);
-      const int tensors = kOutputs ? kForwardTensors : kC;
-      fill_tables(tables, kForwardSteps, j, block.tensors, filler / kForwardSteps, split, tensors, inside, p);
-    }
-    __syncthreads();
-    const StepAddresses gate = !kOutputs && gated ? addresses(kZ) : StepAddresses{};
-    stage_pairs<T, false>(pair, a, addresses(kU), addresses(kDelta), gate, bias, w, elements);
-    if (!a.constant_b) stage_states<T>(tile_b, a.B, addresses(kB), b.states, log_split);
-    if (kOutputs && !a.constant_c) stage_states<T>(tile_c, a.C, addresses(kC), b.states, log_split);
-    __syncthreads();
+  BDGF_DEV_METHOD int steps_of_tile(int64_t first) const {
+    const int64_t rest = pack.rows * pack.steps - first;
+    return rest < kForwardSteps ? (int)rest : kForwardSteps;
+  }
+  // The addresses of steps first ... first + count - 1 of the pack.
+  BDGF_DEV_METHOD void address(int64_t first, int count) {
+    const int filler = fresh_thread(), j = filler % kForwardSteps, r = pack.rows > 1 ? j / (int)pack.steps : 0;
+    const bool inside = j < count;
+    const int64_t local = inside ? first + j - r * pack.steps : 0;
+    const int64_t step = call.adjoint ? pack.steps - 1 - local : local;
+    const Position p = position_of(call, b.way, inside ? pack.segment + r : pack.segment, step);
+    const int tensors = kOutputs ? kForwardTensors : kC;
+    fill_tables(tables_of(first), kForwardSteps, j, block.tensors, filler / kForwardSteps, split, tensors, inside, p);
+  }
+  // Sends for the tile at step `first`, whose addresses are there: B, C and of delta and u what the registers hold.
+  BDGF_DEV_METHOD void fetch(int64_t first) {
+    if (with_b()) load_four_raw(raw_b, addresses(first, kB), state_elements(a.B, b.states, log_split), 0);
+    if (with_c()) load_four_raw(raw_c, addresses(first, kC), state_elements(a.C, b.states, log_split), 0);
+    fetch_pairs(raw_pairs, a, addresses(first, kU), addresses(first, kDelta), elements_of_pairs());
+  }
+  // The tile that was sent for, into shared memory: delta, u, B and C.
+  BDGF_DEV_METHOD void stage(int64_t first) {
+    const StepAddresses u = addresses(first, kU), delta = addresses(first, kDelta);
+    const StepAddresses gate = !kOutputs && gated ? addresses(first, kZ) : StepAddresses{};
+    const ThreadElements w = elements_of_pairs();
+    finish_pairs(pair, raw_pairs, a, delta, gate, bias, w);
+    stage_pairs<T, false>(pair, a, u, delta, gate, bias, w, kFetched, elements);
+    if (with_b()) store_states(tile_b, raw_b, a.B.dtype, state_elements(a.B, b.states, log_split));
+    if (with_c()) store_states(tile_c, raw_c, a.C.dtype, state_elements(a.C, b.states, log_split));
   }
 
   // Borders of segments are rare: loops that are not unrolled, whose addresses would fill the registers.
   BDGF_DEV_METHOD void load_first_state(int64_t segment) {
+    if (!(call.adjoint ? has_adjoint_after(call) : has_states_before(call))) {
+#pragma unroll
+      for (int i = 0; i < kThreadStates; ++i) kept[i * threads] = 0.0f;
+      return;
+    }
 #pragma unroll 1
     for (int i = 0; i < kThreadStates; ++i) {
       if (i >= states()) kept[i * threads] = 0.0f;
@@ -269,39 +337,45 @@ struct ForwardScan {
   }
 
   // out = (y + D u) silu(z) of the staged steps.
-  BDGF_DEV_METHOD void store_outputs(const ThreadElements& w) const {
+  BDGF_DEV_METHOD void store_outputs(int64_t first) const {
     __syncthreads();
+    const ThreadElements w = elements_of_pairs();
 #pragma unroll 1
     for (int i = 0; i < elements; i += 4) {
       float out[4], z[4];
-      if (gated) load_four<T>(z, a.z.dtype, addresses(kZ), w, i);
+      if (gated) load_four<T>(z, a.z.dtype, addresses(first, kZ), w, i);
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
         const int e = (w.j + (i + q) * w.dj) * kRow + w.c + (i + q) * w.dc;
         out[q] = fmaf(skip[w.c + (i + q) * w.dc], pair[e].y, tile_y[e]);
         if (gated) out[q] *= ScanMath::silu(z[q]);
       }
-      store_four<T>(out, call.out.t.dtype, addresses(kOut), w, i);
+      store_four<T>(out, call.out.t.dtype, addresses(first, kOut), w, i);
     }
   }
 };
 
 template <class T, bool kOutputs>
-__global__ void __launch_bounds__(kMostThreads, 5) selective_scan_kernel(const ScanCall call) {
+__global__ void __launch_bounds__(kMostThreads, 4) selective_scan_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
   ForwardScan<T, kOutputs> scan(call, shared);
   scan.start();
-  const bool along = along_steps(call.a.u, call.a.u.channel);
   for (int index = 0; scan.next_pack(index); ++index) {
-    for (int64_t first = 0; first < scan.steps_to_scan(); first += kForwardSteps) {
-      const int64_t rest = scan.pack.rows * scan.pack.steps - first;
-      const int count = rest < kForwardSteps ? (int)rest : kForwardSteps;
+    const int64_t steps = scan.steps_to_scan();
+    if (steps == 0) continue;
+    scan.address(0, scan.steps_of_tile(0));
+    __syncthreads();
+    scan.fetch(0);
+    for (int64_t first = 0; first < steps; first += kForwardSteps) {
+      const int64_t next = first + kForwardSteps;
       if (first > 0) __syncthreads();  // the tile before is done with
-      const ThreadElements w = thread_elements(along, kLogForward, kLogChannels, kLogChannels + call.g.log_split, scan.b.channels);
-      scan.stage(first, count, w);
-      scan.scan_tile(first, count);
-      if (kOutputs) scan.store_outputs(w);
+      scan.stage(first);
+      if (next < steps) scan.address(next, scan.steps_of_tile(next));
+      __syncthreads();
+      if (next < steps) scan.fetch(next);
+      scan.scan_tile(first, scan.steps_of_tile(first));
+      if (kOutputs) scan.store_outputs(first);
     }
   }
 }

@@ -49,6 +49,7 @@ constexpr int64_t kLeastWorkspace = 64 << 10, kBlocksPlenty = 8;
 #else
 constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;  // bytes; blocks of which each may take more
 #endif
+constexpr int64_t kWaveBlocks = 3 * 132;  // of the backward that run at the same time on an H100 or H200
 constexpr int64_t kBlocksWanted = 2048;  // what fills any GPU several times over
 constexpr int64_t kWorthSplitting = 512;  // below so many blocks a sequence of so many steps is cut into segments
 
@@ -81,13 +82,19 @@ static inline int backward_rows_per_pack(const SelectiveScanArgs& a) {
   return a.length > kGroupSteps ? 1 : (int)(kBackwardSteps / (ceil_div(a.length, kFoldSteps) * kFoldSteps));
 }
 
-// The grid of a launch over `segments` segments from `first` on.
-static inline ScanGrid launch_grid(const SelectiveScanArgs& a, ScanGrid g, int64_t first, int64_t segments, int most_in_tile) {
-  g.first_segment = first;
+// How the segments of a call are packed into tiles and blocks, decided by its largest launch of `segments`: a smaller one keeps to
+// it, so that its blocks never outnumber those that the workspace was reserved for.
+static inline ScanGrid packed_grid(ScanGrid g, int64_t segments, int most_in_tile) {
   g.segments = segments;
   g.rows_per_pack = (int)between(1, most_in_tile, segments);
   const int64_t blocks = ceil_div(segments, g.rows_per_pack) * g.tiles * g.partials;
   g.packs_per_block = between(1, 128 / (g.rows_per_pack * g.segment_steps), blocks / kBlocksPlenty);
+  return g;
+}
+// The launch of `segments` segments from `first` on.
+static inline ScanGrid launch_grid(ScanGrid g, int64_t first, int64_t segments) {
+  g.first_segment = first;
+  g.segments = segments;
   return g;
 }
 static inline int64_t blocks_of_launch(const ScanGrid& g) {
@@ -112,7 +119,10 @@ static inline int64_t segments_per_launch(const SelectiveScanArgs& a, const Scan
   // An image's directions are added up: its segments stay in one launch.
   const int64_t step = a.directions > 1 ? g.segments_per_row : 1;
   const int64_t grid = 0x7fffffff / (g.tiles * g.partials), fits = segment_floats ? left / segment_floats : grid;
-  const int64_t segments = (fits < grid ? fits : grid) / step * step;
+  const int64_t most = fits < grid ? fits : grid, wave = ceil_div(kWaveBlocks, g.tiles * g.partials);
+  // Several launches are whole waves, as far as they can be: the last few blocks of a launch would leave the GPU idle.
+  const bool several = most < a.batch * g.segments_per_row && most >= wave;
+  const int64_t segments = (several ? most / wave * wave : most) / step * step;
   return between(step, segments, a.batch * g.segments_per_row);
 }
 

@@ -76,8 +76,15 @@ __global__ void __launch_bounds__(256) selective_scan_rows_kernel(const ScanCall
                      ((k * call.g.slices + n / width) * a.dim + channel) * width + n % width;
   float total = 0.0f;
   if (element < all) {
-    for (int64_t i = part; i < blocks; i += 8) {
-      for (int64_t slice = 0; slice < slices; ++slice) total += __ldg(call.sums + i * l.all + at + slice * a.dim * width);
+    for (int64_t slice = 0; slice < slices; ++slice) {
+      const float* from = call.sums + at + slice * a.dim * width;
+      for (int64_t first = part; first < blocks; first += 64) {
+        float v[8];  // in flight at the same time
+#pragma unroll
+        for (int q = 0; q < 8; ++q) v[q] = first + 8 * q < blocks ? __ldg(from + (first + 8 * q) * l.all) : 0.0f;
+#pragma unroll
+        for (int q = 0; q < 8; ++q) total += v[q];
+      }
     }
   }
   parts[part][lane] = total;

@@ -249,12 +249,18 @@ BDGF_DEV ThreadElements thread_elements(bool along, int log_steps, int log_chann
 struct Narrow {
   uint16_t bits;
 };
-BDGF_DEV float load_f32(const float* p, DType) { return __ldg(p); }
-BDGF_DEV float load_f32(const Narrow* p, DType dtype) {
-  const uint16_t bits = __ldg(reinterpret_cast<const unsigned short*>(p));
+// A value as it lies in memory, and what it stands for: apart, so that several loads are in flight before the first is looked at.
+BDGF_DEV float load_raw(const float* p) { return __ldg(p); }
+BDGF_DEV uint16_t load_raw(const Narrow* p) { return __ldg(reinterpret_cast<const unsigned short*>(p)); }
+BDGF_DEV float widened(float v, DType) { return v; }
+BDGF_DEV float widened(uint16_t bits, DType dtype) {
   __half h;
   memcpy(&h, &bits, 2);
   return dtype == DType::bf16 ? __uint_as_float((unsigned)bits << 16) : __half2float(h);
+}
+template <class T>
+BDGF_DEV float load_f32(const T* p, DType dtype) {
+  return widened(load_raw(p), dtype);
 }
 template <class T>
 BDGF_DEV void store_global(T* p, T v) {
@@ -280,24 +286,45 @@ struct StepAddresses {
   const int64_t* table;
   int64_t across;
 };
-// Four of a thread's elements, from element `i` on. The storage type is looked at once for the four, and their loads are in
-// flight at the same time.
+// Four of a thread's elements, from element `i` on, as they lie in memory. Where there is none, the tile's first element is read in
+// its place: four loads without a branch between them.
 template <class T>
-BDGF_DEV void load_four(float (&r)[4], DType dtype, StepAddresses l, const ThreadElements& w, int i) {
+struct Raw {
+  decltype(load_raw((const T*)nullptr)) v[4];
+};
+template <class T>
+BDGF_DEV void load_four_raw(Raw<T>& r, StepAddresses l, const ThreadElements& w, int i) {
+  const int64_t some = l.table[0];
+  bool there[4];
   if (w.along) {
-    const int64_t line = l.table[w.j], step = w.dc * l.across;
+    const int64_t line = l.table[w.j], step = w.dc * l.across, first = (w.c + i * w.dc) * l.across;
     const int valid = line ? w.valid - i : 0;
-    int64_t at = line + (w.c + i * w.dc) * l.across;
+    const int64_t base = line ? line : some;
 #pragma unroll
-    for (int q = 0; q < 4; ++q, at += step) r[q] = q < valid ? load_f32((const T*)at, dtype) : 0.0f;
+    for (int q = 0; q < 4; ++q) {
+      there[q] = q < valid;
+      r.v[q] = load_raw((const T*)(base + (there[q] ? first + q * step : 0)));
+    }
   } else {
     const int64_t part = w.c * l.across;
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
       const int64_t line = i + q < w.valid ? l.table[w.j + (i + q) * w.dj] : 0;
-      r[q] = line ? load_f32((const T*)(line + part), dtype) : 0.0f;
+      there[q] = line;
+      r.v[q] = load_raw((const T*)(line ? line + part : some));
     }
   }
+#pragma unroll
+  for (int q = 0; q < 4; ++q) {
+    if (!there[q]) r.v[q] = 0;
+  }
+}
+template <class T>
+BDGF_DEV void load_four(float (&r)[4], DType dtype, StepAddresses l, const ThreadElements& w, int i) {
+  Raw<T> raw;
+  load_four_raw(raw, l, w, i);
+#pragma unroll
+  for (int q = 0; q < 4; ++q) r[q] = widened(raw.v[q], dtype);
 }
 template <class T>
 BDGF_DEV void store_four_as(const float (&r)[4], DType dtype, StepAddresses l, const ThreadElements& w, int i) {
@@ -318,39 +345,47 @@ BDGF_DEV void store_four_as(const float (&r)[4], DType dtype, StepAddresses l, c
     }
   }
 }
-// delta and workspace may be f32 beside 16-bit tensors.
-template <class T>
-BDGF_DEV void load_four_or_f32(float (&r)[4], DType dtype, StepAddresses l, const ThreadElements& w, int i) {
-  if (dtype == DType::f32) load_four<float>(r, dtype, l, w, i);
-  else load_four<T>(r, dtype, l, w, i);
-}
+// Workspace may be f32 beside 16-bit tensors.
 template <class T>
 BDGF_DEV void store_four(const float (&r)[4], DType dtype, StepAddresses l, const ThreadElements& w, int i) {
-  if (dtype == DType::f32) store_four_as<float>(r, dtype, l, w, i);
+  if (sizeof(T) == 4 || dtype == DType::f32) store_four_as<float>(r, dtype, l, w, i);
   else store_four_as<T>(r, dtype, l, w, i);
 }
 
-// u (or what takes its place) and delta, finished, of a tile: pair[step][channel] = (delta, u), outside (0, 0) where kZero
-// asks for it. `gate`: z, by whose silu u is multiplied; a null table: not.
+// Of a tensor that may be f32 beside 16-bit ones, and cannot be of 16 bits beside f32.
+template <class T>
+BDGF_DEV bool is_wide(const ScanTensor& t) {
+  return sizeof(T) == 4 || t.dtype == DType::f32;
+}
+// pair[step][channel] = (delta, u), finished, of four elements; outside (0, 0) where kZero asks for it. `gate`: z, by whose silu u
+// is multiplied; a null table: not.
+template <class T, bool kZero>
+BDGF_DEV void finish_four(float2* pair, const float (&rd)[4], const float (&ru)[4], const SelectiveScanArgs& a, StepAddresses delta,
+                          StepAddresses gate, const float* bias, const ThreadElements& w, int i) {
+  const int valid = kZero && w.along && !delta.table[w.j] ? 0 : w.valid;
+  float z[4];
+  if (gate.table) load_four<T>(z, a.z.dtype, gate, w, i);
+#pragma unroll
+  for (int q = 0; q < 4; ++q) {
+    const int j = w.j + (i + q) * w.dj, c = w.c + (i + q) * w.dc;
+    float d = rd[q] + bias[c];
+    if (a.softplus) d = scan_softplus<ScanMath>(d);
+    const float v = gate.table ? ru[q] * ScanMath::silu(z[q]) : ru[q];
+    const bool inside = !kZero || (i + q < valid && (w.along || delta.table[j]));
+    pair[j * kRow + c] = inside ? make_float2(d, v) : make_float2(0.0f, 0.0f);
+  }
+}
+// The same of a thread's elements from `from` on.
 template <class T, bool kZero>
 BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, StepAddresses u, StepAddresses delta, StepAddresses gate,
-                          const float* bias, const ThreadElements& w, int elements) {
-  const int valid = kZero && w.along && !delta.table[w.j] ? 0 : w.valid;
-#pragma unroll 1
-  for (int i = 0; i < elements; i += 4) {
-    float ru[4] = {}, rd[4], rz[4];
-    load_four_or_f32<T>(rd, a.delta.dtype, delta, w, i);
+                          const float* bias, const ThreadElements& w, int from, int elements) {
+#pragma unroll 2
+  for (int i = from; i < elements; i += 4) {
+    float ru[4] = {}, rd[4];
+    if (is_wide<T>(a.delta)) load_four<float>(rd, a.delta.dtype, delta, w, i);
+    else load_four<T>(rd, a.delta.dtype, delta, w, i);
     if (a.u.data) load_four<T>(ru, a.u.dtype, u, w, i);
-    if (gate.table) load_four<T>(rz, a.z.dtype, gate, w, i);
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      const int j = w.j + (i + q) * w.dj, c = w.c + (i + q) * w.dc;
-      float d = rd[q] + bias[c];
-      if (a.softplus) d = scan_softplus<ScanMath>(d);
-      const float v = gate.table ? ru[q] * ScanMath::silu(rz[q]) : ru[q];
-      const bool inside = !kZero || (i + q < valid && (w.along || delta.table[j]));
-      pair[j * kRow + c] = inside ? make_float2(d, v) : make_float2(0.0f, 0.0f);
-    }
+    finish_four<T, kZero>(pair, rd, ru, a, delta, gate, bias, w, i);
   }
 }
 
@@ -383,7 +418,9 @@ BDGF_DEV void fold_steps(float (&v)[kFoldSteps], int split, int lane) {
   }
 }
 
-// The state before a segment, and what the adjoint carries into it from behind.
+// The state before a segment, and what the adjoint carries into it from behind; whether any of them is not 0.
+BDGF_DEV bool has_states_before(const ScanCall& call) { return call.a.initial.data || call.states_after; }
+BDGF_DEV bool has_adjoint_after(const ScanCall& call) { return call.a.grad_last.data || call.carries_before; }
 BDGF_DEV float state_before(const ScanCall& call, int64_t k, int64_t segment, int64_t channel, int64_t n) {
   const int64_t row = divide(segment, call.g.segments_per_row);
   if (segment == row * call.g.segments_per_row) {

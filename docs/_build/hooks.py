@@ -2,6 +2,7 @@
 
 `<!-- measured: PREFIX ... -->` becomes a table of the rows of bench/results/cpu.json whose group starts with a prefix;
 `<!-- known sets -->` a table of the data sets known by name;
+links to bench/results/*.json, which lie outside of docs/, lead to copies of these files on the site;
 fenced `math` blocks and inline dollar-backtick formulas (GitHub's own forms) become MathML, so that no script is loaded.
 """
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results/cpu.json"
 _MEASURED = re.compile(r"<!-- measured: (.+?) -->")
 _BLOCK = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_RESULT_LINK = re.compile(r"\]\((?:\.\./)+bench/results/([\w.]+)\)")
 _INLINE = re.compile(r"\$`(.+?)`\$")
 _formulas: list[str] = []
 
@@ -38,9 +40,10 @@ def measured(prefixes: list[str], data: dict[str, Any]) -> str:
     if not rows:
         return f"`bench/results/{RESULTS.name}` of {data['datetime'][:10]} holds no row for this operation; `make bench` renews it."
     cpu = data["machine_info"]["cpu"]
-    machine = f"{cpu['count']} cores of {cpu['brand_raw']}, {data['datetime'][:10]}; a smaller time is better, every case passed a gate first."
+    where = f"{cpu['count']} cores of {cpu['brand_raw']}, {data['datetime'][:10]}"
+    machine = f"{where}; smaller times are better, and every case first passed a correctness gate."
     disturbed = data["machine_info"]["bdgf"]["disturbed"]
-    note = "\n\nOther work disturbed this run (the measured limit moved by more than 10 %): take the ratios as indications."
+    note = "\n\nOther work disturbed this run (the measured limit moved by more than 10 %): the ratios are indications only."
     return f"{summary.markdown(rows)}\n\n{machine}{note if disturbed else ''}"
 
 
@@ -62,7 +65,17 @@ def _formula(text: str, display: str) -> str:
     return f"BDGFFORMULA{len(_formulas) - 1}END"
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_files(files: Any, config: Any, **_: Any) -> Any:
+    from mkdocs.structure.files import File
+
+    for path in sorted(RESULTS.parent.glob("*.json")):
+        files.append(File.generated(config, f"files/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    up = "../" * page.file.src_uri.count("/")
+    markdown = _RESULT_LINK.sub(lambda found: f"]({up}files/{found[1]})", markdown)
     data = json.loads(RESULTS.read_text())
     markdown = _MEASURED.sub(lambda found: measured(found[1].split(), data), markdown)
     markdown = markdown.replace("<!-- known sets -->", known_sets())

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bdgf_fast.data import load_scene
-from bdgf_fast.data.envi_regions import load_regions
-from bdgf_fast.data.matfile import Hdf5Array, choose_variable, load_names, load_variable
+from bdgf_fast.data.sources.envi_regions import load_regions
+from bdgf_fast.data.sources.matfile import Hdf5Array, choose_variable, load_names, load_variable
 from bdgf_fast.errors import DataWarning, SceneError
 
 pytest.importorskip("rasterio")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bdgf_fast.data import Scene, SplitSpec, load_scene, make_split, prepare
+from bdgf_fast.data import SplitSpec, load_scene, make_split, prepare, scene_from_tuple
 from bdgf_fast.data.colours import parse_colour
 from bdgf_fast.data.known_sets import absolute_reference, by_name, describe, known_sets, split_reference
 from bdgf_fast.errors import DataWarning, SceneError
@@ -210,7 +210,7 @@ def test_scene_file_that_names_a_set(tmp_path):
 BAD = [
     ('dataset = "agsburg"', r"scene\.toml: no data set is known as 'agsburg'.*Did you mean 'augsburg'"),
     ('dataset = "augsburg"\nfolder = "nowhere"', r"nowhere is no folder; name the one that holds the files of Augsburg"),
-    ('dataset = "augsburg"\nfile = "x"', r"unknown key 'file'; known are dataset, folder"),
+    ('dataset = "augsburg"\nfile = "x"', r"unknown key 'file' \(did you mean 'files'\?\); known are dataset, folder"),
     ('dataset = "augsburg"\nfiles = { lidar = "x" }', r"files is a table with some of hsi, sar, dsm, labels, train, test"),
     ('dataset = "augsburg"\nfiles = { sar = "x.mat" }', r"files names 'x\.mat' for sar, but there is no such file"),
     ('dataset = "augsburg"\nignore = 3', r"ignore is a list of codes"),
@@ -280,7 +280,7 @@ def as_tuple(count):
 @pytest.mark.parametrize("count", [4, 5, 6])
 def test_tuples_of_rs_fusion_datasets(count):
     data, bands, truth, train, test = as_tuple(count)
-    scene = Scene.from_tuple(data)
+    scene = scene_from_tuple(data)
     assert scene.name == "trento" and [m.name for m in scene.modalities] == ["hsi", "dsm"]
     assert np.array_equal(scene.modality("hsi").read(0, H, 0, W), bands["hsi"].transpose(2, 0, 1))
     assert np.array_equal(scene.labels, truth.astype(int) - 1)
@@ -296,11 +296,11 @@ def test_tuples_of_rs_fusion_datasets(count):
 def test_tuples_in_other_forms():
     data, bands, truth, _, _ = as_tuple(4)
     hsi, dsm, labels, info = data
-    less = Scene.from_tuple((hsi, dsm, np.where(truth == 2, 0, truth), info))
+    less = scene_from_tuple((hsi, dsm, np.where(truth == 2, 0, truth), info))
     assert [c.code for c in less.classes] == [1, 3, 4, 5, 6] and less.classes[-1].colour == (1, 2, 3), "colours go with codes"
     corner = np.append(labels.row, 0), np.append(labels.col, 0)
     twice = sparse.coo_array((np.append(labels.data, truth[0, 0]), corner), truth.shape)
-    scene = Scene.from_tuple((hsi, dsm[0], twice, {}), names=("hsi", "lidar"))
+    scene = scene_from_tuple((hsi, dsm[0], twice, {}), names=("hsi", "lidar"))
     assert np.array_equal(scene.labels, truth.astype(int) - 1), "a pixel listed twice does not add up"
     assert [m.name for m in scene.modalities] == ["hsi", "lidar"] and scene.classes[0].name == "class 1"
     clash = sparse.coo_array((np.append(labels.data, 5), corner), truth.shape)
@@ -314,7 +314,7 @@ def test_tuples_in_other_forms():
         ((hsi, dsm, labels, {**info, "label_name": {1: "a"}}), "label code 2 .*has no class"),
     ):
         with pytest.raises(SceneError, match=message):
-            Scene.from_tuple(bad)
+            scene_from_tuple(bad)
 
 
 def test_unverified_split_overlap_is_warned_about(tmp_path):

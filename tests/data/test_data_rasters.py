@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bdgf_fast.data import load_scene
-from bdgf_fast.data.raster import ArrayRaster
+from bdgf_fast.data.sources.raster import ArrayRaster
 from bdgf_fast.errors import DataWarning, SceneError
 
 rasterio = pytest.importorskip("rasterio")

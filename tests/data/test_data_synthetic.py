@@ -4,19 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from bdgf_fast.data import (
-    SplitSpec,
-    load_scene,
-    make_split,
-    prepare,
-    scene_from_arrays,
-    synthetic_scene,
-    write_png,
-    write_scene,
-)
+from bdgf_fast.data import SplitSpec, load_scene, make_split, prepare, scene_from_arrays, synthetic_scene, write_scene
 from bdgf_fast.data.colours import class_colours, parse_colour
-from bdgf_fast.data.figure import UNLABELLED, false_colour, paint
 from bdgf_fast.errors import UserError
+from bdgf_fast.report.figure import UNLABELLED, false_colour, paint, write_png
 
 pytest.importorskip("scipy")
 

@@ -53,3 +53,9 @@ def test_segments_in_sixteen_bits(check_gradients, dtype):
 def test_more_channels_than_a_tile_and_groups_within_one(check_gradients):
     compare(check_gradients, tensors(3, 70, 20, 16, groups=2))
     compare(check_gradients, tensors(3, 12, 20, 16, groups=6))
+
+
+@pytest.mark.parametrize("batch", [12, 13])
+def test_a_last_launch_that_is_smaller_stays_within_the_workspace(check_gradients, batch):
+    """The blocks of a launch leave sums in the workspace; a smaller last launch must not be packed into more blocks."""
+    compare(check_gradients, tensors(batch, 70, 17, 16))

@@ -135,7 +135,9 @@ def test_a_training_step_in_a_graph(block):
         step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(replayed[name], value, msg=name)
-    assert all(not torch.equal(start[name], value) for name, value in model.named_parameters() if value.grad.any())
+    for name, value in model.named_parameters():  # a step that rounding swallows changes nothing
+        if (1e-2 * value.grad.abs() > 1e-6 * value.abs()).any():
+            assert not torch.equal(start[name], value), name
 
 
 B, D, L, N = 64, 128, 256, 16

@@ -10,7 +10,7 @@ import bdgf_fast
 CODE = """
 import sys
 import bdgf_fast
-assert not {"bdgf_fast.nn", "bdgf_fast.data", "bdgf_fast.training"} & set(sys.modules)
+assert not {"bdgf_fast.nn", "bdgf_fast.data", "bdgf_fast.network"} & set(sys.modules)
 found = bdgf_fast.nn.Mamba, bdgf_fast.ops.selective_scan, bdgf_fast.diffusion.Schedule, bdgf_fast.data
 print(*(x.__name__ for x in found))
 """

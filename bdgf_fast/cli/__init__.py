@@ -1,0 +1,132 @@
+"""The command line: `bdgf-fast` and `python -m bdgf_fast`.
+
+A person's mistake (a missing file, a grid that does not match, a class without pixels) is one sentence on stderr and exit
+status 2; Ctrl-C is 130; a reader that stops reading (`| head -1`) is 141, as for any program; anything else is a fault of
+ours, status 1, with the traceback under `--debug`. `data check` prints its findings on stdout and exits with 1 when something
+is missing or looks wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+
+from ..common.random_streams import SEEDS
+from ..errors import UserError, missing_package
+from .parser import parser
+
+__all__ = ["main", "parser"]
+
+EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED, EXIT_NO_READER = 1, 2, 130, 141
+# What is wrong with a path that a person named, rather than with the program.
+_PATH_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+     errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
+)  # fmt: skip
+
+
+def _check_common(args: argparse.Namespace) -> None:
+    """Arguments of several commands, before anything is read or written."""
+    for name, seeds in (("--seed", [getattr(args, "seed", None) or 0]), ("--seeds", getattr(args, "seeds", None) or [])):
+        for seed in seeds:
+            if not 0 <= seed < SEEDS:
+                raise UserError(f"{name} is {seed}; a seed is a whole number from 0 to {SEEDS - 1}")
+    out = getattr(args, "out", None)
+    if out is None:
+        return
+    place = out.absolute()
+    if place.exists() and not place.is_dir():
+        raise UserError(f"--out {out} is a file; name a directory")
+    there = next(parent for parent in (place, *place.parents) if parent.exists())
+    if not there.is_dir():
+        raise UserError(f"--out {out} lies below {there}, which is a file; name a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out} cannot be written: {there} may not be written to; name another directory")
+
+
+def _dispatch(args: argparse.Namespace) -> int:
+    import torch
+
+    from .. import backends
+    from .commands import execute
+
+    _check_common(args)
+    if args.threads is not None:
+        if args.threads < 1:
+            raise UserError(f"--threads is {args.threads}; takes 1 or more")
+        torch.set_num_threads(args.threads)
+    forced = backends.use_backend(args.backend) if args.backend else contextlib.nullcontext()
+    with forced:
+        try:
+            return execute(args)
+        except ModuleNotFoundError as error:
+            raise UserError(missing_package(error.name)) from error
+
+
+@contextlib.contextmanager
+def _speaking() -> Iterator[None]:
+    """Text that the terminal's encoding lacks is escaped, and warnings are sentences without source lines."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.getLogger("rasterio").setLevel(logging.WARNING)  # it tells GDAL's errors besides raising them
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}"
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        warnings.formatwarning = before
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 1 internal error, 2 a person's mistake, 130 interrupted, 141 no reader)."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    with _speaking():
+        try:
+            status = _dispatch(args)
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt:
+            if args.debug:
+                raise
+            resume = "" if args.command == "study" else " with --resume"
+            hint = f"; the same command{resume} goes on" if getattr(args, "out", None) else ""
+            print(f"\ninterrupted{hint}", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            # Python flushes once more on its way out, into what nobody reads.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_NO_READER
+        except Exception as error:
+            if args.debug:
+                raise
+            text, status = _sentence(error)
+            print(text, file=sys.stderr)
+            return status
+
+
+def _sentence(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit status."""
+    if isinstance(error, UserError):
+        return f"error: {error}", EXIT_USER
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"error: the disk is full ({error.filename or 'while writing'}); free some space", EXIT_USER
+    if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
+        return f"error: {error.filename}: {error.strerror}", EXIT_USER
+    if isinstance(error, MemoryError):
+        return f"error: the memory is full ({error}); a smaller predict.block, batch or --memory takes less", EXIT_USER
+    return f"internal error: {type(error).__name__}: {error}\nrun again with --debug for the traceback", EXIT_INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What several stages share: random streams, augmentation, ranks, progress, optimisation."""

@@ -1,0 +1,17 @@
+"""Packages that only some files need, imported when one of these is opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import SceneError
+
+
+def require(module: str, source: str) -> Any:
+    """Import an optional package, or say which file needs it and how to get it."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise SceneError(f"{source} needs the package {module}: pip install 'bdgf-fast[app]'.") from None

@@ -1,0 +1,1 @@
+"""Readers: rasters, arrays and vectors behind one interface, brought to one grid."""

@@ -1,0 +1,280 @@
+"""The commands as functions: a whole run, its single stages, and runs with several seeds.
+
+Arguments have the names of the command line's options. A person's mistake is a ``UserError`` with one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..baselines import CNN, DUAL, EXCHANGE
+from ..common.ranks import leads
+from ..config import Config
+from ..data import Scene
+from ..errors import UserError
+from ..files.json_files import read_json, write_json
+from ..network.whole_scene import parse_bytes
+from ..report.comparison_page import compare as write_comparison
+from ..report.metrics import METRICS
+from .beside import forests, networks
+from .results import MapResult, RunResult, SeedsResult, StageResult
+from .run import Run
+from .run_directory import RunDirectory
+from .session import session
+from .settings import ConfigLike, configured, with_seed
+from .summary import summary
+
+PathLike = str | os.PathLike[str]
+Device = torch.device | str
+Baselines = Literal["none", "forest", "cnn", "all"]
+BASELINES = ("none", "forest", "cnn", "all")
+ALONE = (
+    "There are no rows for single modalities: the maps of another model, which guide, may have been made from all of them, and "
+    "would show each what the others saw."
+)
+
+
+def run(
+    scene: PathLike | Scene, out: PathLike, *, config: ConfigLike = None, seed: int | None = None, baselines: Baselines = "forest",
+    features: Sequence[PathLike] = (), resume: bool = False, overwrite: bool = False, device: Device = "auto",
+    tensorboard: bool = False, quiet: bool = False,
+) -> RunResult:  # fmt: skip
+    """All stages on a scene: pre-train, train, predict, evaluate; what `bdgf-fast run` does.
+
+    Args:
+        scene: a scene file (TOML), "NAME:FOLDER" of a known data set, or "synthetic" for the built-in scene.
+        out: the run's directory.
+        config: what differs from the defaults: ``{"train.epochs": 4}``, ``{"train": {"epochs": 4}}`` or a TOML file with a table a
+            section; or a whole ``bdgf_fast.config.Config``.
+        seed: of the split, the weights and all noise (default: the configuration's, which is 0).
+        baselines: what stands beside the result: "none", "forest", "cnn" (forests and a residual CNN) or "all".
+        features: files with another model's maps, which guide in place of the diffusion features.
+        resume: go on where a stopped run in ``out`` ended. overwrite: replace an earlier run there.
+        device: "auto" (a GPU where torch sees one), "cpu", "cuda" or "cuda:N".
+        tensorboard: also write logs for TensorBoard, to ``out``/tensorboard.
+        quiet: no progress on stderr.
+
+    Raises UserError (scene, configuration, directory) before anything is computed. Example::
+
+        import bdgf_fast as bf
+        result = bf.run("scene.toml", "runs/first", config={"train.epochs": 4}, seed=1)
+        print(result.overall_accuracy, result.map_path)
+    """
+    if baselines not in BASELINES:
+        raise UserError(f"baselines is {baselines!r}; it takes one of: {', '.join(BASELINES)}")
+    with session(device) as chosen:
+        made = _begin(scene, out, config, seed, features, resume, overwrite, chosen, tensorboard, quiet)
+        for stage in ("pretrain", "train", "predict"):
+            if not made.directory.done(stage):
+                getattr(made, stage)()
+        if not made.directory.done("evaluate"):
+            made.evaluate(*_beside(made, baselines))
+        return RunResult(made.directory.path)
+
+
+def run_seeds(
+    scene: PathLike | Scene, out: PathLike, seeds: Sequence[int], *, config: ConfigLike = None, device: Device = "auto",
+    each: Callable[[RunResult], None] | None = None, **options: Any,
+) -> SeedsResult:  # fmt: skip
+    """A ``run`` for every seed, in ``out``/seed-N, and their means and deviations in ``out``/summary.json.
+
+    Args:
+        each: called with the result of every run when it is there.
+        options: the other arguments of ``run``.
+
+    Example::
+
+        result = bdgf_fast.run_seeds("scene.toml", "runs/three", [0, 1, 2], baselines="none")
+        print(result)
+    """
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"--seeds names a seed twice: {list(seeds)}")
+    if not seeds:
+        raise UserError("--seeds names no seed; give one or more")
+    for seed in seeds:
+        with_seed(Config(), seed)  # a bad one is said before the first run
+    out, runs = Path(out), {}
+    with session(device) as chosen:
+        for seed in seeds:
+            runs[seed] = run(scene, out / f"seed-{seed}", config=config, seed=seed, device=chosen, **options)
+            if each is not None:
+                each(runs[seed])
+        write_json(out / "summary.json", summary({seed: result.report for seed, result in runs.items()}))
+    return SeedsResult(out, runs)
+
+
+def pretrain(
+    scene: PathLike | Scene, out: PathLike, *, config: ConfigLike = None, seed: int | None = None,
+    features: Sequence[PathLike] = (), resume: bool = False, overwrite: bool = False, device: Device = "auto",
+    tensorboard: bool = False, quiet: bool = False,
+) -> StageResult:  # fmt: skip
+    """Stage 1 alone, the multimodal diffusion model; arguments as for ``run``. ``train`` goes on in the same directory.
+
+    Example::
+
+        stage = bdgf_fast.pretrain("scene.toml", "runs/first")
+        print(stage.checkpoint, stage.seconds)
+        bdgf_fast.train("runs/first")
+    """
+    with session(device) as chosen:
+        made = _begin(scene, out, config, seed, features, resume, overwrite, chosen, tensorboard, quiet)
+        made.pretrain()
+        return _stage(made, "pretrain", "denoiser")
+
+
+def train(
+    directory: PathLike | MapResult, *, resume: bool = False, device: Device = "auto", tensorboard: bool = False,
+    quiet: bool = False,
+) -> StageResult:  # fmt: skip
+    """The group network of a run that has pre-trained. ``resume`` goes on from the last checkpoint, else training begins anew.
+
+    Example::
+
+        stage = bdgf_fast.train("runs/first")
+        print(stage.history["parameters"])
+    """
+    with session(device) as chosen:
+        made = Run.reopen(_folder(directory), quiet=quiet, device=chosen, tensorboard=tensorboard)
+        if not resume:
+            made.restart_training()
+        made.train()
+        return _stage(made, "train", "network")
+
+
+def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet: bool = False) -> RunResult:
+    """Accuracy of a trained run on its test pixels, forests beside it, and the report.
+
+    Example::
+
+        print(bdgf_fast.evaluate("runs/first").confusion_matrix)
+    """
+    with session(device) as chosen:
+        made = Run.reopen(_folder(directory), quiet=quiet, device=chosen)
+        made.evaluate(forests(made) if leads() else None)
+        return RunResult(made.directory.path)
+
+
+def predict(
+    directory: PathLike | MapResult, scene: PathLike | Scene | None = None, out: PathLike | None = None, *,
+    memory: int | str | None = None, stride: int = 1, features: Sequence[PathLike] = (), precision: str | None = None,
+    device: Device = "auto", quiet: bool = False,
+) -> MapResult:  # fmt: skip
+    """Map and class probabilities of a whole scene, by a trained run; a killed prediction goes on.
+
+    Args:
+        directory: the run's directory, or its result.
+        scene: another scene with the same modalities (default: the run's own); it needs ``out``.
+        out: directory of the map (default: the run's own).
+        memory: resident memory each process stays within: bytes, or a text like "2GiB".
+        stride: of a patch network: classify every stride-th pixel and interpolate.
+        features: the other scene's feature maps, where another model's guide.
+        precision: "float32" or "bfloat16" in place of the run's ``predict.precision``.
+
+    Example::
+
+        found = bdgf_fast.predict("runs/first", "other.toml", "maps/other", memory="2GiB")
+        print(found.map().shape)
+    """
+    if scene is not None and out is None:
+        raise UserError("predict --scene needs --out: the maps of another scene do not belong into the run's own directory")
+    if stride < 1:
+        raise UserError(f"--stride is {stride}; it takes 1 or more")
+    limit = parse_bytes(memory) if isinstance(memory, str) else memory
+    folder, target = _folder(directory), None if out is None else Path(out)
+    elsewhere = target is not None and target.resolve() != folder.resolve()
+    with session(device) as chosen:
+        made = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=elsewhere, own_scene=scene is None)
+        made.predict(None if scene is None else reference_of(scene), target, memory=limit, stride=stride,
+                     maps=[Path(path) for path in features] or None, precision=precision)  # fmt: skip
+    return MapResult(target or folder)
+
+
+def compare(directories: Sequence[PathLike | MapResult], out: PathLike = "comparison.html") -> Path:
+    """One HTML page that shows evaluated runs side by side: accuracy, classes, maps, and what was set differently.
+
+    Returns the page's path. Example::
+
+        bdgf_fast.compare(["runs/a", "runs/b"], "comparison.html")
+    """
+    folders, page = [_folder(directory) for directory in directories], Path(out)
+    if len(folders) < 2:
+        raise UserError("a comparison takes two runs or more")
+    with session("cpu"):
+        for folder in folders:
+            if not RunDirectory.open(folder, read_only=True).done("evaluate"):
+                raise UserError(f"{folder} has no report yet; run `bdgf-fast evaluate {folder}` first")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_comparison(folders, page)
+    return page
+
+
+# --- parts ---
+
+
+def reference_of(scene: PathLike | Scene) -> str:
+    """What a scene is opened by, again and again: its file."""
+    if not isinstance(scene, Scene):
+        return os.fspath(scene)
+    if scene.path is None:
+        raise UserError(
+            f"the scene {scene.name!r} is in memory alone, and a run opens its scene again: "
+            "bdgf_fast.data.write_scene(scene, FOLDER) gives the file to name"
+        )
+    return str(scene.path)
+
+
+def _folder(directory: PathLike | MapResult) -> Path:
+    return directory.path if isinstance(directory, MapResult) else Path(directory)
+
+
+def _begin(
+    scene: PathLike | Scene, out: PathLike, config: ConfigLike, seed: int | None, features: Sequence[PathLike], resume: bool,
+    overwrite: bool, device: torch.device, tensorboard: bool, quiet: bool,
+) -> Run:  # fmt: skip
+    reference, settings = reference_of(scene), with_seed(configured(Config(), config, features=features), seed)
+    directory = RunDirectory(out, resume=resume, overwrite=overwrite)
+    return Run(directory, reference, settings, settings.seed, quiet=quiet, device=device, tensorboard=tensorboard)
+
+
+def _stage(made: Run, name: str, checkpoint: str) -> StageResult:
+    path = made.directory / "history.json"
+    history = read_json(path).get(name, {}) if path.exists() else {}
+    file = made.directory.checkpoints / f"{checkpoint}.safetensors"
+    return StageResult(made.directory.path, file, made.directory.facts(name)["seconds"], history)
+
+
+def _beside(made: Run, baselines: str) -> tuple[dict[str, Any], list[str]]:
+    """Accuracy of the baselines, and notes on those that there cannot be."""
+    rows: dict[str, Any] = {}
+    notes = []
+    if baselines != "none" and leads():
+        rows.update(forests(made))
+    if baselines in ("cnn", "all"):
+        rows.update(networks(made, [CNN]))
+    if baselines == "all":
+        if made.guide == "maps" and len(made.prepared.groups) > 1:
+            notes.append(ALONE)
+        else:
+            rows.update(_single_modalities(made))
+        rows.update(networks(made, [EXCHANGE, DUAL] if made.guide == "denoiser" else [EXCHANGE]))
+    return rows, notes
+
+
+def _single_modalities(made: Run) -> dict[str, Any]:
+    """The same method and configuration on each modality alone, in runs of their own below the run's directory."""
+    names = made.prepared.modality_names
+    rows = {}
+    for name in names if len(names) > 1 else ():
+        directory = RunDirectory(made.directory / "single" / name, resume=True)
+        single = Run(directory, made.reference, made.config, made.seed, modalities=[name], quiet=made.quiet, device=made.device)
+        for stage in ("pretrain", "train"):
+            if not directory.done(stage):
+                getattr(single, stage)()
+        report = read_json(directory / "report.json") if directory.done("evaluate") else single.evaluate()
+        rows[f"BDGF, {name} alone"] = {key: report[key] for key in METRICS}
+    return rows

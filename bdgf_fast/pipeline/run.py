@@ -1,0 +1,339 @@
+"""One run: its stages over a run directory, each of them resumable, and the report at the end.
+
+    pretrain  -> checkpoints/denoiser.safetensors
+    train     -> checkpoints/network.safetensors (with the features' projection)
+    predict   -> probabilities.tif, map.tif, map.png
+    evaluate  -> report.json, report.html and its pictures
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from ..common.memory import peak_memory_bytes
+from ..common.progress import bar
+from ..common.ranks import barrier, leads
+from ..config import Config
+from ..data import PreparedScene, Scene, make_split, prepare
+from ..data.known_sets import absolute_reference
+from ..data.ranges import warn_of_values
+from ..data.split import Split
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.pretrain import load_denoiser, pretrain
+from ..errors import UserError
+from ..features.arrays import ArrayFeatures
+from ..features.dense import DiffusionFeatures
+from ..features.source import FeatureSource
+from ..files.atomic import atomic
+from ..files.json_files import read_json, write_json
+from ..network.predict import predict_pixels
+from ..network.reach import guided, reach
+from ..network.train import check_split, load_network, train
+from ..network.whole_scene import Blocks, assemble, fit_to_memory, predict_blocks, within
+from ..report.embedding import EMBEDDING, embed
+from ..report.evaluation import predicted_labels, score
+from ..report.figure import write_png
+from ..report.tensorboard import Log
+from . import origin
+from .locks import lock
+from .report import write_report
+from .run_directory import STAGES, RunDirectory
+from .scenes import NO_TEST, SYNTHETIC, check_size, open_scene
+
+LABELS = "labels.npz"
+
+
+class Run:
+    """A run directory with its scene, split and configuration.
+
+    Args:
+        directory: the run's directory.
+        reference: a scene file, NAME:FOLDER or "synthetic".
+        config: the whole configuration.
+        seed: of the split, the weights and all noise.
+        modalities: use these alone (default: all).
+        quiet: no progress.
+        device: where the networks run.
+        tensorboard: also write logs for TensorBoard, to DIR/tensorboard.
+        own_scene: open the run's scene; without it only `predict` of another one works.
+
+    A new run settles its split and normalisation and keeps them with a description of what it was made from; a run that is opened
+    again takes them from there, and refuses a scene that has changed.
+    """
+
+    scene: Scene
+    split: Split
+    prepared: PreparedScene
+
+    def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
+                 modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu",
+                 tensorboard: bool = False, own_scene: bool = True):
+        self.directory, self.config, self.seed, self.device = directory, config, seed, torch.device(device)
+        self.quiet = quiet or not leads()
+        self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
+        self.modalities = modalities
+        self.log = Log(directory / "tensorboard") if tensorboard and leads() else None
+        self._check_settings()
+        if own_scene:
+            self._open_scene()
+            barrier()
+
+    def _open_scene(self) -> None:
+        stored = self.directory / "scene.json"  # written last: what it stands for is complete
+        begun = stored.exists()
+        barrier()  # every rank has looked before the first writes
+        self.scene = open_scene(self.reference)
+        if begun:
+            origin.check(self.directory.path, self.scene, self.config.features.path)
+            self.split = origin.load_split(self.directory / origin.SPLIT)
+            self.prepared = PreparedScene.from_state(self.scene, self.split, read_json(stored))
+            return
+        config, scene = self.config, self.scene
+        check_size(scene, config)  # nothing is written before all this has gone well
+        self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
+        check_split(self.split, config)
+        self.prepared = prepare(scene, self.split)
+        if self.modalities is not None:
+            self.prepared = self.prepared.select(self.modalities)
+        settings = self.directory / "config.json"
+        if not settings.exists():
+            write_json(settings, self._settings())
+            self.directory.mark("configured")
+        if leads():
+            origin.save_split(self.directory / origin.SPLIT, self.split, scene.labels)
+            origin.bind(self.directory.path, scene, config.features.path)
+        write_json(stored, self.prepared.state())
+
+    @classmethod
+    def reopen(cls, path: Path, *, quiet: bool = False, device: torch.device | str = "cpu", tensorboard: bool = False,
+               elsewhere: bool = False, own_scene: bool = True) -> Run:
+        """The run in `path`, as it was configured when it began; `elsewhere` when nothing is to be written into it."""
+        directory = RunDirectory.open(path, read_only=elsewhere)
+        settings = read_json(directory / "config.json")
+        return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
+                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+
+    def _check_settings(self) -> None:
+        """Raise UserError when a resumed directory was begun with other settings."""
+        path = self.directory / "config.json"
+        if not path.exists():
+            return
+        before = read_json(path)
+        changed = sorted(_leaves(before).items() ^ _leaves(self._settings()).items())
+        if changed:
+            names = ", ".join(sorted({name for name, _ in changed}))
+            raise UserError(f"{self.directory.path} was begun with other settings ({names}); "
+                            "resume with the same ones, or --overwrite")
+
+    # --- stages ---
+
+    @property
+    def guide(self) -> str:
+        """What guides the network: "denoiser", "maps" of another model, or "none"."""
+        return "none" if not guided(self.config.model) else "maps" if self.config.features.path else "denoiser"
+
+    def pretrain(self) -> None:
+        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides."""
+        with self._stage("pretrain", "diffusion model") as progress:
+            if self.guide != "denoiser":
+                return
+            _, history = pretrain(self.prepared, self.config, seed=self.seed, checkpoint=self._checkpoint("denoiser"), resume=True,
+                                  progress=progress, device=self.device)
+            self._remember("pretrain", history)
+
+    def train(self) -> None:
+        """Stages 2 and 3: fit the features' projection, then train the group network."""
+        self.directory.require("pretrain", "pretrain")
+        with self._stage("train", "group network") as progress:
+            features: FeatureSource | None = None
+            if self.guide == "maps":
+                features = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
+            elif self.guide == "denoiser":
+                features = DiffusionFeatures.fit(self.denoiser(), self.prepared, self.config, self.seed)
+            _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
+                               resume=True, progress=progress, device=self.device)
+            self._remember("train", history)
+
+    def restart_training(self) -> None:
+        """Forget a training that ended or was stopped, so that `train` begins anew."""
+        self.directory.forget("train", "predict", "evaluate")
+        if leads():
+            self._checkpoint("network").unlink(missing_ok=True)
+        barrier()
+
+    def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
+                maps: Sequence[Path] | None = None, precision: str | None = None) -> None:
+        """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
+
+        Args:
+            reference: another scene with the same modalities (default: the run's own).
+            out: where the files go (default: the run's directory).
+            memory: resident bytes to stay within; decides the size of a block.
+            stride: classify every stride-th pixel and interpolate the probabilities.
+            maps: the other scene's feature maps, where another model's guide (default: the run's own).
+            precision: in place of the run's `predict.precision`.
+        """
+        if maps and self.guide != "maps":
+            raise UserError("--features: this run's network is not guided by maps of another model")
+        self.directory.require("train", "train")
+        target = Path(out or self.directory.path)
+        if reference is None:
+            prepared = self.prepared
+        else:
+            prepared = PreparedScene.from_state(open_scene(reference), None, read_json(self.directory / "scene.json"))
+            warn_of_values(prepared)
+        target.mkdir(parents=True, exist_ok=True)
+        if leads():
+            lock(target)
+        own = reference is None and out is None
+        config = self.config if precision is None else self.config.override(f"predict.precision={precision}")
+        facts: dict[str, Any] = {"stride": stride, "precision": config.predict.precision}
+        stage = self._stage("predict", "prediction", facts) if own else bar("prediction", self.quiet)
+        with stage as progress, within(memory):
+            network, features = self._network(prepared, maps)
+            if memory is not None:
+                config = fit_to_memory(memory, prepared, config, () if features is None else features.channels, stride)
+            made_of = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference, "stride": stride,
+                       "files": self._stamps(prepared.scene, maps), "shape": [prepared.height, prepared.width],
+                       "predict": config.to_dict()["predict"]}
+            blocks = Blocks(target / "blocks", made_of)
+            predict_blocks(network, features, prepared, config, blocks, stride, progress)
+            if leads():
+                test = self.split.test if own else None
+                found = assemble(prepared, config, blocks, target, test)
+                self._draw(prepared, found.index, test, target / "map.png")
+                if found.note:
+                    logging.getLogger(__name__).warning("%s: %s", target / "map.tif", found.note)
+                if own:
+                    facts["pixels"] = found.pixels
+                    self._keep_labels(found.labels, facts)
+                blocks.remove()
+            barrier()
+
+    def _stamps(self, scene: Scene, maps: Sequence[Path] | None) -> dict[str, list[int]]:
+        """Size and time of every file that a map is made of: blocks of other ones are not taken."""
+        chosen = maps or (self.config.features.path if self.guide == "maps" else ())
+        facts = {str(path): path.stat() for path in origin.files(scene, chosen)}
+        return {path: [found.st_size, found.st_mtime_ns] for path, found in facts.items()}
+
+    @staticmethod
+    def _draw(prepared: PreparedScene, index: np.ndarray, test: torch.Tensor | None, path: Path) -> None:
+        """The picture of a map, with the training blocks outlined and, in the run's own scene, the errors at the test pixels."""
+        split, scored = prepared.split, None
+        if test is not None and len(test):
+            scored = np.zeros(index.shape, bool)
+            scored[tuple(test.numpy().T)] = True
+        blocks = split.train_region if split is not None and split.kind == "blocks" else None
+        write_png(path, prepared.scene, index, classes=prepared.classes, title=prepared.scene.name, scored=scored, blocks=blocks)
+
+    def _keep_labels(self, labels: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Keep what the map says of the test pixels for `evaluate`, which else predicts them anew: a coarse map, or one in another
+        precision, is not what is scored."""
+        path = self.directory.checkpoints / LABELS
+        if facts["stride"] == 1 and facts["precision"] == self.config.predict.precision:
+            with atomic(path) as beside:
+                np.savez_compressed(beside, **cast(dict[str, Any], labels))
+        else:
+            path.unlink(missing_ok=True)
+
+    def evaluate(self, baselines: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> dict[str, Any]:
+        """Accuracy on the test pixels and the report. Takes their labels from the map where every pixel of it was predicted, else
+        predicts them."""
+        self.directory.require("train", "train")
+        with self._stage("evaluate", "test pixels") as progress:
+            result = self._accuracy(progress) if leads() else {}
+        if leads():
+            report = write_report(self.directory, self.prepared, self.config, self.seed, self.guide, result, baselines or {}, notes)
+            if self.log is not None:
+                self.log.report(report, self.directory.path)
+        barrier()
+        return read_json(self.directory / "report.json")
+
+    # --- parts ---
+
+    def _accuracy(self, progress: Callable) -> dict[str, Any]:
+        rc = self.split.test
+        if len(rc) == 0:
+            raise UserError(NO_TEST.format(self.scene.name))
+        stored = self.directory.checkpoints / LABELS
+        network, features = self._network(self.prepared)
+        if self.modalities is None:  # runs on single modalities are rows of another report
+            embed(network, features, self.prepared, self.config, rc, self.seed, self.directory.checkpoints / EMBEDDING)
+        if self.directory.done("predict") and stored.exists():
+            with np.load(stored) as maps:
+                labels = {name: maps[name] for name in maps.files}
+        else:
+            labels = predicted_labels(predict_pixels(network, features, self.prepared, self.config, rc, progress))
+        return score(self.prepared, rc, labels)
+
+    def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, FeatureSource | None]:
+        network, state, tensors = load_network(self._checkpoint("network"), self.config)
+        features: FeatureSource | None = None
+        if self.guide == "maps":
+            features = ArrayFeatures.restore(prepared, self.config, maps or self.config.features.path, state, tensors)
+        elif self.guide == "denoiser":
+            features = DiffusionFeatures.restore(self.denoiser(), prepared, self.config, state, tensors)
+        return network.to(self.device), features
+
+    def denoiser(self) -> Denoiser:
+        denoiser = load_denoiser(self._checkpoint("denoiser"))
+        denoiser.unet.to(self.device)
+        return denoiser
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.directory.checkpoints / f"{name}.safetensors"
+
+    def _remember(self, stage: str, history: dict[str, Any]) -> None:
+        path = self.directory / "history.json"
+        if leads():
+            write_json(path, {**(read_json(path) if path.exists() else {}), stage: history})
+        if self.log is not None:
+            self.log.history(stage, history)
+
+    def _stage(self, name: str, title: str, facts: dict[str, Any] | None = None) -> AbstractContextManager[Callable]:
+        return _Stage(self.directory, name, bar(title, self.quiet), self.log, {} if facts is None else facts)
+
+
+class _Stage:
+    """Times a stage, takes the marks of the stages behind it back at the start and marks it at the end, with ``facts``."""
+
+    def __init__(self, directory: RunDirectory, name: str, progress: AbstractContextManager[Callable], log: Log | None,
+                 facts: dict[str, Any]):
+        self.directory, self.name, self.progress, self.log, self.facts = directory, name, progress, log, facts
+
+    def __enter__(self) -> Callable:
+        self.directory.forget(*STAGES[STAGES.index(self.name) :])
+        self.start = time.perf_counter()
+        progress = self.progress.__enter__()
+        return progress if self.log is None else self.log.watch(self.name, progress)
+
+    def __exit__(self, kind, value, traceback) -> None:
+        self.progress.__exit__(kind, value, traceback)
+        if kind is None:
+            seconds = round(time.perf_counter() - self.start, 3)
+            self.directory.mark(self.name, seconds=seconds, peak_memory_bytes=peak_memory_bytes(), **self.facts)
+            barrier()  # the stage's files stand before any rank reads them
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a checkpoint, to know blocks predicted by other weights."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, str]:
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in _leaves(inner, f"{path}.{key}" if path else str(key)).items()}
+    return {path: repr(value)}

@@ -1,0 +1,30 @@
+"""The scene of a run: opened by its reference, and large enough for its network."""
+
+from __future__ import annotations
+
+from ..config import Config
+from ..data import Scene, load_scene, synthetic_scene
+from ..errors import UserError
+from ..network.reach import guided
+
+SYNTHETIC = "synthetic"
+SMALLEST = 7
+"""Pixels along the shorter side of a scene that a denoiser or a patch needs."""
+NO_TEST = "{}: the split leaves no test pixel; choose smaller blocks or a smaller train_fraction"
+
+
+def open_scene(reference: str) -> Scene:
+    """The scene a person named: a TOML file, NAME:FOLDER of a known data set, or the built-in one."""
+    return synthetic_scene() if reference == SYNTHETIC else load_scene(reference)
+
+
+def check_size(scene: Scene, config: Config) -> None:
+    """Raise UserError for a scene too small for the configured network, before anything is computed."""
+    size, shorter = f"{scene.height} x {scene.width}", min(scene.height, scene.width)
+    own_denoiser = guided(config.model) and not config.features.path
+    if shorter < SMALLEST and (own_denoiser or config.model.mode == "patch"):
+        raise UserError(f"the scene is {size} pixels; the {'diffusion model' if own_denoiser else 'network over patches'} needs at "
+                        f"least {SMALLEST} x {SMALLEST}")
+    if config.model.mode == "patch" and config.data.patch > shorter:
+        raise UserError(f"data.patch is {config.data.patch} pixels, larger than the scene ({size}); "
+                        f"--set data.patch={shorter} or less")

@@ -1,0 +1,1 @@
+"""Studies: what each part of the method is worth."""

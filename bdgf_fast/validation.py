@@ -1,0 +1,80 @@
+"""What pydantic finds wrong with a table, in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from typing import Any, get_args, get_type_hints
+
+from pydantic import ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+"""Tables without unknown keys, described by the strings below their fields."""
+TAKES = {"int_type": "a whole number", "float_type": "a number", "bool_type": "true or false", "string_type": "text",
+         "list_type": "a list"}  # fmt: skip
+
+
+def as_list(value: Any) -> Any:
+    """A list of one where a single value stands for it."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def closest(name: str, names: list[str]) -> str:
+    """`` (did you mean 'x'?)`` where there is a name like this one."""
+    near = difflib.get_close_matches(name, names, 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def unknown_key(name: str, table: Any, there_are: str) -> str:
+    """``unknown key 'x' (did you mean 'y'?); there are: ...`` for a dataclass of keys."""
+    names = [field.name for field in dataclasses.fields(table)]
+    return f"unknown key {name!r}{closest(name, names)}; {there_are} {', '.join(names)}"
+
+
+def sentence(error: ValidationError, root: type) -> str:
+    """The first thing that is wrong with a table that should be the dataclass ``root``."""
+    fault = error.errors(include_url=False)[0]
+    path = [part for part in fault["loc"] if isinstance(part, str)]
+    name, kind, value = ".".join(path), fault["type"], fault["input"]
+    if kind == "unexpected_keyword_argument":
+        names = [field.name for field in dataclasses.fields(_owner(root, path[:-1]))]
+        noun = "key" if len(path) > 1 else "section or key"
+        return f"unknown {noun} {name!r}{closest(path[-1], names)}; there are: {', '.join(names)}"
+    if kind == "dataclass_type":
+        keys = ", ".join(field.name for field in dataclasses.fields(_owner(root, path)))
+        return f"{name!r} is a section, not a value; its keys are: {keys}"
+    if kind in TAKES:
+        return f"{name} takes {TAKES[kind]}, got {value!r} ({type(value).__name__})"
+    if kind == "literal_error":
+        options = re.findall(r"'([^']*)'|(\d+)", fault["ctx"]["expected"])
+        return f"{name} is {value!r}; it takes one of: {', '.join(word or number for word, number in options)}"
+    if kind == "too_short":
+        return f"{name} is {value}; it takes at least one value"
+    if kind in ("greater_than_equal", "less_than_equal"):
+        low, high = _bounds(root, path)
+        if low is not None and high is not None:
+            return f"{name} is {value}; it must lie between {low} and {high}"
+        return f"{name} is {value}; it must be at {'most' if low is None else 'least'} {high if low is None else low}"
+    return f"{name}: {fault['msg']}"
+
+
+def _owner(root: Any, path: list[str]) -> Any:
+    """The dataclass at a path of fields below ``root``."""
+    for name in path:
+        root = get_type_hints(root)[name]
+    return root
+
+
+def _bounds(root: type, path: list[str]) -> tuple[Any, Any]:
+    """Lowest and highest value of a field, or of what its list holds; None for no bound."""
+    hint = get_type_hints(_owner(root, path[:-1]), include_extras=True)[path[-1]]
+    found: dict[str, Any] = {}
+    parts = [hint]
+    while parts:
+        part = parts.pop()
+        for rule in part.metadata if isinstance(part, FieldInfo) else ():
+            found |= {bound: getattr(rule, bound) for bound in ("ge", "le") if hasattr(rule, bound)}
+        parts += get_args(part)
+    return found.get("ge"), found.get("le")

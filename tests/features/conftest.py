@@ -1,0 +1,1 @@
+from method_scene import config, site  # noqa: F401  (fixtures)

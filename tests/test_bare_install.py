@@ -1,0 +1,38 @@
+"""What torch, numpy and einops alone are enough for: operations, modules, stand-ins, schedulers and `bdgf-fast info`."""
+
+import subprocess
+import sys
+
+CODE = """
+import importlib.abc
+import sys
+
+MISSING = {"h5py", "jinja2", "matplotlib", "pydantic", "pyogrio", "rasterio", "rich", "safetensors", "scipy", "shapely", "sklearn"}
+
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Refuse())
+import bdgf_fast
+import bdgf_fast.compat, bdgf_fast.nn
+from bdgf_fast.cli import main
+from bdgf_fast.diffusion import DDPMScheduler, Schedule
+
+assert main(["info", "--json"]) == 0
+assert main(["demo", "--out", "nowhere"]) == 2
+try:
+    bdgf_fast.run
+except bdgf_fast.UserError as error:
+    print(error)
+"""
+
+
+def test_bare_install(tmp_path):
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("the package ") and "pip install 'bdgf-fast[app]'" in done.stdout
+    assert "error: the package " in done.stderr and "Traceback" not in done.stderr
