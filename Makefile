@@ -19,7 +19,7 @@ SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' 
 # Source packages that `make gpu` measures against.
 PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
 
-.PHONY: demo test bench bench-count lint build docs pictures two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
+.PHONY: demo test test-aarch64 wheels bench bench-count lint build docs pictures two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -27,6 +27,14 @@ demo: $(VENV)/.app
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --version
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
+
+# NEON and scalar kernels of aarch64, executed under qemu-user. As root on Debian it fetches the cross compiler and the emulator.
+test-aarch64:
+	$(PYTHON) tests/native/check/run.py aarch64 --install
+
+# Wheels of PYTHON for Linux and macOS, from this Linux machine, each with its checks: dist/wheels. WHEELS=linux-x86_64 for one.
+wheels: $(VENV)/.wheels
+	$(BIN)/python tools/wheels/build.py $(WHEELS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -64,6 +72,11 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
 
 $(VENV)/.lint: $(VENV)/.torch
 	$(PIP) ruff mypy numpy einops
+	touch $@
+
+$(VENV)/.wheels: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) pybind11 scikit-build-core cmake ninja ziglang wheel auditwheel
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt

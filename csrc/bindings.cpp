@@ -8,6 +8,7 @@
 #include "cpu/kernel_table.h"
 #define BDGF_ISA base
 #include "cpu/parallel.h"
+#include "cpu/threads/team.h"
 #include "tensor_arg.h"
 
 namespace bdgf {
@@ -30,7 +31,9 @@ py::dict build_info() {
   info["cuda_missing_because"] = BDGF_CUDA_REASON;
 #endif
   info["cuda_architectures"] = BDGF_CUDA_ARCHITECTURES;
-  info["openmp"] = built_with_openmp();
+  const std::string threads = thread_source();
+  info["threads"] = threads;
+  info["openmp"] = threads.find("OpenMP") != std::string::npos;
   info["cpu_isa"] = kernels().isa;
   info["cpu_isas"] = cpu_isas();
   return info;
@@ -112,7 +115,7 @@ PYBIND11_MODULE(_C, m) {
     }
   }
   m.doc() = "Native kernels of bdgf_fast; the public functions are in bdgf_fast.ops.";
-  m.def("build_info", &build_info, "Compiler, CUDA, OpenMP and instruction set levels of this build.");
+  m.def("build_info", &build_info, "Compiler, CUDA, source of threads and instruction set levels of this build.");
   m.def("cpu_isa", [] { return kernels().isa; }, "The instruction set level in use.");
   m.def("set_cpu_isa", &set_cpu_isa, py::arg("isa"), "Switch the level, for tests; not while a kernel runs.");
   m.def("cpu_isas", &cpu_isas, "The levels this build has and this CPU runs.");

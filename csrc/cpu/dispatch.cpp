@@ -7,6 +7,10 @@
 #include <cstring>
 #include <string>
 
+#ifdef BDGF_X86
+#include <cpuid.h>
+#endif
+
 namespace bdgf {
 
 extern const KernelTable kernels_scalar;
@@ -27,13 +31,27 @@ struct Level {
 
 bool always() { return true; }
 #ifdef BDGF_X86
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+// Asked of the processor itself: not every compiler's run-time library answers __builtin_cpu_supports rightly.
+struct Cpuid {
+  bool avx2 = false, avx512 = false;
+  Cpuid() {
+    unsigned a, b, c, d, low, high;
+    if (!__get_cpuid_count(1, 0, &a, &b, &c, &d)) return;
+    const unsigned fma = 1u << 12, xsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
+    if ((c & (fma | xsave | avx | f16c)) != (fma | xsave | avx | f16c)) return;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));  // the registers that the operating system keeps
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+    const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, all = f | dq | bw | vl;
+    avx2 = (low & 0x6) == 0x6 && (b & (1u << 5));
+    avx512 = avx2 && (low & 0xe6) == 0xe6 && (b & all) == all;
+  }
+};
+const Cpuid& cpuid() {
+  static const Cpuid found;
+  return found;
 }
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
+bool has_avx2() { return cpuid().avx2; }
+bool has_avx512() { return cpuid().avx512; }
 #endif
 
 const Level levels[] = {

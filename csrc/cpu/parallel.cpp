@@ -1,9 +1,6 @@
 #define BDGF_ISA base
 #include "cpu/parallel.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #ifndef _WIN32
 #include <dirent.h>
 #include <pthread.h>
@@ -11,12 +8,16 @@
 
 #include <atomic>
 #include <exception>
+#include <mutex>
+
+#include "cpu/threads/team.h"
 
 namespace bdgf {
 namespace {
 
-// A forked child has none of its parent's threads, but the OpenMP runtime it inherits still counts on them: the first
-// parallel region would wait for ever. The pool may be torch's rather than ours, so ask the kernel, not ourselves.
+// A forked child has none of its parent's threads, but the run-time library it inherits (OpenMP's, libdispatch, our pool)
+// still counts on them: the first parallel region would wait for ever. The threads may be torch's rather than ours, so
+// ask the kernel, not ourselves.
 std::atomic<bool> serial_only{false};
 bool parent_had_threads = false;
 
@@ -37,34 +38,69 @@ void in_child() {
 const int registered = pthread_atfork(before_fork, nullptr, in_child);
 #endif
 
-}  // namespace
+thread_local bool inside = false;  // of a region: what it calls runs on this thread
 
-bool built_with_openmp() {
-#ifdef _OPENMP
-  return true;
-#else
-  return false;
-#endif
-}
+constexpr int kMostThreads = 256;
+constexpr int64_t kPieces = 8;  // of a share: how finely work moves from a slow core to a fast one
 
-void run_tasks(int64_t tasks, int num_threads, TaskFunction function, const void* context) {
-#ifdef _OPENMP
-  if (num_threads > tasks) num_threads = static_cast<int>(tasks);
-  if (num_threads > 1 && !serial_only && !omp_in_parallel()) {
-    std::exception_ptr error;
-#pragma omp parallel for num_threads(num_threads) schedule(static)
-    for (int64_t task = 0; task < tasks; ++task) {
+// Tasks in contiguous shares, one a member of the team, so that a core meets the same memory from call to call; a member
+// that is done helps the others, so that the slow half of a processor, or a member that was late or never came, holds
+// nobody up.
+struct Region {
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  TaskFunction function;
+  const void* context;
+  int members;
+  Share shares[kMostThreads];
+  std::mutex lock;
+  std::exception_ptr error;
+
+  Region(int64_t tasks, int members, TaskFunction function, const void* context)
+      : function(function), context(context), members(members) {
+    for (int m = 0; m < members; ++m) {
+      shares[m].next.store(tasks * m / members, std::memory_order_relaxed);
+      shares[m].end = tasks * (m + 1) / members;
+    }
+  }
+  void work_off(Share& share) {
+    const int64_t left = share.end - share.next.load(std::memory_order_relaxed);
+    const int64_t piece = left > kPieces ? left / kPieces : 1;
+    for (;;) {
+      const int64_t first = share.next.fetch_add(piece, std::memory_order_relaxed);
+      if (first >= share.end) return;
+      const int64_t last = first + piece < share.end ? first + piece : share.end;
+      for (int64_t task = first; task < last; ++task) function(context, task);
+    }
+  }
+  static void run_member(void* self, int member) {
+    Region& region = *static_cast<Region*>(self);
+    inside = true;
+    for (int k = 0; k < region.members; ++k) {
       try {
-        function(context, task);
+        region.work_off(region.shares[(member + k) % region.members]);
       } catch (...) {
-#pragma omp critical(bdgf_task_error)
-        if (!error) error = std::current_exception();
+        const std::lock_guard<std::mutex> guard(region.lock);
+        if (!region.error) region.error = std::current_exception();
       }
     }
-    if (error) std::rethrow_exception(error);
+    inside = false;
+  }
+};
+
+}  // namespace
+
+void run_tasks(int64_t tasks, int num_threads, TaskFunction function, const void* context) {
+  if (num_threads > kMostThreads) num_threads = kMostThreads;
+  if (num_threads > tasks) num_threads = static_cast<int>(tasks);
+  if (num_threads > 1 && !serial_only && !inside) {
+    Region region(tasks, num_threads, function, context);
+    run_team(num_threads, &Region::run_member, &region);
+    if (region.error) std::rethrow_exception(region.error);
     return;
   }
-#endif
   for (int64_t task = 0; task < tasks; ++task) function(context, task);
 }
 

@@ -1,15 +1,13 @@
-// Threads for the CPU kernels. The ISA files see this header only; OpenMP stays in parallel.cpp.
+// Threads for the CPU kernels. The ISA files see this header only; where threads come from is threads/team.h's business.
 #pragma once
 #include <stdint.h>
 
 namespace bdgf {
 
 typedef void (*TaskFunction)(const void* context, int64_t task);
-// Runs tasks 0 ... tasks-1 on at most num_threads threads, in contiguous shares. Serial inside another parallel
-// region, in a forked child of a process that had threads, and in a build without OpenMP.
+// Runs tasks 0 ... tasks-1 on at most num_threads threads. Serial inside another parallel region and in a forked child of
+// a process that had threads.
 void run_tasks(int64_t tasks, int num_threads, TaskFunction function, const void* context);
-
-bool built_with_openmp();
 
 namespace BDGF_ISA {
 

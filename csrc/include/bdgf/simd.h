@@ -111,7 +111,13 @@ BDGF_INLINE Vf max(Vf a, Vf b) {
 BDGF_INLINE Vf abs(Vf a) { return (Vf)((Vi)a & 0x7fffffff); }
 
 // ---------------------------------------------------------------------------------------------- 16-bit formats
-BDGF_INLINE Vf widen_bf16(Vh h) { return (Vf)(__builtin_convertvector(h, Vu) << 16); }
+BDGF_INLINE Vf widen_bf16(Vh h) {
+#if BDGF_NEON
+  return (Vf)vshll_n_u16((uint16x4_t)h, 16);
+#else
+  return (Vf)(__builtin_convertvector(h, Vu) << 16);
+#endif
+}
 BDGF_INLINE Vh narrow_bf16(Vf f) {  // to nearest, ties to even; NaN stays NaN
   Vu u = (Vu)f;
   Vu rounded = u + 0x7fffu + ((u >> 16) & 1u);
@@ -181,6 +187,12 @@ BDGF_INLINE Vf load_n(const float* p, int n) {
   return _mm512_maskz_loadu_ps(lane_mask(n), p);
 #elif BDGF_LANES == 8
   return _mm256_maskload_ps(p, lane_mask(n));
+#elif BDGF_NEON
+  if (n == kLanes) return load(p);
+  Vf v{};
+  if (n & 2) v = vcombine_f32(vld1_f32(p), vdup_n_f32(0));
+  if (n & 1) v = n & 2 ? vld1q_lane_f32(p + 2, v, 2) : vld1q_lane_f32(p, v, 0);
+  return v;
 #else
   Vf v{};
   for (int i = 0; i < n; ++i) v[i] = p[i];
@@ -192,6 +204,10 @@ BDGF_INLINE void store_n(float* p, Vf v, int n) {
   _mm512_mask_storeu_ps(p, lane_mask(n), v);
 #elif BDGF_LANES == 8
   _mm256_maskstore_ps(p, lane_mask(n), v);
+#elif BDGF_NEON
+  if (n == kLanes) return store(p, v);
+  if (n & 2) vst1_f32(p, vget_low_f32(v));
+  if (n & 1) n & 2 ? vst1q_lane_f32(p + 2, v, 2) : vst1q_lane_f32(p, v, 0);
 #else
   for (int i = 0; i < n; ++i) p[i] = v[i];
 #endif
@@ -219,6 +235,8 @@ BDGF_INLINE bool all_lanes(Vi mask) {
   return _mm512_movepi32_mask((__m512i)mask) == 0xffff;
 #elif BDGF_LANES == 8
   return _mm256_movemask_ps((__m256)mask) == 0xff;
+#elif BDGF_NEON
+  return vminvq_u32((uint32x4_t)mask) != 0;
 #else
   bool all = true;
   for (int i = 0; i < kLanes; ++i) all = all && mask[i];
@@ -233,7 +251,10 @@ BDGF_INLINE float hsum(Vf v) {
     for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
   return lane[0];
 }
-BDGF_INLINE float hmax(Vf v) {
+BDGF_INLINE float hmax(Vf v) {  // NaN if any lane is
+#if BDGF_NEON
+  return vmaxvq_f32(v);
+#endif
   float m = v[0];
   for (int i = 1; i < kLanes; ++i) m = v[i] > m || v[i] != v[i] ? v[i] : m;
   return m;
@@ -289,6 +310,12 @@ BDGF_INLINE void interleave(Vf a, Vf b, Vf c, Vf d, Vf out[4]) {
   out[1] = (Vf)_mm256_unpackhi_pd((__m256d)ab0, (__m256d)cd0);
   out[2] = (Vf)_mm256_unpacklo_pd((__m256d)ab1, (__m256d)cd1);
   out[3] = (Vf)_mm256_unpackhi_pd((__m256d)ab1, (__m256d)cd1);
+#elif BDGF_NEON
+  const float32x4_t ab0 = vzip1q_f32(a, b), ab1 = vzip2q_f32(a, b), cd0 = vzip1q_f32(c, d), cd1 = vzip2q_f32(c, d);
+  out[0] = (Vf)vzip1q_f64((float64x2_t)ab0, (float64x2_t)cd0);
+  out[1] = (Vf)vzip2q_f64((float64x2_t)ab0, (float64x2_t)cd0);
+  out[2] = (Vf)vzip1q_f64((float64x2_t)ab1, (float64x2_t)cd1);
+  out[3] = (Vf)vzip2q_f64((float64x2_t)ab1, (float64x2_t)cd1);
 #else
   float lane[4 * kLanes];
   for (int i = 0; i < kLanes; ++i) {
@@ -299,9 +326,14 @@ BDGF_INLINE void interleave(Vf a, Vf b, Vf c, Vf d, Vf out[4]) {
 #endif
 }
 BDGF_INLINE void store_interleaved(float* p, Vf a, Vf b, Vf c, Vf d) {
+#if BDGF_NEON
+  const float32x4x4_t all = {{a, b, c, d}};
+  vst4q_f32(p, all);
+#else
   Vf out[4];
   interleave(a, b, c, d, out);
   for (int j = 0; j < 4; ++j) store(p + j * kLanes, out[j]);
+#endif
 }
 
 // ---------------------------------------------------------------------------------------------- 32 x 32 -> 64 bits
@@ -345,9 +377,15 @@ typedef Vu Word;
 BDGF_INLINE Word to_word(Vu a) { return a; }
 BDGF_INLINE Vu from_word(Word a) { return a; }
 BDGF_INLINE void multiply_wide(Word a, uint32_t m, Word& high, Word& low) {
+#if BDGF_NEON  // spelt out: compilers take the generic form apart lane by lane
+  const uint32x4_t k = vdupq_n_u32(m), x = (uint32x4_t)a;
+  const uint32x4_t first = (uint32x4_t)vmull_u32(vget_low_u32(x), vget_low_u32(k)), second = (uint32x4_t)vmull_high_u32(x, k);
+  high = (Vu)vuzp2q_u32(first, second), low = (Vu)vuzp1q_u32(first, second);
+#else
   Vq product = __builtin_convertvector(a, Vq) * (uint64_t)m;
   high = __builtin_convertvector(product >> 32, Vu);
   low = __builtin_convertvector(product, Vu);
+#endif
 }
 BDGF_INLINE Word xor3(Word a, Word b, uint32_t key) { return a ^ b ^ key; }
 #endif

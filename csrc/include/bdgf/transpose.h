@@ -50,6 +50,10 @@ BDGF_INLINE void transpose(Vf r[kLanes]) {
     r[k + 4] = _mm256_permute2f128_ps(r[k], r[k + 4], 0x31);
     r[k] = low;
   }
+#elif BDGF_NEON
+  Vf t[4];
+  interleave(r[0], r[1], r[2], r[3], t);
+  for (int i = 0; i < 4; ++i) r[i] = t[i];
 #else
   for (int i = 0; i < kLanes; ++i)
     for (int j = 0; j < i; ++j) {
