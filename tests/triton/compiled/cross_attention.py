@@ -23,7 +23,7 @@ def _call(length, depth, extras=True, dropout_p=0.0):
 
 
 CALLS = [
-    *(_call(length, depth) for length, depth in ((9, 8), (49, 16), (49, 32), (121, 32), (256, 32), (300, 64), (300, 128))),
-    *(_call(length, depth, extras=False) for length, depth in ((25, 16), (121, 32), (300, 64))),
-    *(_call(length, depth, dropout_p=0.1) for length, depth in ((49, 32), (121, 32), (300, 64), (300, 128))),
+    *(_call(length, depth) for length, depth in ((9, 8), (49, 16), (49, 32), (256, 32), (300, 64), (300, 128))),
+    *(_call(length, depth, extras=False) for length, depth in ((25, 16), (300, 64))),
+    *(_call(length, depth, dropout_p=0.1) for length, depth in ((49, 32), (121, 32), (300, 64))),
 ]
