@@ -46,9 +46,8 @@ def shares(count: int, accumulate: int) -> list[tuple[slice, bool]]:
     ranks work on at the same time is together what one process would, so that a loss within a part is the same.
     """
     rank, world = ranks()
-    strides = min(accumulate * world, max(count, world))
-    rounds = -(-strides // world)
-    taken = [(slice(k, None, strides), k < min(strides, count)) for k in range(rank * rounds, (rank + 1) * rounds)]
+    parts = max(1, min(accumulate, count))
+    taken = [(slice(k, None, parts * world), k < count) for k in range(rank * parts, (rank + 1) * parts)]
     return [(part if some else slice(0, 1), some) for part, some in taken]
 
 
