@@ -16,14 +16,14 @@ CSRC = native_check.ROOT / "csrc"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["here", "aarch64"])
-def test_every_level_against_float64(target):
-    if lacking := native_check.missing(target):
+@pytest.mark.parametrize("machine", ["here", "aarch64"])
+def test_every_level_against_float64(machine):
+    if lacking := native_check.missing(machine):
         pytest.skip(lacking)
-    status, text = native_check.check(target)
+    status, text = native_check.check(machine)
     assert status == 0, text[-4000:]
     assert "threads from std::thread" in text and " 0 problems" in text
-    assert ("neon" if target == "aarch64" else "scalar") in text
+    assert ("neon" if machine == "aarch64" else "scalar") in text
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
