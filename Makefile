@@ -32,7 +32,7 @@ test: $(VENV)/.test
 test-aarch64:
 	$(PYTHON) tests/native/check/run.py aarch64 --install
 
-# Wheels of PYTHON for Linux and macOS, from this Linux machine, each with its checks: dist/wheels. WHEELS=linux-x86_64 for one.
+# Wheels of PYTHON for Linux on x86-64 and aarch64, each with its checks: dist/wheels. WHEELS=linux-x86_64 for one.
 wheels: $(VENV)/.wheels
 	$(BIN)/python tools/wheels/build.py $(WHEELS)
 
