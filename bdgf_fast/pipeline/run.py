@@ -38,7 +38,7 @@ from ..files.json_files import read_json, write_json
 from ..network.predict import predict_pixels
 from ..network.reach import guided, reach
 from ..network.train import check_split, load_network, train
-from ..network.whole_scene import predict_scene
+from ..network.whole_scene import predict_scene, within
 from ..report.embedding import EMBEDDING, embed
 from ..report.evaluation import predicted_labels, score
 from ..report.figure import write_png
@@ -209,7 +209,8 @@ class Run:
             found, blocks = predict_scene(network, features, prepared, config, target, made_of, memory=memory, stride=stride,
                                           pixels=test, progress=progress)  # fmt: skip
             if found is not None:
-                self._draw(prepared, found.index, test, target / "map.png")
+                with within(memory):  # the picture reads the scene again
+                    self._draw(prepared, found.index, test, target / "map.png")
                 if found.note:
                     logging.getLogger(__name__).warning("%s: %s", target / "map.tif", found.note)
                 if own:

@@ -16,7 +16,8 @@ from rasterio.transform import from_origin
 from bdgf_fast.cli import main
 from bdgf_fast.config import Config
 from bdgf_fast.errors import UserError
-from bdgf_fast.network.whole_scene import fit_to_memory, parse_bytes
+from bdgf_fast.network.whole_scene import GDAL_SHARE, fit_to_memory, parse_bytes
+from bdgf_fast.pipeline import run as pipeline_run
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,15 @@ def test_less_memory_first_cuts_the_batch_then_the_block():
     for mode in ("patch", "dense"):
         with pytest.raises(UserError, match="--memory 0.50 GiB is too small for one block of 16 pixels"):
             chosen("512MiB", mode=mode)
+
+
+def test_the_picture_is_drawn_within_the_memory_too(finished, scene_file, tmp_path, monkeypatch):
+    """It reads the scene again, and GDAL's cache would otherwise take its own share of the machine."""
+    seen = []
+    monkeypatch.setattr(pipeline_run, "write_png", lambda *_, **__: seen.append(rasterio.env.getenv().get("GDAL_CACHEMAX")))
+    command = ["predict", str(finished), "--scene", str(scene_file), "--out", str(tmp_path / "maps"), "--quiet", "--memory", "4GiB"]
+    assert main(command) == 0
+    assert seen == [(4 << 30) // GDAL_SHARE]
 
 
 def test_a_large_scene_stays_within_its_memory(over_patches, scene_file, tmp_path):
