@@ -129,7 +129,8 @@ def test_labels_weigh_the_inverse_of_their_visits():
 
 def test_a_step_reads_what_stands_at_the_labels():
     prepared = small_scene(40, 40, per_class=30, block=8)
-    config = Config().override("train.crops=6", "train.accumulate=1", "train.noise=0", "model.radii=[1]", "model.context=[]", "model.trees=0")
+    one_part = ("train.crops=6", "train.accumulate=1", "train.noise=0")
+    config = Config().override(*one_part, "model.radii=[1]", "model.context=[]", "model.trees=0")
     rc = torch.as_tensor(prepared.split.train)
     samples = DenseSamples(prepared, None, config, 0, rc, "cpu")
     samples.fit(DenseNetwork(prepared.groups, (), 2, config.model))
