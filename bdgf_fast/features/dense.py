@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Config, FeaturesConfig
+from ..config import Config
 from ..data.prepared import PreparedScene
 from ..diffusion.denoiser import Denoiser
 from .patch import STREAM, PatchFeatures
-from .projection import ProjectedFeatures, training_side
+from .projection import DenoiserFeatures, training_side
 from .source import feature_margin
 
 
-class DiffusionFeatures(ProjectedFeatures):
+class DiffusionFeatures(DenoiserFeatures):
     """Decoder features of a frozen denoiser at a few timesteps, projected by PCA and divided by one common factor.
 
     x_t is made with fixed noise addressed by scene coordinates, so that a pixel's features depend neither on the tile
     that covers it nor on the order. Build with ``fit``; ``state``/``restore`` give and take JSON and tensors for a
     checkpoint.
     """
-
-    def __init__(
-        self, denoiser: Denoiser, prepared: PreparedScene, config: FeaturesConfig, seed: int, projection: Sequence[Tensor] = (),
-        bias: Sequence[Tensor] = (),
-    ) -> None:  # fmt: skip
-        super().__init__(prepared, config, seed, projection, bias)
-        self.denoiser = denoiser
-        self.device = next(denoiser.unet.parameters()).device
 
     @classmethod
     def fit(

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..common.random_streams import generator
-from ..config import FeaturesConfig
-from ..data.prepared import PreparedScene
-from ..diffusion.denoiser import Denoiser
 from ..diffusion.unet import to_pixel_grid
-from .projection import ProjectedFeatures
+from .projection import DenoiserFeatures
 from .source import BlockFeatures
 
 STREAM = 2**31 + 2
 """Stream of the features' noise; training uses the step numbers."""
 
 
-class PatchFeatures(ProjectedFeatures):
+class PatchFeatures(DenoiserFeatures):
     """Each patch through the U-Net by itself, as in earlier work; its noise belongs to the patch's centre pixel."""
 
     MAX_FIT = 4096
-
-    def __init__(
-        self, denoiser: Denoiser, prepared: PreparedScene, config: FeaturesConfig, seed: int, projection: Sequence[Tensor] = (),
-        bias: Sequence[Tensor] = (),
-    ) -> None:  # fmt: skip
-        super().__init__(prepared, config, seed, projection, bias)
-        self.denoiser = denoiser
-        self.device = next(denoiser.unet.parameters()).device
 
     @torch.no_grad()
     def _raw_patches(self, rc: Tensor, size: int) -> list[tuple[Tensor, int, int, int]]:

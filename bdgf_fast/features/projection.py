@@ -13,6 +13,7 @@ from torch import Tensor
 from ..common.random_streams import generator
 from ..config import FeaturesConfig
 from ..data.prepared import PreparedScene, mirror
+from ..diffusion.denoiser import Denoiser
 from ..diffusion.unet import to_pixel_grid
 from .source import BlockFeatures, crop, windows
 
@@ -177,3 +178,15 @@ class ProjectedFeatures:
         maps = self.tile(y0 - before, x0 - before, h + size - 1, w + size - 1)
         corner = torch.tensor([y0, x0])
         return lambda rc: [windows(m, rc - corner, size) for m in maps]
+
+
+class DenoiserFeatures(ProjectedFeatures):
+    """Maps that come from a frozen denoiser, on its device."""
+
+    def __init__(
+        self, denoiser: Denoiser, prepared: PreparedScene, config: FeaturesConfig, seed: int, projection: Sequence[Tensor] = (),
+        bias: Sequence[Tensor] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(prepared, config, seed, projection, bias)
+        self.denoiser = denoiser
+        self.device = next(denoiser.unet.parameters()).device
