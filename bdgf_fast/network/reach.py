@@ -35,19 +35,19 @@ def reach(config: Config) -> int:
         return patch // 2 + (own if config.features.mode == "dense" else 0)
     sides = {"cnn": 2 * c.stages, "mamba": c.scan_window - 1, "transformer": c.attention_window - 1}
     inner = c.map_radius + max(sides[kind] for kind in c.branches)
-    bands = max(inner + 1, statistics_reach(c))  # the stem sees one pixel further
+    bands = max(inner + 1, statistics_reach(c) if c.statistics else 0)  # the stem sees one pixel further
     return max(bands, own + max([inner, *(c.guide_radii if c.statistics else ())])) if guided(c) else bands
 
 
 def statistics_reach(c: ModelConfig) -> int:
-    """Pixels of raw bands around a pixel that its statistics take."""
+    """Pixels of raw bands around a pixel that its statistics take, whether the network sees them or a baseline alone."""
     around = max(c.guide_radii, default=0)
-    return max([*c.radii, *(radius + around for radius in c.context), 0]) if c.statistics else 0
+    return max([*c.radii, *(radius + around for radius in c.context), 0])
 
 
 def raw_reach(c: ModelConfig) -> int:
     """Pixels of raw bands that a piece needs around it: the branches' halo with the stem's frame, or the widest statistics."""
-    return max(halo(c) + 1, statistics_reach(c))
+    return max(halo(c) + 1, statistics_reach(c) if c.statistics else 0)
 
 
 def guide_reach(c: ModelConfig) -> int:

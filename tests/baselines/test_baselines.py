@@ -45,6 +45,16 @@ def test_every_baseline_learns(site, learns, name):
     assert (labels == truth).mean() > 0.55  # three classes
 
 
+@pytest.mark.parametrize("name", FORESTS)
+def test_a_forest_does_not_ask_what_the_network_sees(site, config, name):
+    rc = site.split.test[::7]
+    with_them, without = (
+        predict_baseline(name, site.prepared, config.override(f"model.statistics={on}"), 0, rc, denoiser=None, features=None)
+        for on in ("true", "false")
+    )
+    assert np.array_equal(with_them, without)
+
+
 def test_fusion_needs_two_modalities(config):
     assert available(2) == [*FORESTS, GUIDED_FOREST, CNN, EXCHANGE, DUAL]
     assert available(1) == [*FORESTS, GUIDED_FOREST, CNN]
