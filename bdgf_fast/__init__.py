@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .pipeline.commands import compare as compare, evaluate as evaluate, predict as predict, pretrain as pretrain
     from .pipeline.commands import run as run, run_seeds as run_seeds, train as train
     from .studies.commands import study as study
+    from .studies.label_curve import label_curve as label_curve
     # fmt: on
 
 _vml.settle()
@@ -39,6 +40,7 @@ _PACKAGES = ("baselines", "compat", "config", "data", "diffusion", "features", "
 _FUNCTIONS = {
     **dict.fromkeys(("run", "run_seeds", "pretrain", "train", "evaluate", "predict", "compare"), "pipeline.commands"),
     "study": "studies.commands",
+    "label_curve": "studies.label_curve",
     "check": "data.check",
 }
 

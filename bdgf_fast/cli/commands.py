@@ -167,6 +167,12 @@ def study(args: argparse.Namespace) -> int:
     if args.cells and "list" in args.cells:
         print(listing(Study(args.out, args.scene, preset=args.preset, config=config).cells))
         return 0
+    if args.labels:
+        from ..studies.label_curve import label_curve
+
+        print(label_curve(args.scene, args.out, args.labels, preset=args.preset, seeds=args.seeds, cells=args.cells, config=config,
+                          **_surroundings(args)))  # fmt: skip
+        return 0
     found = commands.study(args.scene, args.out, preset=args.preset, seeds=args.seeds, cells=args.cells, config=config,
                            **_surroundings(args))  # fmt: skip
     if found.note:

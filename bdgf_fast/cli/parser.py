@@ -145,6 +145,10 @@ def parser() -> argparse.ArgumentParser:
         "in the quick preset, the main ones in the full preset)",
     )
     study.add_argument(
+        "--labels", type=int, nargs="+", metavar="N",
+        help="run the study once for each of these numbers of training pixels per class, and draw accuracy over them",
+    )
+    study.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the default cell (repeatable)"
     )
     _config(study)
