@@ -142,6 +142,18 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def distil(args: argparse.Namespace) -> int:
+    from ..network.distil import student_config
+    from ..pipeline import commands
+    from ..pipeline.run import Run
+
+    base = student_config(Run.settings_of(args.directory))
+    found = commands.distil(args.directory, args.out, modalities=args.modalities, config=settings(base, args), resume=args.resume,
+                            overwrite=args.overwrite, tensorboard=args.tensorboard, **_surroundings(args))  # fmt: skip
+    _say(f"\n{found}")
+    return 0
+
+
 def evaluate(args: argparse.Namespace) -> int:
     from ..pipeline import commands
 
@@ -202,6 +214,7 @@ def _say(text: str) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": demo, "run": run, "pretrain": pretrain, "train": train, "evaluate": evaluate, "predict": predict, "study": study,
+    "distil": distil,
     "report": report,
     "data": data, "config": config, "bench": bench, "info": info,
     "completion": completion,
