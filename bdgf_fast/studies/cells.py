@@ -78,7 +78,8 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
         cells.append(Cell(f"input-balance-{title}", f"input balance {title}", "branches", (f"model.balance={balance}",)))
         if config.model.mode == "dense":
             rate, title = ("0", "off") if config.model.hide_rate else (str(HIDE_RATE), "on")
-            cells.append(Cell(f"hiding-{title}", f"modalities hidden in training {title}", "branches", (f"model.hide_rate={rate}",)))
+            cells.append(Cell(f"hiding-{title}", f"hiding of modalities in training {title}", "branches",
+                              (f"model.hide_rate={rate}",)))  # fmt: skip
     if config.model.mode == "dense":
         if config.model.statistics and config.model.trees:
             cells.append(Cell("forests-off", "forests off", "branches", ("model.trees=0",)))
