@@ -45,6 +45,9 @@ class DataConfig:
 
     patch: AtLeast7 = 11
     """Side of the patch around a pixel, in pixels; any odd or even size from 7 on."""
+    align: Literal["none", "scene"] = "none"
+    """``scene``: the bands of every scene, those that are joined for training and those that are mapped, are shifted and scaled to
+    common means and deviations first, without labels. For another season, gain or offset; it also takes out true differences."""
 
 
 @dataclass

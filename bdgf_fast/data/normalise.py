@@ -120,9 +120,9 @@ def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Norm
     return fit_together([(scene, modality, region)])
 
 
-def fit_together(parts: Sequence[tuple[Scene, Modality, np.ndarray]]) -> Normaliser | None:
-    """The same over several scenes with the same bands in the same order: every pixel counts alike. Bands without any value must be
-    so in all of them."""
+def sample_of(parts: Sequence[tuple[Scene, Modality, np.ndarray]]) -> np.ndarray:
+    """Values (bands, n) at the pixels where the regions (H, W) are True, of scenes with the same bands in the same order; of more
+    than MAX_SAMPLE_VALUES every k-th pixel, in row-major order."""
     scene, modality, _ = parts[0]
     total = sum(int(region.sum()) for _, _, region in parts)
     if total == 0:
@@ -136,7 +136,14 @@ def fit_together(parts: Sequence[tuple[Scene, Modality, np.ndarray]]) -> Normali
             if count:
                 picked.append(bands.read(y0, y1, 0, own.width)[:, inside][:, (-seen) % step :: step])
                 seen += count
-    sample = np.concatenate(picked, axis=1)
+    return np.concatenate(picked, axis=1)
+
+
+def fit_together(parts: Sequence[tuple[Scene, Modality, np.ndarray]]) -> Normaliser | None:
+    """The same over several scenes with the same bands in the same order: every pixel counts alike. Bands without any value must be
+    so in all of them."""
+    scene, modality, _ = parts[0]
+    sample = sample_of(parts)
     scaling = Scaling.fit(sample)
     alive = scaling.high > scaling.low
     kept = np.flatnonzero(alive).tolist()

@@ -29,7 +29,7 @@ ByCode = Annotated[Any, WithJsonSchema({"type": "object", "propertyNames": {"pat
 LabelFile = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, _FILE]})]
 Layout = Annotated[str, Strict(), WithJsonSchema({"enum": ["hwc", "chw"]})]
 Resampling = Annotated[str, Strict(), WithJsonSchema({"enum": list(RESAMPLING)})]
-Kind = Annotated[str, Strict(), WithJsonSchema({"enum": ["blocks", "given", "per_class"]})]
+Kind = Annotated[str, Strict(), WithJsonSchema({"enum": ["blocks", "given", "per_class", "all"]})]
 
 
 @dataclass
@@ -103,7 +103,8 @@ class SplitTable:
     __pydantic_config__ = FORBID
 
     kind: Kind | None = None
-    """blocks: squares of the scene; given: the maps in [labels]; per_class: random pixels, which flatters every method."""
+    """blocks: squares of the scene; given: the maps in [labels]; per_class: random pixels, which flatters every method; all: every
+    labelled pixel trains and none is scored, for maps of other scenes."""
     block: Whole | None = None
     """Side of a block in pixels."""
     train_fraction: Number | None = None
@@ -156,6 +157,22 @@ class DatasetTable:
     """Rules of the split in place of the published one."""
 
 
+@dataclass
+class JoinTable:
+    """A scene file of bdgf-fast that makes one scene of several, to train on all of them."""
+
+    __pydantic_config__ = FORBID
+
+    join: Annotated[Any, WithJsonSchema({**_TEXTS, "minItems": 1})]
+    """The scenes: files relative to this one, or NAME:FOLDER of known data sets. Same modalities, bands and legend."""
+    name: Text | None = None
+    """What the whole is called; default: the file's name."""
+    gap: Whole | None = None
+    """Rows without a value between two scenes, at least: more than the method sees; default: 128."""
+    split: SplitTable | None = None
+
+
+TABLES = (SceneTable, DatasetTable, JoinTable)
 _KINDS = {"string_type": "text in quotes", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"}
 
 
@@ -175,10 +192,10 @@ def entry_name(said: str, i: int, entry: dict[str, Any]) -> str:
 def schema() -> dict[str, Any]:
     """JSON schema of a scene file."""
     _, found = TypeAdapter.json_schemas(
-        [(kind, "validation", _adapter(kind)) for kind in (SceneTable, DatasetTable)], title="Scene file of bdgf-fast"
+        [(kind, "validation", _adapter(kind)) for kind in TABLES], title="Scene file of bdgf-fast"
     )
     found["$defs"]["DatasetTable"]["properties"]["split"] |= {"$ref": "#/$defs/SplitTable"}  # checked with the set's own tables
-    either = [{"$ref": f"#/$defs/{kind.__name__}"} for kind in (SceneTable, DatasetTable)]
+    either = [{"$ref": f"#/$defs/{kind.__name__}"} for kind in TABLES]
     found["$defs"]["SceneTable"]["required"], found["$defs"]["ModalityTable"]["required"] = ["modality"], ["name"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_null(found), "anyOf": either}
 

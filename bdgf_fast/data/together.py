@@ -29,7 +29,7 @@ def prepare_together(
     the order of the first scene that has them. Raises StateError or SceneError naming the scene and the modality that differs.
     """
     first: dict[str, tuple[Scene, Modality]] = {}
-    aligned = [_aligned(scene, first) for scene in scenes]
+    aligned = [_unlabelled(same_bands(scene, first)) for scene in scenes]
     if state is None:
         fitted = [_fit(name, aligned) for name in first]
         normalisers = [normaliser for normaliser in fitted if normaliser is not None]
@@ -51,7 +51,7 @@ def state_of(prepared: Sequence[PreparedScene]) -> dict[str, Any]:
     return {**prepared[0].state(), "scene": names, "classes": [], "pixel": pixels[0] if alike else None}
 
 
-def _aligned(scene: Scene, first: dict[str, tuple[Scene, Modality]]) -> Scene:
+def same_bands(scene: Scene, first: dict[str, tuple[Scene, Modality]]) -> Scene:
     """The scene with its bands in the order of the scenes before it; ``first`` takes the modalities that are new."""
     scene.valid()  # finds the bands without any value
     modalities, empty = [], dict(scene.empty)
@@ -65,8 +65,12 @@ def _aligned(scene: Scene, first: dict[str, tuple[Scene, Modality]]) -> Scene:
                 empty[modality.name] = [order.index(band) for band in empty.get(modality.name, [])]
             _require_alike(scene, modality, empty.get(modality.name, []), other, known)
         modalities.append(modality)
-    unlabelled = np.broadcast_to(np.int16(-1), (scene.height, scene.width))  # takes no memory
-    return replace(scene, modalities=modalities, empty=empty, labels=unlabelled, classes=[])
+    return replace(scene, modalities=modalities, empty=empty)
+
+
+def _unlabelled(scene: Scene) -> Scene:
+    labels = np.broadcast_to(np.int16(-1), (scene.height, scene.width))  # takes no memory
+    return replace(scene, labels=labels, classes=[])
 
 
 def _require_alike(scene: Scene, modality: Modality, empty: list[int], other: Scene, known: Modality) -> None:
