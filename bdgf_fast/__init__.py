@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from . import diffusion as diffusion, features as features, network as network, nn as nn, report as report
     from .data.check import check as check
     from .pipeline.commands import compare as compare, evaluate as evaluate, predict as predict, pretrain as pretrain
-    from .pipeline.commands import run as run, run_seeds as run_seeds, train as train
+    from .pipeline.commands import predict_scenes as predict_scenes, run as run, run_seeds as run_seeds, train as train
     from .studies.commands import study as study
     # fmt: on
 
@@ -37,7 +37,9 @@ __all__ = ["UserError", "backends", "explain", "ops", "reference", "use_backend"
 
 _PACKAGES = ("baselines", "compat", "config", "data", "diffusion", "features", "network", "nn", "report")
 _FUNCTIONS = {
-    **dict.fromkeys(("run", "run_seeds", "pretrain", "train", "evaluate", "predict", "compare"), "pipeline.commands"),
+    **dict.fromkeys(
+        ("run", "run_seeds", "pretrain", "train", "evaluate", "predict", "predict_scenes", "compare"), "pipeline.commands"
+    ),
     "study": "studies.commands",
     "check": "data.check",
 }

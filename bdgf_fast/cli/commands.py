@@ -14,6 +14,10 @@ if TYPE_CHECKING:  # `info` needs nothing that the application installs
     from ..config import Config
 
 
+EXIT_PARTLY = 1
+"""Some of many scenes could not be mapped."""
+
+
 def info(args: argparse.Namespace) -> int:
     from .. import backends
     from ..pipeline.versions import versions
@@ -152,10 +156,25 @@ def evaluate(args: argparse.Namespace) -> int:
 def predict(args: argparse.Namespace) -> int:
     from ..pipeline import commands
 
+    if args.scenes is not None:
+        return _predict_scenes(args)
     found = commands.predict(args.directory, args.scene, args.out, memory=args.memory, stride=args.stride,
                              features=args.features or (), precision=args.precision, **_surroundings(args))  # fmt: skip
     _say(f"wrote map.tif, probabilities.tif and map.png to {found.path}")
     return 0
+
+
+def _predict_scenes(args: argparse.Namespace) -> int:
+    from ..pipeline import commands
+
+    if args.out is None:
+        raise UserError("predict --scenes needs --out, the directory of the maps")
+    if args.features:
+        raise UserError("--features are the maps of one scene; give them with --scene, or leave out --scenes")
+    found = commands.predict_scenes(args.directory, args.scenes, args.out, memory=args.memory, stride=args.stride,
+                                    precision=args.precision, **_surroundings(args))  # fmt: skip
+    _say(str(found))
+    return EXIT_PARTLY if found.failed else 0
 
 
 def study(args: argparse.Namespace) -> int:

@@ -68,8 +68,14 @@ def _directory(command: argparse.ArgumentParser, default: str | None = None) -> 
 
 
 def _predict_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
-    command.add_argument("--out", type=Path, help="directory for the map (default: the directory of the run)")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
+    which.add_argument(
+        "--scenes", type=Path, metavar="LIST.txt",
+        help="a text file that names a scene a line, relative to the file: each is mapped into a folder of --out, with an index "
+        "and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at the end)",
+    )
+    command.add_argument("--out", type=Path, help="directory for the map (default: the directory of the run) or the maps")
     _features(command)
     command.add_argument("--memory", metavar="SIZE", help="limit of the resident memory of each process, such as 2GiB")
     command.add_argument(

@@ -22,9 +22,11 @@ from ..network.whole_scene import parse_bytes
 from ..report.comparison_page import compare as write_comparison
 from ..report.metrics import METRICS
 from .beside import forests, networks
-from .results import MapResult, RunResult, SeedsResult, StageResult
+from .many_maps import predict_list
+from .results import MapResult, MapsResult, RunResult, SeedsResult, StageResult
 from .run import Run
 from .run_directory import RunDirectory
+from .scene_list import named, read_list
 from .session import session
 from .settings import ConfigLike, configured, with_seed
 from .summary import summary
@@ -192,6 +194,42 @@ def predict(
         made.predict(None if scene is None else reference_of(scene), target, memory=limit, stride=stride,
                      maps=[Path(path) for path in features] or None, precision=precision)  # fmt: skip
     return MapResult(target or folder)
+
+
+def predict_scenes(
+    directory: PathLike | MapResult, scenes: PathLike | Sequence[PathLike | Scene], out: PathLike, *,
+    memory: int | str | None = None, stride: int = 1, precision: str | None = None, device: Device = "auto", quiet: bool = False,
+) -> MapsResult:  # fmt: skip
+    """Maps of many scenes by a trained run, each in a folder of ``out``, with an index and mosaics; what ``predict --scenes`` does.
+
+    Args:
+        directory: the run's directory, or its result.
+        scenes: a text file that names a scene a line, or the scenes themselves.
+        out: directory of the maps. One that holds some of them is gone on with: finished scenes are not mapped again, unless the
+            model, its settings or the scene has changed.
+        memory, stride, precision: as for ``predict``.
+
+    A scene that cannot be mapped does not stop the others: ``failed`` of the result says what is wrong with it. Example::
+
+        found = bdgf_fast.predict_scenes("runs/first", ["a.toml", "b.toml"], "maps")
+        print(found, found.failed)
+    """
+    if stride < 1:
+        raise UserError(f"--stride is {stride}; it takes 1 or more")
+    limit = parse_bytes(memory) if isinstance(memory, str) else memory
+    folder, target = _folder(directory), Path(out)
+    one_file = isinstance(scenes, (str, os.PathLike))
+    listed = named(read_list(scenes) if one_file else [reference_of(scene) for scene in scenes])  # type: ignore[arg-type, union-attr]
+    if target.resolve() == folder.resolve():
+        raise UserError("predict --scenes needs another --out than the run's directory: many maps do not belong into it")
+    with session(device) as chosen:
+        made = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=True, own_scene=False)
+        if made.guide == "maps":
+            raise UserError(f"{folder}: the network is guided by maps of another model, which belong to one scene; map each scene "
+                            "by --scene with its --features")  # fmt: skip
+        made.directory.require("train", "train")
+        predict_list(made, listed, target, memory=limit, stride=stride, precision=precision)
+    return MapsResult(target)
 
 
 def compare(directories: Sequence[PathLike | MapResult], out: PathLike = "comparison.html") -> Path:

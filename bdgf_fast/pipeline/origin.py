@@ -34,16 +34,17 @@ SHOWN_ONLY = re.compile(r"name|.*\.rgb|labels\.colours.*")
 MOST_NAMED = 4
 
 
-def describe(scene: Scene, maps: Sequence[str] = (), before: Any = None) -> dict[str, Any]:
+def describe(scene: Scene, maps: Sequence[str] = (), before: Any = None, *, always_read: int = ALWAYS_READ) -> dict[str, Any]:
     """JSON-able facts about a scene and the files ``maps`` of another model: size, time and sha256 of every file, the tables of
     the scene file, what the rasters were read as, and digests of the labels and of the given sides.
 
-    Every file is read once, but for large ones that have kept their size and time since the description ``before``.
+    Every file is read once, but for those above ``always_read`` bytes that have kept their size and time since the description
+    ``before``.
     """
     known = before.get("files", {}) if isinstance(before, dict) else {}
     return {
         "version": VERSION,
-        "files": {str(path): _stamp(path, known.get(str(path))) for path in files(scene, maps)},
+        "files": {str(path): _stamp(path, known.get(str(path)), always_read) for path in files(scene, maps)},
         "tables": _tables(scene),
         "modalities": {
             m.name: {
@@ -141,6 +142,12 @@ def load_split(path: Path) -> Split:
 # --- parts ---
 
 
+def digest_of(path: Path) -> str:
+    """The sha256 of a file's content."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _local(source: str) -> list[Path]:
     """The files on this machine behind a raster's source (a path, ``file[variable]``, a path into an archive) and, where there
     is one, the ENVI header that says how the values are stored. Addresses have none: what is read of them is all that is known."""
@@ -152,14 +159,13 @@ def _local(source: str) -> list[Path]:
     return [path, *(p for p in (path.with_suffix(".hdr"), Path(f"{path}.hdr")) if p != path and p.is_file())]
 
 
-def _stamp(path: Path, known: dict[str, Any] | None) -> dict[str, Any]:
+def _stamp(path: Path, known: dict[str, Any] | None, always_read: int) -> dict[str, Any]:
     try:
         facts = path.stat()
         stamp = {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
-        if known is not None and facts.st_size > ALWAYS_READ and {**stamp, "sha256": known["sha256"]} == known:
+        if known is not None and facts.st_size > always_read and {**stamp, "sha256": known["sha256"]} == known:
             return known
-        with open(path, "rb") as stream:
-            return {**stamp, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+        return {**stamp, "sha256": digest_of(path)}
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

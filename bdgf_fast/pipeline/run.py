@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -174,7 +173,7 @@ class Run:
         barrier()
 
     def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
-                maps: Sequence[Path] | None = None, precision: str | None = None) -> None:
+                maps: Sequence[Path] | None = None, precision: str | None = None, scene: Scene | None = None) -> None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
         Args:
@@ -184,6 +183,7 @@ class Run:
             stride: classify every stride-th pixel and interpolate the probabilities.
             maps: the other scene's feature maps, where another model's guide (default: the run's own).
             precision: in place of the run's `predict.precision`.
+            scene: what `reference` names, where it is open already.
         """
         if maps and self.guide != "maps":
             raise UserError("--features: this run's network is not guided by maps of another model")
@@ -192,7 +192,7 @@ class Run:
         if reference is None:
             prepared = self.prepared
         else:
-            prepared = PreparedScene.from_state(open_scene(reference), None, read_json(self.directory / "scene.json"))
+            prepared = PreparedScene.from_state(scene or open_scene(reference), None, read_json(self.directory / "scene.json"))
             warn_of_values(prepared)
         target.mkdir(parents=True, exist_ok=True)
         if leads():
@@ -204,7 +204,7 @@ class Run:
         test = self.split.test if own else None
         with stage as progress:
             network, features = self._network(prepared, maps)
-            made_of = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference,
+            made_of = {"network": origin.digest_of(self._checkpoint("network")), "scene": reference or self.reference,
                        "files": self._stamps(prepared.scene, maps)}
             found, blocks = predict_scene(network, features, prepared, config, target, made_of, memory=memory, stride=stride,
                                           pixels=test, progress=progress)  # fmt: skip
@@ -289,6 +289,11 @@ class Run:
         denoiser.unet.to(self.device)
         return denoiser
 
+    def model_digests(self) -> dict[str, str]:
+        """The sha256 of the checkpoints that a map is made with, to know what other weights predicted."""
+        names = ("network", "denoiser") if self.guide == "denoiser" else ("network",)
+        return {name: origin.digest_of(self._checkpoint(name)) for name in names}
+
     def _checkpoint(self, name: str) -> Path:
         return self.directory.checkpoints / f"{name}.safetensors"
 
@@ -322,12 +327,6 @@ class _Stage:
             seconds = round(time.perf_counter() - self.start, 3)
             self.directory.mark(self.name, seconds=seconds, peak_memory_bytes=peak_memory_bytes(), **self.facts)
             barrier()  # the stage's files stand before any rank reads them
-
-
-def _digest(path: Path) -> str:
-    """The sha256 of a checkpoint, to know blocks predicted by other weights."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, str]:
