@@ -75,10 +75,9 @@ class DiffusionFeatures(DenoiserFeatures):
         x = window.expand(count, -1, -1, -1).contiguous()
         t = torch.tensor(self.config.timesteps, device=self.device)
         origin = torch.tensor([[top, left]] * count, device=self.device)
-        noisy = self.denoiser.noisy(
+        noisy = self._input(
             x,
             t,
-            self.seed,
             sample_ids=torch.arange(count, device=self.device),
             stream=STREAM,
             origin=origin,
