@@ -31,7 +31,7 @@ from ..diffusion.pretrain import load_denoiser, pretrain
 from ..errors import UserError
 from ..features.arrays import ArrayFeatures
 from ..features.dense import DiffusionFeatures
-from ..features.source import FeatureSource
+from ..features.source import FeatureSource, hiding
 from ..files.atomic import atomic
 from ..files.json_files import read_json, write_json
 from ..network.predict import predict_pixels
@@ -41,6 +41,7 @@ from ..network.whole_scene import predict_scene, within
 from ..report.embedding import EMBEDDING, embed
 from ..report.evaluation import predicted_labels, score
 from ..report.figure import write_png
+from ..report.metrics import METRICS
 from ..report.tensorboard import Log
 from . import origin
 from .locks import lock
@@ -192,7 +193,10 @@ class Run:
         if reference is None:
             prepared = self.prepared
         else:
-            prepared = PreparedScene.from_state(scene or open_scene(reference), None, read_json(self.directory / "scene.json"))
+            prepared = PreparedScene.from_state(
+                scene or open_scene(reference), None, read_json(self.directory / "scene.json"),
+                may_lack=self.config.model.hide_rate > 0,
+            )
             warn_of_values(prepared)
         target.mkdir(parents=True, exist_ok=True)
         if leads():
@@ -273,7 +277,16 @@ class Run:
                 labels = {name: maps[name] for name in maps.files}
         else:
             labels = predicted_labels(predict_pixels(network, features, self.prepared, self.config, rc, progress))
-        return score(self.prepared, rc, labels)
+        result = score(self.prepared, rc, labels)
+        if getattr(network, "hides", False):
+            result["without"] = {name: self._without(network, features, rc, name) for name in self.prepared.modality_names}
+        return result
+
+    def _without(self, network: Any, features: FeatureSource | None, rc: torch.Tensor, name: str) -> dict[str, float]:
+        """Accuracy on the test pixels with one modality hidden."""
+        view, own = hiding(self.prepared, features, name)
+        found = score(view, rc, predicted_labels(predict_pixels(network, own, view, self.config, rc)))
+        return {key: found[key] for key in METRICS}
 
     def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, FeatureSource | None]:
         network, state, tensors = load_network(self._checkpoint("network"), self.config)
