@@ -119,7 +119,7 @@ def _runs(args: argparse.Namespace, scene: str, config: Config, baselines: Any) 
     from ..pipeline import commands
 
     options = {"config": config, "baselines": baselines, "resume": args.resume, "overwrite": args.overwrite, **_surroundings(args),
-               "tensorboard": args.tensorboard}  # fmt: skip
+               "tensorboard": args.tensorboard, "denoiser": getattr(args, "denoiser", None)}  # fmt: skip
     if args.seeds:
         found = commands.run_seeds(scene, args.out, args.seeds, each=lambda result: _say(f"\n{result}"), **options)
         _say(f"\n{found}")
@@ -134,7 +134,8 @@ def pretrain(args: argparse.Namespace) -> int:
 
     stage = commands.pretrain(args.scene, args.out, config=settings(Config(), args), resume=args.resume, overwrite=args.overwrite,
                               tensorboard=args.tensorboard, **_surroundings(args))  # fmt: skip
-    _say(f"pre-trained in {stage.seconds:.0f} s; next: bdgf-fast train {args.out}")
+    following = f"train {args.out}" if len(args.scene) == 1 else f"run SCENE --denoiser {args.out} --out RUN"
+    _say(f"pre-trained in {stage.seconds:.0f} s; next: bdgf-fast {following}")
     return 0
 
 

@@ -41,7 +41,7 @@ def _config(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _features(command: argparse.ArgumentParser) -> None:
+def _features(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--features", type=Path, nargs="+", metavar="FILE",
         help="feature maps of another model on the grid of the scene (.npy, .mat, GeoTIFF), "
@@ -119,12 +119,20 @@ def parser() -> argparse.ArgumentParser:
         help="baselines to compare with. forest: random forests; cnn: also a residual CNN; all: also channel "
         "exchange, a dual-branch denoiser, and the method on each modality alone (default: forest)",
     )
-    _features(run)
+    guides = run.add_mutually_exclusive_group()
+    _features(guides)
+    guides.add_argument(
+        "--denoiser", type=Path, metavar="DIR",
+        help="directory of a denoiser that `pretrain` left, of several scenes or of one: it takes the place of stage 1",
+    )
     _tensorboard(run)
     _common(run)
 
     pretrain = commands.add_parser("pretrain", help="stage 1: pre-train the multimodal diffusion model")
-    pretrain.add_argument("scene", metavar="SCENE")
+    pretrain.add_argument(
+        "scene", metavar="SCENE", nargs="+",
+        help="one scene: `train` goes on in --out; several with the same modalities: a denoiser for `run --denoiser`",
+    )
     _directory(pretrain)
     _configurable(pretrain)
     _features(pretrain)

@@ -204,9 +204,11 @@ def _feature(listed: Listed, scene: Scene, model: dict[str, Any], target: Path, 
         "model_digest": model["network"], "proj:shape": [scene.height, scene.width], "proj:transform": None, "crs": None,
         "bounds": None, "pixel_size": None,
     }  # fmt: skip
-    feature = {"type": "Feature", "id": listed.name, "geometry": None, "properties": properties,
-               "assets": {Path(name).stem if name != "map.png" else "picture": {"href": f"{listed.name}/{name}", "type": kind}
-                          for name, kind in ASSETS.items() if (target / name).exists()}}  # fmt: skip
+    assets = {Path(name).stem if name != "map.png" else "picture": {"href": f"{listed.name}/{name}", "type": kind}
+              for name, kind in ASSETS.items() if (target / name).exists()}  # fmt: skip
+    feature: dict[str, Any] = {
+        "type": "Feature", "id": listed.name, "geometry": None, "properties": properties, "assets": assets
+    }  # fmt: skip
     if scene.transform is None:
         return feature
     a, b, c, d, e, f = (float(value) for value in tuple(scene.transform)[:6])

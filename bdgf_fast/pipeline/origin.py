@@ -80,6 +80,8 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for key in sorted(a.keys() | b.keys()):
         if a.get(key) != b.get(key) and not SHOWN_ONLY.fullmatch(key):
             out.append(f"{_spoken(key)} was {a.get(key, 'not set')}, is {b.get(key, 'not set')}")
+    if before.get("denoiser") != now.get("denoiser"):
+        out.append("the denoiser")
     if before["labels"] != now["labels"] or before["classes"] != now["classes"]:
         out.append("the labels")
     out += [f"the {side} side in [labels]" for side in sorted(before["given"].keys() | now["given"].keys())
@@ -103,16 +105,18 @@ def require_same(where: Path, noun: str, before: Any, now: dict[str, Any]) -> No
         )
 
 
-def bind(folder: Path, scene: Scene, maps: Sequence[str]) -> None:
-    """Write what the run in ``folder`` is made from."""
-    write_json(folder / ORIGIN, describe(scene, maps))
+def bind(folder: Path, scene: Scene, maps: Sequence[str], denoiser: str | None = None) -> None:
+    """Write what the run in ``folder`` is made from; ``denoiser`` is the sha256 of one that it was given."""
+    write_json(folder / ORIGIN, {**describe(scene, maps), **({} if denoiser is None else {"denoiser": denoiser})})
 
 
-def check(folder: Path, scene: Scene, maps: Sequence[str]) -> None:
-    """Raise UserError when the scene of the run in ``folder`` is no longer what it was made from."""
+def check(folder: Path, scene: Scene, maps: Sequence[str], denoiser: Path | None = None) -> None:
+    """Raise UserError when the scene of the run in ``folder``, or the ``denoiser`` that it was given, is no longer what the run was
+    made from."""
     path = folder / ORIGIN
     before = read_json(path) if path.exists() else None
-    require_same(folder, "run", before, describe(scene, maps, before))
+    given = {} if denoiser is None or not denoiser.exists() else {"denoiser": digest_of(denoiser)}
+    require_same(folder, "run", before, {**describe(scene, maps, before), **given})
 
 
 # --- the split ---

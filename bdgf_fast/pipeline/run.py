@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ..common.memory import peak_memory_bytes
 from ..common.progress import bar
 from ..common.ranks import barrier, leads
 from ..config import Config
@@ -45,9 +43,11 @@ from ..report.metrics import METRICS
 from ..report.tensorboard import Log
 from . import origin
 from .locks import lock
+from .pretrained import Pretrained
 from .report import write_report
-from .run_directory import STAGES, RunDirectory
+from .run_directory import RunDirectory
 from .scenes import NO_TEST, SYNTHETIC, check_size, open_scene
+from .stage import Stage, remember, require_same_settings
 
 LABELS = "labels.npz"
 
@@ -65,6 +65,8 @@ class Run:
         device: where the networks run.
         tensorboard: also write logs for TensorBoard, to DIR/tensorboard.
         own_scene: open the run's scene; without it only `predict` of another one works.
+        pretrained: a denoiser that takes the place of stage 1; a new run keeps a copy of it.
+        given: the facts about that denoiser, of a run that is opened again.
 
     A new run settles its split and normalisation and keeps them with a description of what it was made from; a run that is opened
     again takes them from there, and refuses a scene that has changed.
@@ -76,13 +78,15 @@ class Run:
 
     def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
                  modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu",
-                 tensorboard: bool = False, own_scene: bool = True):
+                 tensorboard: bool = False, own_scene: bool = True, pretrained: Pretrained | None = None,
+                 given: dict[str, Any] | None = None):
         self.directory, self.config, self.seed, self.device = directory, config, seed, torch.device(device)
         self.quiet = quiet or not leads()
         self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
-        self.modalities = modalities
+        self.modalities, self.pretrained = modalities, pretrained
+        self.given = given if pretrained is None else pretrained.facts
         self.log = Log(directory / "tensorboard") if tensorboard and leads() else None
-        self._check_settings()
+        require_same_settings(directory, self._settings())
         if own_scene:
             self._open_scene()
             barrier()
@@ -93,7 +97,8 @@ class Run:
         barrier()  # every rank has looked before the first writes
         self.scene = open_scene(self.reference)
         if begun:
-            origin.check(self.directory.path, self.scene, self.config.features.path)
+            origin.check(self.directory.path, self.scene, self.config.features.path,
+                         None if self.given is None else self._checkpoint("denoiser"))
             self.split = origin.load_split(self.directory / origin.SPLIT)
             self.prepared = PreparedScene.from_state(self.scene, self.split, read_json(stored))
             return
@@ -101,7 +106,7 @@ class Run:
         check_size(scene, config)  # nothing is written before all this has gone well
         self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
         check_split(self.split, config)
-        self.prepared = prepare(scene, self.split)
+        self.prepared = prepare(scene, self.split) if self.pretrained is None else self.pretrained.prepare(scene, self.split)
         if self.modalities is not None:
             self.prepared = self.prepared.select(self.modalities)
         settings = self.directory / "config.json"
@@ -110,7 +115,11 @@ class Run:
             self.directory.mark("configured")
         if leads():
             origin.save_split(self.directory / origin.SPLIT, self.split, scene.labels)
-            origin.bind(self.directory.path, scene, config.features.path)
+            origin.bind(self.directory.path, scene, config.features.path, None if self.given is None else self.given["sha256"])
+        if self.pretrained is not None:
+            warn_of_values(self.prepared)
+            self.pretrained.copy_to(self.directory)
+            remember(self.directory, "pretrain", self.pretrained.history, None)
         write_json(stored, self.prepared.state())
 
     @classmethod
@@ -119,23 +128,15 @@ class Run:
         """The run in `path`, as it was configured when it began; `elsewhere` when nothing is to be written into it."""
         directory = RunDirectory.open(path, read_only=elsewhere)
         settings = read_json(directory / "config.json")
+        if "scenes" in settings:
+            raise UserError(f"{path} holds a denoiser of several scenes, and no run; use it by `run SCENE --denoiser {path}`")
         return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
-                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene)
+                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene,
+                   given=settings.get("denoiser"))
 
     def _settings(self) -> dict[str, Any]:
-        return {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
-
-    def _check_settings(self) -> None:
-        """Raise UserError when a resumed directory was begun with other settings."""
-        path = self.directory / "config.json"
-        if not path.exists():
-            return
-        before = read_json(path)
-        changed = sorted(_leaves(before).items() ^ _leaves(self._settings()).items())
-        if changed:
-            names = ", ".join(sorted({name for name, _ in changed}))
-            raise UserError(f"{self.directory.path} was begun with other settings ({names}); "
-                            "resume with the same ones, or --overwrite")
+        own = {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+        return own if self.given is None else {**own, "denoiser": self.given}
 
     # --- stages ---
 
@@ -145,13 +146,13 @@ class Run:
         return "none" if not guided(self.config.model) else "maps" if self.config.features.path else "denoiser"
 
     def pretrain(self) -> None:
-        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides."""
-        with self._stage("pretrain", "diffusion model") as progress:
-            if self.guide != "denoiser":
+        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides, or one was given."""
+        with self._stage("pretrain", "diffusion model", {} if self.given is None else {"given": True}) as progress:
+            if self.guide != "denoiser" or self.given is not None:
                 return
             _, history = pretrain(self.prepared, self.config, seed=self.seed, checkpoint=self._checkpoint("denoiser"), resume=True,
                                   progress=progress, device=self.device)
-            self._remember("pretrain", history)
+            remember(self.directory, "pretrain", history, self.log)
 
     def train(self) -> None:
         """Stages 2 and 3: fit the features' projection, then train the group network."""
@@ -164,7 +165,7 @@ class Run:
                 features = DiffusionFeatures.fit(self.denoiser(), self.prepared, self.config, self.seed)
             _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
                                resume=True, progress=progress, device=self.device)
-            self._remember("train", history)
+            remember(self.directory, "train", history, self.log)
 
     def restart_training(self) -> None:
         """Forget a training that ended or was stopped, so that `train` begins anew."""
@@ -256,7 +257,8 @@ class Run:
         with self._stage("evaluate", "test pixels") as progress:
             result = self._accuracy(progress) if leads() else {}
         if leads():
-            report = write_report(self.directory, self.prepared, self.config, self.seed, self.guide, result, baselines or {}, notes)
+            report = write_report(self.directory, self.prepared, self.config, self.seed, self.guide, result, baselines or {}, notes,
+                                  self.given)  # fmt: skip
             if self.log is not None:
                 self.log.report(report, self.directory.path)
         barrier()
@@ -310,39 +312,5 @@ class Run:
     def _checkpoint(self, name: str) -> Path:
         return self.directory.checkpoints / f"{name}.safetensors"
 
-    def _remember(self, stage: str, history: dict[str, Any]) -> None:
-        path = self.directory / "history.json"
-        if leads():
-            write_json(path, {**(read_json(path) if path.exists() else {}), stage: history})
-        if self.log is not None:
-            self.log.history(stage, history)
-
     def _stage(self, name: str, title: str, facts: dict[str, Any] | None = None) -> AbstractContextManager[Callable]:
-        return _Stage(self.directory, name, bar(title, self.quiet), self.log, {} if facts is None else facts)
-
-
-class _Stage:
-    """Times a stage, takes the marks of the stages behind it back at the start and marks it at the end, with ``facts``."""
-
-    def __init__(self, directory: RunDirectory, name: str, progress: AbstractContextManager[Callable], log: Log | None,
-                 facts: dict[str, Any]):
-        self.directory, self.name, self.progress, self.log, self.facts = directory, name, progress, log, facts
-
-    def __enter__(self) -> Callable:
-        self.directory.forget(*STAGES[STAGES.index(self.name) :])
-        self.start = time.perf_counter()
-        progress = self.progress.__enter__()
-        return progress if self.log is None else self.log.watch(self.name, progress)
-
-    def __exit__(self, kind, value, traceback) -> None:
-        self.progress.__exit__(kind, value, traceback)
-        if kind is None:
-            seconds = round(time.perf_counter() - self.start, 3)
-            self.directory.mark(self.name, seconds=seconds, peak_memory_bytes=peak_memory_bytes(), **self.facts)
-            barrier()  # the stage's files stand before any rank reads them
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, str]:
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _leaves(inner, f"{path}.{key}" if path else str(key)).items()}
-    return {path: repr(value)}
+        return Stage(self.directory, name, bar(title, self.quiet), self.log, {} if facts is None else facts)

@@ -44,7 +44,7 @@ def named(references: Sequence[str]) -> list[Listed]:
     """
     found: list[Listed] = []
     taken: set[str] = set()
-    for reference in dict.fromkeys(map(_absolute, references)):
+    for reference in dict.fromkeys(map(absolute, references)):
         name = base = _base(reference)
         number = 1
         while name.casefold() in taken:  # file systems may not tell capitals from small letters
@@ -76,7 +76,8 @@ def _beside(text: str, path: Path) -> str:
     return f"{name}{colon}{folder / Path(rest).expanduser()}"
 
 
-def _absolute(reference: str) -> str:
+def absolute(reference: str) -> str:
+    """A scene's file or NAME:FOLDER with an absolute path; what cannot be one stays as it is, and is said when it is opened."""
     try:
         return reference if reference == SYNTHETIC else absolute_reference(reference)
     except SceneError:
