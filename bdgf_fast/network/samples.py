@@ -104,11 +104,13 @@ class DenseSamples:
     A step has ``train.crops`` crops of ``train.crop`` pixels, each laid at random over a training pixel and turned or flipped;
     an epoch takes each pixel once to lay a crop over. Labels near each other are seen more often: a label weighs the inverse of
     its expected visits. Crops and their guides are read when they are needed; each label's statistics are kept.
+    ``targets`` (n, K) are class probabilities of the pixels in place of their labels; a network that learns them has no forests.
     """
 
     def __init__(
-        self, prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int, rc: Tensor, device: Any
-    ) -> None:
+        self, prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int, rc: Tensor, device: Any,
+        targets: Tensor | None = None,
+    ) -> None:  # fmt: skip
         c = config.train
         self.prepared, self.config, self.seed, self.device, self.rc = prepared, config, seed, device, rc
         self.margin = config.model.map_radius
@@ -116,7 +118,7 @@ class DenseSamples:
         self.width = prepared.width
         flat = rc[:, 0] * self.width + rc[:, 1]
         self.sorted, self.order = flat.sort()
-        self.target = prepared.labels[rc[:, 0], rc[:, 1]]
+        self.target = prepared.labels[rc[:, 0], rc[:, 1]] if targets is None else targets
         hides = config.model.hide_rate > 0 and len(prepared.groups) > 1
         self.views = [View(prepared, features, config)]
         for name in prepared.modality_names if hides else ():
