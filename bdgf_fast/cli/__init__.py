@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from ..common.random_streams import SEEDS
+from ..compat.script import run_script
 from ..errors import UserError, missing_package
 from .parser import parser
 
@@ -90,6 +91,9 @@ def _speaking() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 done, 1 internal error, 2 a person's mistake, 130 interrupted, 141 no reader)."""
     args = parser().parse_args(argv)
+    if args.command == "compat":  # the script speaks, fails and ends as under plain python
+        run_script(args)
+        return 0
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     with _speaking():
         try:
