@@ -87,9 +87,9 @@ class RunDirectory:
         """Open an existing run for its next stage, or for reading alone."""
         if not Path(path).is_dir():
             there = "is a file" if Path(path).exists() else "does not exist"
-            raise UserError(f"{path} {there}; name the directory of a run, which was the --out of `bdgf-fast run`")
+            raise UserError(f"{path} {there}; name the directory of a run, the --out of an earlier `bdgf-fast run`")
         if not (Path(path) / "state.json").exists():
-            raise UserError(f"{path} holds no run (state.json is missing); name the directory that was the --out of `bdgf-fast run`")
+            raise UserError(f"{path} holds no run (state.json is missing); name the --out of an earlier `bdgf-fast run`")
         return cls(path, resume=True, read_only=read_only)
 
     @property

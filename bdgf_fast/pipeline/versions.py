@@ -65,5 +65,5 @@ def info_text() -> str:
     for title, facts in sections.items():
         lines += [title, *(f"  {name:<{width}}  {value}" for name, value in facts.items()), ""]
     table = backends.explain() if torch.cuda.is_available() else backends.table_text(backends.table())
-    lines += ["Operations, and the backend that runs each (reference is plain PyTorch)", *(f"  {line}" for line in table.splitlines())]
-    return "\n".join(lines)
+    lines.append("Operations, and the backend that runs each (reference is plain PyTorch)")
+    return "\n".join([*lines, *(f"  {line}" for line in table.splitlines())])
