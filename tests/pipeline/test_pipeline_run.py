@@ -154,7 +154,7 @@ def unlabelled(scene_file, tmp_path_factory):
         (["train", "{begun}"], "run `bdgf-fast pretrain SCENE --out {begun} --resume` first"),
         (["run", "{done}", "--out", "{out}"], "is the directory of a run, not a scene; to continue the run name its scene"),
         (["run", "{unlabelled}", "--out", "{out}"], "`bdgf-fast predict DIR --scene SCENE --out MAPS`"),
-        (["run", "{scene}", "--out", "{out}", "--set", "epochs=3"], "unknown section or key 'epochs' (did you mean 'train.epochs'?"),
+        (["run", "{scene}", "--out", "{out}", "--set", "epochs=3"], "unknown section or key 'epochs' (did you mean 'train.epochs'"),
         (["run", "augsburg", "--out", "{out}"], "augsburg is a known data set; say augsburg:FOLDER"),
         (["run", "{scene}", "--out", "{scene}"], "is a file"),
         (["predict", "{done}", "--scene", "{scene}"], "--out"),
