@@ -72,8 +72,8 @@ def _aligned(scene: Scene, first: dict[str, tuple[Scene, Modality]]) -> Scene:
 def _require_alike(scene: Scene, modality: Modality, empty: list[int], other: Scene, known: Modality) -> None:
     if modality.pca != known.pca:
         raise SceneError(
-            f"{scene.labels_source}: pca of modality {modality.name!r} is {modality.pca}, in {other.labels_source} it is {known.pca}; "
-            "write the same."
+            f"{scene.labels_source}: pca of modality {modality.name!r} is {modality.pca}, in {other.labels_source} it is "
+            f"{known.pca}; write the same."
         )
     differing = sorted(set(empty) ^ set(other.empty.get(modality.name, [])))
     if differing:
@@ -85,8 +85,8 @@ def _require_alike(scene: Scene, modality: Modality, empty: list[int], other: Sc
     for band, unit, there in zip(known.bands, modality.units, known.units, strict=True):
         if unit and there and unit != there:
             warnings.warn(
-                f"{scene.labels_source}: band {band!r} of modality {modality.name!r} is in {unit!r}, in {other.labels_source} it is in "
-                f"{there!r}.",
+                f"{scene.labels_source}: band {band!r} of modality {modality.name!r} is in {unit!r}, in {other.labels_source} it "
+                f"is in {there!r}.",
                 DataWarning, stacklevel=2,
             )  # fmt: skip
 
