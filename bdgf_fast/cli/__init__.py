@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             if args.debug:
                 raise
-            resume = "" if args.command == "study" else " with --resume"
+            resume = " with --resume" if hasattr(args, "resume") else ""
             hint = f"; the same command{resume} goes on" if getattr(args, "out", None) else ""
             print(f"\ninterrupted{hint}", file=sys.stderr)
             return EXIT_INTERRUPTED

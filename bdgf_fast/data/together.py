@@ -41,8 +41,7 @@ def prepare_together(
 
 
 def state_of(prepared: Sequence[PreparedScene]) -> dict[str, Any]:
-    """The normalisation that scenes share, JSON-able, from which ``PreparedScene.from_state`` prepares another scene once it is
-    given that scene's classes."""
+    """The normalisation that scenes share, JSON-able, from which ``PreparedScene.from_state`` prepares another scene."""
     pixels = [p.pixel for p in prepared]
     alike = all(p is not None for p in pixels) and all(
         max(side) <= PIXEL_RATIO * min(side) for side in zip(*(p for p in pixels if p is not None), strict=True)

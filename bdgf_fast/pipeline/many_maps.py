@@ -106,10 +106,11 @@ class _Maps:
     def _map(self, listed: Listed, scene: Scene) -> None:
         target, start = self.out / listed.name, time.perf_counter()
         with released():  # lists are longer than the files that a process may hold open
+            made_of: dict[str, Any] = {}
             if leads():
                 (target / ITEM).unlink(missing_ok=True)
+                made_of = {**self.model, "scene": origin.describe(scene)}  # before it is read: it may change meanwhile
             self.made.predict(listed.reference, target, scene=scene, **self.options)
-            made_of = {**self.model, "scene": origin.describe(scene)}
             feature = _feature(listed, scene, self.model, target, round(time.perf_counter() - start, 3))
             write_json(target / ITEM, {"made_of": made_of, "feature": feature})
 

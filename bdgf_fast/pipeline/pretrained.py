@@ -74,8 +74,7 @@ class Pretrained:
                 f"{', '.join(have)}; both must have the same, under the same names"
             )
         scene.valid()  # finds the bands without any value, which the denoiser may know
-        classes = [{"code": c.code, "name": c.name, "colour": list(c.colour)} for c in scene.classes]
-        return PreparedScene.from_state(scene, split, {**self.state, "classes": classes})
+        return PreparedScene.from_state(scene, split, {**self.state, "classes": []})
 
     def copy_to(self, directory: RunDirectory) -> None:
         """Put the checkpoint into a run, which needs this directory no longer."""
