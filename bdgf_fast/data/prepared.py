@@ -296,8 +296,8 @@ class PreparedScene:
         """Prepare ``scene`` with the stored normalisation; ``split`` (None at prediction) is kept as it is.
 
         The scene may have another size, fewer classes, and its bands in another order where their names tell it; modalities
-        the state does not know are left aside; a state without classes takes the scene's. ``may_lack``: it may also have no file of one modality, which then reads as 0.
-        Raises StateError naming the modality, the bands or the class that differs.
+        the state does not know are left aside; a state without classes takes the scene's. ``may_lack``: it may also have no file of
+        one modality, which then reads as 0. Raises StateError naming the modality, the bands or the class that differs.
         """
         where = f"{scene.labels_source} does not fit the checkpoint of scene {state.get('scene')!r}"
         if state.get("version") != STATE_VERSION:
