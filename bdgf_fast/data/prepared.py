@@ -307,8 +307,8 @@ class PreparedScene:
         """Prepare ``scene`` with the stored normalisation; ``split`` (None at prediction) is kept as it is.
 
         The scene may have another size, fewer classes, and its bands in another order where their names tell it; modalities
-        the state does not know are left aside. A model that was trained on aligned scenes has this one aligned too.
-        ``may_lack``: it may also have no file of one modality, which then reads as 0.
+        the state does not know are left aside; a state without classes takes the scene's. A model that was trained on aligned
+        scenes has this one aligned too. ``may_lack``: it may also have no file of one modality, which then reads as 0.
         Raises StateError naming the modality, the bands or the class that differs.
         """
         where = f"{scene.labels_source} does not fit the checkpoint of scene {state.get('scene')!r}"
@@ -319,7 +319,7 @@ class PreparedScene:
             )
         try:
             normalisers = [Normaliser.from_state(entry) for entry in state["modalities"]]
-            classes = [ClassInfo(c["code"], c["name"], tuple(c["colour"])) for c in state["classes"]]
+            classes = [ClassInfo(c["code"], c["name"], tuple(c["colour"])) for c in state["classes"]] or scene.classes
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"the checkpoint's data state is damaged ({error!r}); train again.") from None
         present = {m.name: m for m in scene.modalities}

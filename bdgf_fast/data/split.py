@@ -139,7 +139,8 @@ def _check(spec: SplitSpec, scene: Scene) -> None:
     if spec.kind not in KINDS:
         raise SplitError(f"{where}: kind is {spec.kind!r}; it can be {', '.join(KINDS)}.")
     if not scene.classes:
-        raise SplitError(f"{scene.labels_source} has no labels to train on; add a [labels] table.")
+        raise SplitError(f"{scene.labels_source} has no labels to train on; add a [labels] table, or map the scene "
+                         "with a run that is trained already: `bdgf-fast predict DIR --scene SCENE --out MAPS`.")  # fmt: skip
     if spec.kind == "blocks":
         if spec.block < 1:
             raise SplitError(f"{where}: block is {spec.block}; it is a side length in pixels, at least 1.")

@@ -41,8 +41,7 @@ def prepare_together(
 
 
 def state_of(prepared: Sequence[PreparedScene]) -> dict[str, Any]:
-    """The normalisation that scenes share, JSON-able, from which ``PreparedScene.from_state`` prepares another scene once it is
-    given that scene's classes."""
+    """The normalisation that scenes share, JSON-able, from which ``PreparedScene.from_state`` prepares another scene."""
     pixels = [p.pixel for p in prepared]
     alike = all(p is not None for p in pixels) and all(
         max(side) <= PIXEL_RATIO * min(side) for side in zip(*(p for p in pixels if p is not None), strict=True)
@@ -74,22 +73,23 @@ def _unlabelled(scene: Scene) -> Scene:
 
 
 def _require_alike(scene: Scene, modality: Modality, empty: list[int], other: Scene, known: Modality) -> None:
-    named = f"of modality {modality.name!r}"
     if modality.pca != known.pca:
         raise SceneError(
-            f"{scene.labels_source}: pca {named} is {modality.pca}, in {other.labels_source} it is {known.pca}; write the same."
+            f"{scene.labels_source}: pca of modality {modality.name!r} is {modality.pca}, in {other.labels_source} it is "
+            f"{known.pca}; write the same."
         )
     differing = sorted(set(empty) ^ set(other.empty.get(modality.name, [])))
     if differing:
         band, at = known.bands[differing[0]], scene if differing[0] in empty else other
         raise SceneError(
-            f"{at.labels_source}: band {band!r} {named} holds no value here, but it does in other scenes; correct the file or "
-            "'nodata', or leave the band out everywhere."
+            f"{at.labels_source}: band {band!r} of modality {modality.name!r} holds no value here, but it does in other scenes; "
+            "correct the file or 'nodata', or leave the band out everywhere."
         )
     for band, unit, there in zip(known.bands, modality.units, known.units, strict=True):
         if unit and there and unit != there:
             warnings.warn(
-                f"{scene.labels_source}: band {band!r} {named} is in {unit!r}, in {other.labels_source} it is in {there!r}.",
+                f"{scene.labels_source}: band {band!r} of modality {modality.name!r} is in {unit!r}, in {other.labels_source} it "
+                f"is in {there!r}.",
                 DataWarning, stacklevel=2,
             )  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..config import Config
 from ..data import Scene, load_scene, synthetic_scene
 from ..errors import UserError
@@ -15,6 +17,10 @@ NO_TEST = "{}: the split leaves no test pixel; choose smaller blocks or a smalle
 
 def open_scene(reference: str) -> Scene:
     """The scene a person named: a TOML file, NAME:FOLDER of a known data set, or the built-in one."""
+    folder = Path(reference)
+    if (folder / "state.json").is_file() and not (folder / "scene.toml").exists():
+        raise UserError(f"{folder} is the directory of a run, not a scene; to continue the run name its scene and --out {folder} "
+                        f"--resume, to map another scene run `bdgf-fast predict {folder} --scene SCENE --out MAPS`")  # fmt: skip
     return synthetic_scene() if reference == SYNTHETIC else load_scene(reference)
 
 
