@@ -7,10 +7,10 @@ where alone it would be mirrored.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def join_scenes(
     for scene in scenes:
         if not scene.classes:
             raise SceneError(f"{scene.labels_source} has no labels to train on; add a [labels] table.")
-    parts = _alike(scenes)
+    parts = alike(scenes)
     tops, height = [], 0
     for part in parts:
         tops.append(height)
@@ -143,8 +143,8 @@ def legend(scenes: Sequence[Scene]) -> list[ClassInfo]:
     return [known[code][0] for code in sorted(known)]
 
 
-def _alike(scenes: Sequence[Scene]) -> list[Scene]:
-    """The scenes with their modalities and bands in the order of the first."""
+def alike(scenes: Sequence[Scene]) -> list[Scene]:
+    """The scenes with their modalities and bands in the order of the first. Raises SceneError or StateError where they differ."""
     first: dict[str, tuple[Scene, Modality]] = {}
     names = [modality.name for modality in scenes[0].modalities]
     parts = []
@@ -153,7 +153,7 @@ def _alike(scenes: Sequence[Scene]) -> list[Scene]:
         if set(own) != set(names):
             raise SceneError(
                 f"{scene.labels_source} has the modalities {', '.join(own)}, {scenes[0].labels_source} has {', '.join(names)}; "
-                "scenes that are joined have the same, under the same names."
+                "scenes that are used together have the same, under the same names."
             )
         scene = same_bands(scene, first)
         found = {modality.name: modality for modality in scene.modalities}
@@ -173,12 +173,8 @@ def _modalities(parts: Sequence[Scene], tops: Sequence[int], height: int, width:
     return out
 
 
-def table_of(references: Sequence[str], name: str, per_class: int, gap: int) -> str:
+def table_of(references: Sequence[str], name: str, per_class: int | None, gap: int) -> str:
     """The text of a scene file that joins scenes, all of whose labelled pixels may train."""
-    import json
-
-    quoted: Any = [json.dumps(text, ensure_ascii=False) for text in (name, *references)]  # TOML's basic strings take JSON's escapes
-    return (
-        f"name = {quoted[0]}\njoin = [{', '.join(quoted[1:])}]\ngap = {gap}\n"
-        f'[split]\nkind = "all"\nper_class = {per_class}\n'
-    )
+    texts = [json.dumps(text, ensure_ascii=False) for text in (name, *references)]  # TOML's basic strings take JSON's escapes
+    most = "" if per_class is None else f"per_class = {per_class}\n"
+    return f'name = {texts[0]}\njoin = [{", ".join(texts[1:])}]\ngap = {gap}\n[split]\nkind = "all"\n{most}'

@@ -236,7 +236,7 @@ def _split(said: str, table: dict[str, Any] | None, given: dict[str, np.ndarray]
         kind=kind,
         block=table.get("block", default.block),
         train_fraction=float(table.get("train_fraction", default.train_fraction)),
-        per_class=table.get("per_class", None if kind == "given" else default.per_class),
+        per_class=table.get("per_class", None if kind in ("given", "all") else default.per_class),
         gap=gap,
         val_blocks=float(val),
     )

@@ -54,6 +54,8 @@ class Pretrained:
         """``config`` with the denoiser's own ``pretrain`` section. Raises UserError where a value was asked for that it has not."""
         if config.features.path:
             raise UserError("--denoiser and --features are two sources of guides; give one of them")
+        if config.data.align != "none" and "levels" not in self.state:
+            raise UserError(f"the denoiser in {self.path} knows no levels to align scenes to; leave data.align at none")
         defaults, own = Config().to_dict()["pretrain"], config.to_dict()["pretrain"]
         for key, value in self.settings.items():
             if own[key] not in (defaults[key], value):
