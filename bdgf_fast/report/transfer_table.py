@@ -17,8 +17,8 @@ def markdown(state: dict[str, Any]) -> str:
     lines = [
         f"# {', '.join(state['train'])} -> {', '.join(state['test'])}",
         "",
-        f"Trained on {total} labelled pixels ({_limit(state)}) of {', '.join(state['train'])}; seed {state['seed']}. Scored on every "
-        "labelled pixel of each test scene, none of which chose or trained anything.",
+        f"Trained on {total} labelled pixels ({_limit(state)}) of {', '.join(state['train'])}; seed {state['seed']}. Scored on "
+        "every labelled pixel of each test scene, none of which chose or trained anything.",
         "",
     ]
     if targets:
