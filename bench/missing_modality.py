@@ -65,8 +65,8 @@ def one_split(scene: Any, seed: int, rates: list[float], alone: bool, folder: Pa
         if name in found:
             continue
         part = whole.select([m for m in whole.modality_names if m != modality])
-        path = folder / f"untrained-{seed}-without-{modality}.safetensors"
-        own = denoiser_of(part, base.override("pretrain.steps=0"), seed, path)
+        untrained = folder / f"untrained-{seed}-without-{modality}.safetensors"
+        own = denoiser_of(part, base.override("pretrain.steps=0"), seed, untrained)
         features = DiffusionFeatures.fit(own, part, base, seed)
         network, _ = train(part, features, base, seed=seed)
         row = evaluate(network, features, part, base)
