@@ -266,7 +266,7 @@ def _bench(commands: Commands) -> None:
 
 
 def _info(commands: Commands) -> None:
-    command = _command(commands, "info", "show versions, what was built, and which kernels each operation uses")
+    command = _command(commands, "info", "show versions, what was built, and which backend runs each operation")
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
     _common(command)
 
