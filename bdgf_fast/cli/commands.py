@@ -16,17 +16,9 @@ if TYPE_CHECKING:  # `info` needs nothing that the application installs
 
 def info(args: argparse.Namespace) -> int:
     from .. import backends
-    from ..pipeline.versions import versions
+    from ..pipeline.versions import info_text, versions
 
-    facts = versions()
-    if args.json:
-        print(json.dumps({"versions": facts, "backends": backends.table()}, indent=1))
-        return 0
-    width = max(len(name) for name in facts)
-    for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
-    print()
-    print(backends.explain())
+    print(json.dumps({"versions": versions(), "backends": backends.table()}, indent=1) if args.json else info_text())
     return 0
 
 
@@ -39,8 +31,8 @@ def bench(args: argparse.Namespace) -> int:
         rows = benchmark.bench(args.names, device, seconds=args.seconds)
         print(json.dumps([{**vars(row), "ratio": row.ratio} for row in rows], indent=1))
         return 0
-    print(benchmark.HEADING)
-    benchmark.bench(args.names, device, seconds=args.seconds, each=lambda row: print(benchmark.text(row), flush=True))
+    benchmark.bench(args.names, device, seconds=args.seconds, started=lambda: print(benchmark.HEADING),
+                    each=lambda row: print(benchmark.text(row), flush=True))  # fmt: skip
     return 0
 
 

@@ -159,7 +159,7 @@ class Run:
         return "none" if not guided(self.config.model) else "maps" if self.config.features.path else "denoiser"
 
     def pretrain(self) -> None:
-        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides."""
+        """First stage. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides."""
         with self._stage("pretrain", "diffusion model") as progress:
             if self.guide != "denoiser":
                 return
@@ -168,9 +168,9 @@ class Run:
             self._remember("pretrain", history)
 
     def train(self) -> None:
-        """Stages 2 and 3: fit the features' projection, then train the group network."""
+        """Second stage: fit the features' projection, then train the classifier."""
         self.directory.require("pretrain", "pretrain")
-        with self._stage("train", "group network") as progress:
+        with self._stage("train", "classifier") as progress:
             features: FeatureSource | None = None
             if self.guide == "maps":
                 features = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
