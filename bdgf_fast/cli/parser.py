@@ -187,6 +187,21 @@ def _evaluate(commands: Commands) -> None:
     _common(command)
 
 
+def _distil(commands: Commands) -> None:
+    command = _command(
+        commands, "distil", "train a small, fast network on what a trained run says of unlabelled pixels",
+        "The small network is a run of its own in --out, on the same scene and split; predict takes it like any other run.",
+    )
+    command.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
+    _directory(command)
+    command.add_argument(
+        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
+    )
+    _configurable(command)
+    _tensorboard(command)
+    _common(command)
+
+
 def _predict(commands: Commands) -> None:
     command = _command(commands, "predict", "write the map and the class probabilities of a whole scene, by a trained run")
     _of_run(command)
@@ -300,7 +315,7 @@ def _bench(commands: Commands) -> None:
 
 
 def _info(commands: Commands) -> None:
-    command = _command(commands, "info", "show versions, what was built, and which kernels each operation uses")
+    command = _command(commands, "info", "show versions, what was built, and which backend runs each operation")
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
     _common(command)
 

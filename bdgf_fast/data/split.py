@@ -62,7 +62,7 @@ def make_split(
       sides overlap, which flatters every method; kept because much of the literature does it. ``gap`` defaults to 0.
     * ``all``: every labelled pixel may train and none is scored here: for a model that maps other scenes.
 
-    Up to ``per_class`` training pixels a class are kept: classes in ascending code, one generator
+    Up to ``per_class`` training pixels per class are kept: classes in ascending code, one generator
     ``default_rng(seed + 1)`` permuting each class's candidates in row-major order; of joined scenes, up to as many in each.
 
     ``train_region`` is the training blocks, for ``all`` the scene, for the other kinds the union of the patches around the training
@@ -155,7 +155,7 @@ def _check(spec: SplitSpec, scene: Scene) -> None:
     if spec.kind == "given" and not {"train", "test"} <= set(scene.given):
         raise SplitError(f'{where}: kind = "given" needs a train and a test map in [labels].')
     if spec.kind == "per_class" and spec.per_class is None:
-        raise SplitError(f'{where}: kind = "per_class" needs per_class, the number of training pixels a class.')
+        raise SplitError(f'{where}: kind = "per_class" needs per_class, the number of training pixels per class.')
     if spec.per_class is not None and spec.per_class < 1:
         raise SplitError(f"{where}: per_class is {spec.per_class}; it is at least 1.")
     if not (spec.gap is None or spec.gap in NAMED_GAPS or (isinstance(spec.gap, int) and spec.gap >= 0)):

@@ -56,14 +56,14 @@ def synthetic_scene(
             thin out. It changes classes apart, which no shift and scale of the bands takes back.
         sensor: how far the sensors' calibration is off: 1 is a gain of some 0.7 to 1.4 and an offset of up to a standard deviation,
             drawn for each band from the seed.
-        split: rules other than blocks of 14 px with 30 % for training and 40 pixels a class.
+        split: rules other than blocks of 14 px with 30 % for training and 40 pixels per class.
 
     Modalities: "spectral" (``bands``), "sar" (VV, VH in dB), "surface" (metres), float32, without nodata; every pixel
     has a label. Raises UserError for a size or number of bands that is too small.
     """
     height, width = size
     if min(size) < MIN_SIDE:
-        raise UserError(f"size is {height} x {width}; a synthetic scene has at least {MIN_SIDE} pixels a side.")
+        raise UserError(f"size is {height} x {width}; each side of a synthetic scene has at least {MIN_SIDE} pixels.")
     if bands < 3:
         raise UserError(f"bands is {bands}; a spectral cube has at least 3.")
     rng = np.random.default_rng(seed)

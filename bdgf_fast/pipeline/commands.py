@@ -120,7 +120,7 @@ def pretrain(
     features: Sequence[PathLike] = (), resume: bool = False, overwrite: bool = False, device: Device = "auto",
     tensorboard: bool = False, quiet: bool = False,
 ) -> StageResult:  # fmt: skip
-    """Stage 1 alone, the multimodal diffusion model; arguments as for ``run``. ``train`` goes on in the same directory.
+    """First stage alone, the diffusion model on all modalities; arguments as for ``run``. ``train`` goes on in the same directory.
 
     Of several scenes with the same modalities, whose sizes may differ and which may lack some of them, it makes a denoiser for
     runs on any of them and on others: ``run(scene, out, denoiser=...)``. No labels are needed.
@@ -154,7 +154,8 @@ def train(
     directory: PathLike | MapResult, *, resume: bool = False, device: Device = "auto", tensorboard: bool = False,
     quiet: bool = False,
 ) -> StageResult:  # fmt: skip
-    """The group network of a run that has pre-trained. ``resume`` goes on from the last checkpoint, else training begins anew.
+    """Second stage: train the classifier of a run that has pre-trained. ``resume`` goes on from the last checkpoint, else training
+    begins anew.
 
     Example::
 
@@ -231,7 +232,7 @@ def predict(
         scene: another scene with the same modalities (default: the run's own); it needs ``out``.
         out: directory of the map (default: the run's own).
         memory: resident memory each process stays within: bytes, or a text like "2GiB".
-        stride: of a patch network: classify every stride-th pixel and interpolate.
+        stride: for a network that classifies patches (model.mode = "patch"): take every stride-th row and column, and interpolate.
         features: the other scene's feature maps, where another model's guide.
         precision: "float32" or "bfloat16" in place of the run's ``predict.precision``.
 

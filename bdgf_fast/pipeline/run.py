@@ -161,7 +161,7 @@ class Run:
         return "none" if not guided(self.config.model) else "maps" if self.config.features.path else "denoiser"
 
     def pretrain(self) -> None:
-        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides, or one was given."""
+        """First stage. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides, or one was given."""
         with self._stage("pretrain", "diffusion model", {} if self.given is None else {"given": True}) as progress:
             if self.guide != "denoiser" or self.given is not None:
                 return
@@ -170,9 +170,9 @@ class Run:
             remember(self.directory, "pretrain", history, self.log)
 
     def train(self) -> None:
-        """Stages 2 and 3: fit the features' projection, then train the group network."""
+        """Second stage: fit the features' projection, then train the classifier."""
         self.directory.require("pretrain", "pretrain")
-        with self._stage("train", "group network") as progress:
+        with self._stage("train", "classifier") as progress:
             features: FeatureSource | None = None
             if self.guide == "maps":
                 features = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)

@@ -29,7 +29,7 @@ def check_size(scene: Scene, config: Config) -> None:
     size, shorter = f"{scene.height} x {scene.width}", min(scene.height, scene.width)
     own_denoiser = guided(config.model) and not config.features.path
     if shorter < SMALLEST and (own_denoiser or config.model.mode == "patch"):
-        raise UserError(f"the scene is {size} pixels; the {'diffusion model' if own_denoiser else 'network over patches'} needs at "
+        raise UserError(f"the scene is {size} pixels; the {'diffusion model' if own_denoiser else 'network on patches'} needs at "
                         f"least {SMALLEST} x {SMALLEST}")
     if config.model.mode == "patch" and config.data.patch > shorter:
         raise UserError(f"data.patch is {config.data.patch} pixels, larger than the scene ({size}); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from importlib import metadata
 
 import torch
@@ -29,7 +30,7 @@ ABSENT = "not installed"
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python and what it runs on, and how the extension was built."""
-    found = {"bdgf_fast": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    found = {"bdgf_fast": __version__, "Python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
@@ -44,10 +45,12 @@ def extension() -> dict[str, str]:
     built = _native.build_info()
     if built["extension"] is None:
         return {"file": f"none, so the operations run on plain PyTorch: {built['reason']}"}
-    cuda = f"none: {built['cuda_missing_because']}" if built["cuda"] is None else f"{built['cuda']}, {built['cuda_architectures']}"
-    levels = ", ".join(built["cpu_isas"])
-    return {"file": built["extension"], "compiler": built["compiler"], "CPU kernels": f"{built['cpu_isa']} is used, of {levels}",
-            "threads": built["threads"], "CUDA kernels": cuda}  # fmt: skip
+    cuda = f"none: {built['cuda_missing_because']}"
+    if built["cuda"] is not None:  # "80-real 120-virtual": compute capabilities 8.0 and 12.0
+        numbers = sorted({int(digits) for digits in re.findall(r"\d+", built["cuda_architectures"])})
+        cuda = f"CUDA {built['cuda']}, for compute capability {', '.join(f'{n // 10}.{n % 10}' for n in numbers)}"
+    return {"file": built["extension"], "compiler": built["compiler"], "threads": built["threads"], "CUDA kernels": cuda,
+            "CPU kernels": f"{', '.join(built['cpu_isas'])}; this processor runs {built['cpu_isa']}"}  # fmt: skip
 
 
 def info_text() -> str:
