@@ -1,10 +1,9 @@
 """Accuracy across scenes: `python bench/transfer.py FOLDER [--tile SCENE] [--cases ...] [--seeds ...] [--out JSON]`.
 
-`tile`: one half of a scene trains, the other one is scored, in four directions. `synthetic`: two synthetic scenes train, and others are
-scored: alike, with another calibration of the sensors, in another season, and with both. Every case is run with the bands as they
-are
-and aligned, with forests on the same labels beside it. Budgets are reduced (`SETTINGS`). FOLDER keeps every finished case; `--out`
-gathers those that are there. Seed 0 was used to develop.
+`tile`: one half of a scene trains, the other one is scored, in four directions. `synthetic`: two synthetic scenes train, and others
+are scored: alike, with another calibration of the sensors, in another season, and with both. Every case is run with the bands as
+they are and aligned, with forests on the same labels beside it. Budgets are reduced (`SETTINGS`). FOLDER keeps every finished case;
+`--out` gathers those that are there. Seed 0 was used to develop.
 """
 
 from __future__ import annotations

@@ -220,16 +220,17 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _sentence(fault: Any, table: dict[str, Any], said: str, kind: type) -> str:
     path, value = fault["loc"], repr(fault["input"])[:80]
-    if path == ("modality",) or (path[:1] == ("modality",) and len(path) == 2):
+    unknown = fault["type"] == "unexpected_keyword_argument"
+    if (path == ("modality",) and not unknown) or (path[:1] == ("modality",) and len(path) == 2):
         return f"{said}: give at least one [[modality]] table (double brackets)."
     if fault["type"] == "dataclass_type":
         return f"{said}: {path[-1]} must be a table, [{path[-1]}]."
     where = said
-    if path[0] == "modality":
+    if path[0] == "modality" and len(path) > 1:
         where, kind = entry_name(said, path[1] + 1, table["modality"][path[1]]), ModalityTable
     elif len(path) > 1:
         where, kind = f"{said}, [{path[0]}]", {"labels": LabelsTable, "split": SplitTable}[path[0]]
-    if fault["type"] == "unexpected_keyword_argument":
+    if unknown:
         names = [field.name for field in fields(kind)]
         return f"{where}: unknown key {path[-1]!r}{closest(str(path[-1]), names)}; known are {', '.join(names)}."
     if fault["type"] == "float_type" and type(fault["input"]) is int:

@@ -24,6 +24,7 @@ from ..common.ranks import barrier, leads
 from ..config import Config
 from ..data import PreparedScene, Scene, load_scene
 from ..data.joined import GAP, alike, join_scenes, legend, table_of
+from ..data.scene_file import in_folder
 from ..errors import UserError
 from ..files.atomic import atomic
 from ..files.json_files import read_json, write_json
@@ -103,7 +104,8 @@ def transfer(
     if labels is not None and labels < 1:
         raise UserError(f"--labels is {labels}; it takes 1 or more")
     trained, tested = _references(train, "--train"), _references(test, "--test")
-    shared = [reference for reference in tested if reference in trained]
+    files = {_file(reference) for reference in trained}
+    shared = [reference for reference in tested if _file(reference) in files]
     if shared:
         raise UserError(f"{shared[0]} is named by --train and by --test; a scene that is trained on says nothing of others")
     settings = with_seed(configured(Config(), config), seed)
@@ -120,10 +122,17 @@ def _references(scenes: Sequence[PathLike | Scene], said: str) -> list[str]:
     found = [absolute(reference_of(scene)) for scene in ([scenes] if single else scenes)]  # type: ignore[list-item]
     if not found:
         raise UserError(f"{said} names no scene; give one or more")
-    twice = [reference for reference in found if found.count(reference) > 1]
+    files = [_file(reference) for reference in found]
+    twice = [reference for reference, file in zip(found, files, strict=True) if files.count(file) > 1]
     if twice:
         raise UserError(f"{said} names {twice[0]} twice")
     return found
+
+
+def _file(reference: str) -> str:
+    """One text for one scene, however it was named: a folder, its scene.toml, a link."""
+    path = in_folder(Path(reference))
+    return str(path.resolve()) if path.exists() else reference
 
 
 def _pretrained(denoiser: PathLike | StageResult | None) -> Pretrained | None:
