@@ -122,6 +122,9 @@ class FeaturesConfig:
     U-Net)."""
     timesteps: Several[Count] = field(default_factory=lambda: [10, 100, 300])
     """Diffusion steps whose features are concatenated."""
+    noise: Literal["drawn", "none"] = "drawn"
+    """What the frozen denoiser is given at a diffusion step: ``drawn``, a noisy scene as in its training, with noise fixed by the
+    seed and the place; or ``none``, the signal in it alone, sqrt(abar_t) x0."""
     levels: Positive = 3
     """Decoder levels used, coarsest first; blocks after the last one are not run."""
     channels: Positive = 48

@@ -109,6 +109,9 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
     if own_denoiser:
         cells.append(Cell("patch-features", "network and features on one patch per pixel", "features",
                           (*PATCH_TRAINING, "features.mode=patch")))  # fmt: skip
+    if own_denoiser and used:
+        noise, title = ("none", "noise-free") if config.features.noise == "drawn" else ("drawn", "noisy")
+        cells.append(Cell(f"{title}-input", f"features from {title} input", "features", (f"features.noise={noise}",)))
     if several and own_denoiser:  # maps of another model still show a single modality what the others saw
         cells += [Cell(f"{m}-alone", f"{m} alone", "modalities", modalities=(m,)) for m in modalities]
     if own_denoiser and used:
