@@ -274,21 +274,6 @@ def _study(commands: Commands) -> None:
     _common(command)
 
 
-def _distil(commands: Commands) -> None:
-    command = _command(
-        commands, "distil", "train a small, fast network on what a trained one says of unlabelled pixels",
-        "The small network is a run of its own in --out, on the same scene and split; `predict` takes it like any other run.",
-    )
-    command.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
-    _directory(command)
-    command.add_argument(
-        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
-    )
-    _configurable(command)
-    _tensorboard(command)
-    _common(command)
-
-
 def _data(commands: Commands) -> None:
     text = "examine data before training on it: check, list, schema"
     looks = _command(commands, "data", text).add_subparsers(dest="look", required=True, metavar="COMMAND")

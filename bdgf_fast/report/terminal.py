@@ -19,6 +19,13 @@ def run_text(report: dict[str, Any], folder: Path) -> str:
                      f"AA {percent(row['average_accuracy']):>5} %  kappa {row['kappa']:.3f}")  # fmt: skip
     lines.append("   accuracy of each class:")
     lines += [f"   {name:<{width}}     {percent(value):>5} %" for name, value in report["per_class"].items()]
+    if report.get("without"):
+        lines.append("   with a modality missing:")
+        lines += [f"   {name:<{width}}  OA {percent(row['overall_accuracy']):>5} %" for name, row in report["without"].items()]
+    if report.get("teacher"):
+        taught = report["teacher"]
+        lines.append(f"   its teacher: OA {percent(taught['overall_accuracy'])} %; they agree on "
+                     f"{percent(taught['agreement'])} % of the test pixels")  # fmt: skip
     lines.append(f"   {folder / 'report.html'}, {folder / 'map.tif'}, {folder / 'map.png'}")
     return "\n".join(lines)
 

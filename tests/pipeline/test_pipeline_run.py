@@ -197,6 +197,21 @@ def test_full_disk_leaves_no_half_file(finished, scene_file, capsys, monkeypatch
     assert not list(Path(out).glob("*"))
 
 
+@pytest.mark.parametrize(
+    "built, said",
+    [
+        ({"cuda": None, "cuda_missing_because": "no nvcc was found"}, "none: no nvcc was found"),
+        ({"cuda": "13.0.88", "cuda_architectures": "80-real 120-virtual"}, "CUDA 13.0.88, for compute capability 8.0, 12.0"),
+    ],
+)
+def test_an_extension_with_and_without_cuda_is_described(monkeypatch, built, said):
+    from bdgf_fast.pipeline import versions
+
+    rest = {"extension": "_C.so", "compiler": "GNU", "threads": "OpenMP", "cpu_isas": ["scalar"], "cpu_isa": "scalar"}
+    monkeypatch.setattr(versions._native, "build_info", lambda: {**rest, **built})
+    assert versions.extension()["CUDA kernels"] == said
+
+
 def test_info_lists_every_operation(capsys):
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
