@@ -17,30 +17,42 @@ from bdgf_fast.data.normalise import PERCENTILES, sample_of
 from bdgf_fast.data.scene import Modality, Scene
 from bdgf_fast.data.sources.raster import Raster
 
-Levels = dict[str, list[list[float]]]
-"""By modality: centre and spread of every band."""
+Levels = dict[str, list[list[float | None]]]
+"""By modality: the centres of its bands, and their spreads; None for a band without any value."""
+MOST = 8_000_000
+"""Values of a modality that its levels are taken from, at most, evenly spread over the scene."""
 
 
 def levels(scene: Scene) -> Levels:
-    """Mean and standard deviation of every band over the scene's valid pixels, the values beyond the 1st and 99th percentile drawn
-    in to these: a few wild values move nothing. Bands without a value have NaN."""
+    """Mean and standard deviation of every band over the scene's valid pixels, where values beyond the 1st and 99th percentile
+    count as these: a few wild values move nothing."""
     found = {}
     valid = scene.valid()
     for modality in scene.modalities:
-        sample = sample_of([(scene, modality, valid)])
+        sample = sample_of([(scene, modality, valid)], MOST)
         there = np.isfinite(sample).all(1)
         out = np.full((len(sample), 2), np.nan)
         low, high = np.percentile(sample[there], PERCENTILES, axis=1)
         drawn = np.clip(sample[there].astype(np.float64), low[:, None], high[:, None])
         out[there] = np.stack([drawn.mean(1), drawn.std(1)], 1)
-        found[modality.name] = out.T.tolist()
+        found[modality.name] = _listed(out.T)
     return found
 
 
+def common_levels(scenes: Sequence[Scene]) -> Levels:
+    """What scenes are brought to: the mean of their levels, each scene counting alike; a modality's of those that have it."""
+    found = [levels(scene) for scene in scenes]
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: _listed(np.mean([np.array(one[name], float) for one in found if name in one], axis=0)) for name in names}
+
+
 def reference_levels(scene: Scene) -> Levels:
-    """What scenes are brought to: the levels of the scene, or the mean of those it is joined of, each counting alike."""
-    found = [levels(part) for _, part in scene.places]
-    return {name: np.mean([one[name] for one in found], axis=0).tolist() for name in found[0]}
+    """The common levels of the scenes that one was joined of, or its own."""
+    return common_levels([part for _, part in scene.places])
+
+
+def _listed(values: np.ndarray) -> list[list[float | None]]:
+    return [[value if np.isfinite(value) else None for value in row] for row in values.tolist()]
 
 
 def aligned(scene: Scene, reference: Levels) -> Scene:

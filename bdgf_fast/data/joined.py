@@ -90,7 +90,9 @@ def join_scenes(
     classes = legend(scenes)
     for scene in scenes:
         if not scene.classes:
-            raise SceneError(f"{scene.labels_source} has no labels: a scene that trains has some; leave it out, or add a [labels] table.")
+            raise SceneError(
+                f"{scene.labels_source} has no labels: a scene that trains has some; leave it out, or add a [labels] table."
+            )
     parts = alike(scenes)
     tops, height = [], 0
     for part in parts:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bdgf_fast.data.align import aligned, common_levels
 from bdgf_fast.data.normalise import Normaliser, fit_together
 from bdgf_fast.data.prepared import CACHE_BYTES, PreparedScene, band_order
 from bdgf_fast.data.ranges import PIXEL_RATIO
@@ -17,27 +18,34 @@ from bdgf_fast.errors import DataWarning, SceneError
 
 
 def prepare_together(
-    scenes: Sequence[Scene], *, state: dict[str, Any] | None = None, cache_bytes: int = CACHE_BYTES
+    scenes: Sequence[Scene], *, align: bool = False, state: dict[str, Any] | None = None, cache_bytes: int = CACHE_BYTES
 ) -> list[PreparedScene]:
     """Prepare scenes, each with the modalities of all, by statistics over the valid pixels of all of them; labels play no part.
 
     Args:
-        state: take the normalisation from there (see ``state_of``) instead of fitting it.
+        align: bring them to common levels of the bands first (see `bdgf_fast.data.align`).
+        state: take the levels and the normalisation from there (see ``state_of``) instead of fitting it.
         cache_bytes: what all the scenes together may hold in memory, as for ``prepare``.
 
     A scene may lack modalities, which read as 0; the bands of those it has must be the same, by number and name, and are brought to
     the order of the first scene that has them. Raises StateError or SceneError naming the scene and the modality that differs.
     """
     first: dict[str, tuple[Scene, Modality]] = {}
-    aligned = [_unlabelled(same_bands(scene, first)) for scene in scenes]
+    alike = [_unlabelled(same_bands(scene, first)) for scene in scenes]
+    reference = state.get("levels") if state is not None else common_levels(alike) if align else None
+    if reference is not None:
+        alike = [aligned(scene, reference) for scene in alike]
     if state is None:
-        fitted = [_fit(name, aligned) for name in first]
+        fitted = [_fit(name, alike) for name in first]
         normalisers = [normaliser for normaliser in fitted if normaliser is not None]
     else:
         normalisers = [Normaliser.from_state(entry) for entry in state["modalities"]]
     if not normalisers:
         raise SceneError(f"{scenes[0].labels_source}: every band is constant in all scenes; there is nothing to learn from.")
-    return [PreparedScene(scene, normalisers, cache_bytes=cache_bytes // len(scenes)) for scene in aligned]
+    prepared = [PreparedScene(scene, normalisers, cache_bytes=cache_bytes // len(scenes)) for scene in alike]
+    for one in prepared:
+        one.levels = reference
+    return prepared
 
 
 def state_of(prepared: Sequence[PreparedScene]) -> dict[str, Any]:

@@ -109,11 +109,17 @@ def transfer(
     if shared:
         raise UserError(f"{shared[0]} is named by --train and by --test; a scene that is trained on says nothing of others")
     settings = with_seed(configured(Config(), config), seed)
+    given = _pretrained(denoiser)
+    if given is not None and align not in (None, given.align):
+        seen = "aligned scenes" if given.align == "scene" else "scenes as they are"
+        raise UserError(f"the denoiser in {given.path} was trained on {seen}; leave --align out")
+    if given is not None:
+        settings = given.configure(settings)
     ways = {"none": ["none"], "scene": ["scene"], "both": ["none", "scene"]}[align or settings.data.align]
     with session(device) as chosen:
         made = _Transfer(Path(out), trained, tested, settings, ways, labels, quiet=quiet, device=chosen)
         made.check()
-        made.run(_pretrained(denoiser), resume, overwrite, forests=baselines == "forest")
+        made.run(given, resume, overwrite, forests=baselines == "forest")
     return TransferResult(Path(out))
 
 
@@ -202,8 +208,6 @@ class _Transfer:
     def _model(self, way: str, pretrained: Pretrained | None, resume: bool, overwrite: bool) -> Run:
         """The run that trained on the joined scenes."""
         config = self.config.updated({"data": {"align": way}})
-        if pretrained is not None:
-            config = pretrained.configure(config)
         several = len(self.ways) > 1 and len(self.train) > 1
         directory = RunDirectory(self.out / ("model-aligned" if several and way == "scene" else "model"), resume=resume,
                                  overwrite=overwrite)  # fmt: skip

@@ -135,7 +135,7 @@ def test_other_modalities_and_no_labels(parts):
         join_scenes([parts[0], bare], "ab")
     unlabelled = scene("b", 2, (25, 18))
     unlabelled.classes = []
-    with pytest.raises(SceneError, match="scene 'b' has no labels to train on"):
+    with pytest.raises(SceneError, match="scene 'b' has no labels: a scene that trains"):
         join_scenes([parts[0], unlabelled], "ab")
 
 

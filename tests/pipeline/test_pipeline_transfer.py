@@ -114,7 +114,7 @@ def test_mistakes_are_named_before_anything_is_written(scenes, tmp_path):
     out = tmp_path / "out"
     assert "is named by --train and by --test" in refused([a, b], [b.parent], out)
     assert "--train names" in refused([a, a.parent], [b], out) and "--test names no scene" in refused([a], [], out)
-    assert "has no labels to train on" in refused([a, d], [c], out)
+    assert "has no labels: a scene that trains has some" in refused([a, d], [c], out)
     assert "--labels is 0" in refused([a], [c], out, labels=0) and "align is 'band'" in refused([a], [c], out, align="band")
     text = a.read_text()
     for name, change, said in (
