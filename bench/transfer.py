@@ -2,7 +2,7 @@
 
 `tile`: one half of a scene trains, the other one is scored, in four directions. `synthetic`: two synthetic scenes train, and others
 are scored: alike, with another calibration of the sensors, in another season, and with both. Every case is run with the bands as
-they are and aligned, with forests on the same labels beside it. Budgets are reduced: a twelfth of the pre-training, and the
+they are and aligned, with forests on the same labels beside it. Budgets are reduced: a twenty-fourth of the pre-training, and the
 convolution branch alone with the forests. FOLDER keeps every finished case;
 `--out` gathers those that are there. Seed 0 was used to develop.
 """
@@ -21,7 +21,7 @@ from bdgf_fast.data import Scene, load_scene, scene_from_arrays, synthetic_scene
 from bdgf_fast.pipeline.transfer import transfer
 from bdgf_fast.report.metrics import METRICS
 
-SETTINGS = {"pretrain.steps": 200, "pretrain.evaluate_every": 200, "model.branches": ["cnn"]}
+SETTINGS = {"pretrain.steps": 100, "pretrain.evaluate_every": 100, "model.branches": ["cnn"]}
 LABELS = {"tile": 100, "synthetic": 40}
 DIRECTIONS = {"west-east": ("west", "east"), "east-west": ("east", "west"), "north-south": ("north", "south"),
               "south-north": ("south", "north")}  # fmt: skip
