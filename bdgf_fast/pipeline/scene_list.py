@@ -79,7 +79,7 @@ def _beside(text: str, path: Path) -> str:
 def absolute(reference: str) -> str:
     """A scene's file or NAME:FOLDER with an absolute path; what cannot be one stays as it is, and is said when it is opened."""
     try:
-        return reference if reference == SYNTHETIC else absolute_reference(reference)
+        return reference if reference == SYNTHETIC else absolute_reference(str(in_folder(Path(reference))))
     except SceneError:
         return reference
 
@@ -87,5 +87,5 @@ def absolute(reference: str) -> str:
 def _base(reference: str) -> str:
     if _known(reference):
         return reference.partition(":")[0]
-    path = in_folder(Path(reference))
+    path = Path(reference)
     return path.parent.name if path.name == DEFAULT_NAME and path.parent.name else path.stem
