@@ -52,7 +52,7 @@ def run(
         config: what differs from the defaults: ``{"train.epochs": 4}``, ``{"train": {"epochs": 4}}`` or a TOML file with a table a
             section; or a whole ``bdgf_fast.config.Config``.
         seed: of the split, the weights and all noise (default: the configuration's, which is 0).
-        baselines: what stands beside the result: "none", "forest", "cnn" (forests and a residual CNN) or "all".
+        baselines: to compare with: "none", "forest", "cnn" (forests and a residual CNN) or "all".
         features: files with another model's maps, which guide in place of the diffusion features.
         resume: go on where a stopped run in ``out`` ended. overwrite: replace an earlier run there.
         device: "auto" (a GPU where torch sees one), "cpu", "cuda" or "cuda:N".
@@ -148,7 +148,7 @@ def train(
 
 
 def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet: bool = False) -> RunResult:
-    """Accuracy of a trained run on its test pixels, forests beside it, and the report.
+    """Accuracy of a trained run on its test pixels, that of random forests to compare with, and the report.
 
     Example::
 

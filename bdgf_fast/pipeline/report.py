@@ -24,7 +24,7 @@ def write_report(
     Args:
         guide: what guides the network, as in ``Run.guide``.
         result: accuracy on the test pixels, as ``report.evaluation.score`` gives it.
-        baselines: accuracy of what stands beside the method, by its name.
+        baselines: accuracy of each, by its name.
         notes: sentences for the page.
     """
     scene, split = prepared.scene, prepared.split

@@ -45,8 +45,9 @@ def extension() -> dict[str, str]:
     built = _native.build_info()
     if built["extension"] is None:
         return {"file": f"none, so the operations run on plain PyTorch: {built['reason']}"}
-    cuda = f"none: {built['cuda_missing_because']}"
-    if built["cuda"] is not None:  # "80-real 120-virtual": compute capabilities 8.0 and 12.0
+    if built["cuda"] is None:
+        cuda = f"none: {built['cuda_missing_because']}"
+    else:  # "80-real 120-virtual": compute capabilities 8.0 and 12.0
         numbers = sorted({int(digits) for digits in re.findall(r"\d+", built["cuda_architectures"])})
         cuda = f"CUDA {built['cuda']}, for compute capability {', '.join(f'{n // 10}.{n % 10}' for n in numbers)}"
     return {"file": built["extension"], "compiler": built["compiler"], "threads": built["threads"], "CUDA kernels": cuda,

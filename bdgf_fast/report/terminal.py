@@ -14,8 +14,7 @@ def run_text(report: dict[str, Any], folder: Path) -> str:
     rows = comparison(report)
     width = max(len(name) for name in [*(row["name"] for row in rows), *report["per_class"]])
     for row in rows:
-        mark = "*" if row["best"] else " "
-        lines.append(f" {mark} {row['name']:<{width}}  OA {percent(row['overall_accuracy']):>5} %  "
+        lines.append(f"   {row['name']:<{width}}  OA {percent(row['overall_accuracy']):>5} %  "
                      f"AA {percent(row['average_accuracy']):>5} %  kappa {row['kappa']:.3f}")  # fmt: skip
     lines.append("   accuracy of each class:")
     lines += [f"   {name:<{width}}     {percent(value):>5} %" for name, value in report["per_class"].items()]
