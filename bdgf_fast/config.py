@@ -122,6 +122,9 @@ class FeaturesConfig:
     U-Net)."""
     timesteps: Several[Count] = field(default_factory=lambda: [10, 100, 300])
     """Diffusion steps whose features are concatenated."""
+    noise: Literal["drawn", "none"] = "drawn"
+    """What the frozen denoiser is given at a diffusion step: ``drawn``, a noisy scene as in its training, with noise fixed by the
+    seed and the place; or ``none``, the signal in it alone, sqrt(abar_t) x0."""
     levels: Positive = 3
     """Decoder levels used, coarsest first; blocks after the last one are not run."""
     channels: Positive = 48
@@ -190,6 +193,9 @@ class ModelConfig:
     none."""
     statistics_noise: Size = 0.3
     """Dense mode: standard deviation of normal noise on the standardised statistics in training."""
+    hide_rate: Share = 0.0
+    """Dense mode: share of the training crops in which one modality is hidden, each as often; the forests are grown once more
+    without each. Such a network also classifies pixels and scenes that lack a modality. 0 leaves them without a class."""
     hidden: Positive = 256
     """Width of the two layers of each head."""
     dropout: Annotated[Number, Field(ge=0, le=0.9)] = 0.5
@@ -345,6 +351,8 @@ class Config:
                 raise ValueError(f"model.width {model.width} is not a multiple of model.{name} {getattr(model, name)}")
         if model.mode == "dense":
             self._check_dense()
+        elif model.hide_rate:
+            raise ValueError(f'model.hide_rate is {model.hide_rate}, which is for the dense network; set model.mode = "dense"')
         if max(features.timesteps) >= pretrain.timesteps:
             raise ValueError(f"features.timesteps {features.timesteps} reach past pretrain.timesteps {pretrain.timesteps}")
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Sequence
+
+# What is wrong with a path that a person named, rather than with the program.
+_PATH_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+     errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
+)  # fmt: skip
 
 
 class UserError(Exception):
@@ -73,3 +80,16 @@ def _application_packages() -> list[str]:
     names = [re.split(r"[^\w.-]", line)[0] for line in lines if re.search(r"extra == .app.", line)]
     installed = {str(found.metadata["Name"]).lower() for found in metadata.distributions()}
     return [name for name in names if name.lower() not in installed]
+
+
+def spoken(error: Exception) -> str | None:
+    """The sentence for an error that a person can mend; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'while writing'}); free some space"
+    if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"the memory is full ({error}); a smaller predict.block, batch or --memory takes less"
+    return None

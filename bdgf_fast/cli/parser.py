@@ -53,7 +53,7 @@ def _set(command: argparse.ArgumentParser, text: str = "") -> None:
     )
 
 
-def _features(command: argparse.ArgumentParser) -> None:
+def _features(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--features", type=Path, nargs="+", metavar="FILE",
         help="feature maps of another model on the grid of the scene (.npy, .mat, GeoTIFF), "
@@ -84,8 +84,14 @@ def _directory(command: argparse.ArgumentParser, default: str | None = None) -> 
 
 
 def _predict_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
-    command.add_argument("--out", type=Path, help="directory for the map (default: the directory of the run)")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
+    which.add_argument(
+        "--scenes", type=Path, metavar="LIST.txt",
+        help="a text file that names a scene a line, relative to the file: each is mapped into a folder of --out, with an index "
+        "and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at the end)",
+    )
+    command.add_argument("--out", type=Path, help="directory for the map (default: the directory of the run) or the maps")
     _features(command)
     command.add_argument("--memory", metavar="SIZE", help="limit of the resident memory of each process, such as 2GiB")
     command.add_argument(
@@ -143,14 +149,23 @@ def _run(commands: Commands) -> None:
         help="baselines to compare with. forest: random forests; cnn: also a residual CNN; all: also channel "
         "exchange, a dual-branch denoiser, and the method on each modality alone (default: forest)",
     )
-    _features(command)
+    guides = command.add_mutually_exclusive_group()
+    _features(guides)
+    guides.add_argument(
+        "--denoiser", type=Path, metavar="DIR",
+        help="directory of a diffusion model that `pretrain` left, of several scenes or of one: it is not pre-trained again",
+    )
     _tensorboard(command)
     _common(command)
 
 
 def _pretrain(commands: Commands) -> None:
     command = _command(commands, "pretrain", "first stage of a run: pre-train a diffusion model on all modalities, without labels")
-    _scene(command)
+    command.add_argument(
+        "scene", metavar="SCENE", nargs="+",
+        help="a scene, as for `run`: `train` goes on in --out. Or several with the same modalities, whose diffusion model is then "
+        "for `run --denoiser`",
+    )
     _directory(command)
     _configurable(command)
     _features(command)
@@ -169,6 +184,21 @@ def _train(commands: Commands) -> None:
 def _evaluate(commands: Commands) -> None:
     command = _command(commands, "evaluate", "measure the accuracy of a trained run on its test pixels, and write the report")
     _of_run(command)
+    _common(command)
+
+
+def _distil(commands: Commands) -> None:
+    command = _command(
+        commands, "distil", "train a small, fast network on what a trained run says of unlabelled pixels",
+        "The small network is a run of its own in --out, on the same scene and split; predict takes it like any other run.",
+    )
+    command.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
+    _directory(command)
+    command.add_argument(
+        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
+    )
+    _configurable(command)
+    _tensorboard(command)
     _common(command)
 
 
@@ -207,9 +237,28 @@ def _study(commands: Commands) -> None:
         help="names of cells or groups of them; `all` runs every cell, and `list` prints the names and runs none (default: all "
         "in the quick preset, the main ones in the full preset)",
     )
+    command.add_argument(
+        "--labels", type=int, nargs="+", metavar="N",
+        help="run the study once for each of these numbers of training pixels per class, and draw accuracy over them",
+    )
     _set(command, "change one value of the default cell's configuration, such as train.epochs=20 (repeatable)")
     _config_file(command)
     _features(command)
+    _common(command)
+
+
+def _distil(commands: Commands) -> None:
+    command = _command(
+        commands, "distil", "train a small, fast network on what a trained one says of unlabelled pixels",
+        "The small network is a run of its own in --out, on the same scene and split; `predict` takes it like any other run.",
+    )
+    command.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
+    _directory(command)
+    command.add_argument(
+        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
+    )
+    _configurable(command)
+    _tensorboard(command)
     _common(command)
 
 
@@ -300,7 +349,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"bdgf_fast {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_demo, _run, _pretrain, _train, _evaluate, _predict, _report, _study, _data, _config, _bench, _info, _compat,
-                _completion):  # fmt: skip
+    for add in (_demo, _run, _pretrain, _train, _evaluate, _predict, _distil, _report, _study, _data, _config, _bench, _info,
+                _compat, _completion):  # fmt: skip
         add(commands)
     return root

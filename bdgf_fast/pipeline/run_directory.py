@@ -33,6 +33,8 @@ FILES = (
     "map.png",
     "probabilities.tif",
     "probabilities.tif.aux.xml",
+    "quality.tif",
+    "quality.tif.aux.xml",
     "losses.png",
     "mask_rates.png",
     "confusion.png",
