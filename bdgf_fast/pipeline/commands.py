@@ -263,7 +263,7 @@ def predict_scenes(
 
     Args:
         directory: the run's directory, or its result.
-        scenes: a text file that names a scene a line, or the scenes themselves.
+        scenes: a text file that names one scene per line, or the scenes themselves.
         out: directory of the maps. One that holds some of them is gone on with: finished scenes are not mapped again, unless the
             model, its settings or the scene has changed.
         memory, stride, precision: as for ``predict``.
