@@ -88,8 +88,8 @@ def _predict_options(command: argparse.ArgumentParser) -> None:
     which.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
     which.add_argument(
         "--scenes", type=Path, metavar="LIST.txt",
-        help="a text file that names a scene a line, relative to the file: each is mapped into a folder of --out, with an index "
-        "and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at the end)",
+        help="a text file that names one scene per line, relative to the file: each is mapped into a folder of --out, with an "
+        "index and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at the end)",
     )
     command.add_argument("--out", type=Path, help="directory for the map (default: the directory of the run) or the maps")
     _features(command)
@@ -184,21 +184,6 @@ def _train(commands: Commands) -> None:
 def _evaluate(commands: Commands) -> None:
     command = _command(commands, "evaluate", "measure the accuracy of a trained run on its test pixels, and write the report")
     _of_run(command)
-    _common(command)
-
-
-def _distil(commands: Commands) -> None:
-    command = _command(
-        commands, "distil", "train a small, fast network on what a trained run says of unlabelled pixels",
-        "The small network is a run of its own in --out, on the same scene and split; predict takes it like any other run.",
-    )
-    command.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
-    _directory(command)
-    command.add_argument(
-        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
-    )
-    _configurable(command)
-    _tensorboard(command)
     _common(command)
 
 

@@ -25,14 +25,14 @@ class Listed:
 
 
 def read_list(path: str | os.PathLike[str]) -> list[str]:
-    """The scenes that a text file names, one a line, relative to the file; empty lines and those that begin with # say nothing."""
+    """The scenes that a text file names, one per line, relative to the file; empty lines and lines with # are skipped."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows' editors put a mark in front
     except OSError as error:
-        raise UserError(f"--scenes {path} cannot be read: {error.strerror}; name a text file with a scene a line") from None
+        raise UserError(f"--scenes {path} cannot be read: {error.strerror}; name a text file with one scene per line") from None
     except UnicodeDecodeError:
-        raise UserError(f"--scenes {path} is no text in UTF-8; name a text file with a scene a line") from None
+        raise UserError(f"--scenes {path} is no text in UTF-8; name a text file with one scene per line") from None
     return [_beside(text, path) for line in lines if (text := line.strip()) and not text.startswith("#")]
 
 
