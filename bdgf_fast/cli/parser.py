@@ -194,6 +194,21 @@ def _predict(commands: Commands) -> None:
     _common(command)
 
 
+def _distil(commands: Commands) -> None:
+    command = _command(
+        commands, "distil", "train a small, fast network on the predictions of a trained run, without further labels",
+        "The small network is a run of its own in --out, on the same scene and split; `predict` takes it like any other run.",
+    )
+    command.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
+    _directory(command)
+    command.add_argument(
+        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
+    )
+    _configurable(command)
+    _tensorboard(command)
+    _common(command)
+
+
 def _report(commands: Commands) -> None:
     command = _command(commands, "report", "write one HTML page that compares several evaluated runs")
     command.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of two or more runs")
