@@ -8,7 +8,8 @@ commands of `bdgf-fast` as functions::
     result = bf.run("scene.toml", out="runs/first", config={"train.epochs": 4}, seed=0)
     print(result.overall_accuracy, result.map_path)
 
-The other packages and the functions are imported when they are first asked for; they need what `bdgf-fast[app]` installs.
+The other packages and the functions are imported when they are first asked for; they need the packages of the extra
+`app`, which `pip install '.[app]'` in the repository installs.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import numpy as np
 from bdgf_fast.data import Scene, load_scene, scene_from_arrays, synthetic_scene, write_scene
 from bdgf_fast.pipeline.transfer import transfer
 from bdgf_fast.report.metrics import METRICS
+from bdgf_fast.report.transfer_table import WAYS
 
 SETTINGS = {"pretrain.steps": 100, "pretrain.evaluate_every": 100, "model.branches": ["cnn"]}
 LABELS = {"tile": 100, "synthetic": 40}
@@ -92,6 +93,20 @@ def one_case(case: str, seed: int, folder: Path, tile: Path | None) -> None:
     path.write_text(json.dumps({"seconds": round(time.perf_counter() - start), "targets": targets}, indent=1) + "\n")
 
 
+def table(result: dict[str, Any]) -> list[str]:
+    """The lines of the documentation's table: overall accuracy in %, means over directions and seeds."""
+    columns: dict[str, list[dict[str, Any]]] = {}
+    for case, run in result["runs"].items():
+        for name, rows in run["targets"].items():
+            columns.setdefault(name if case.startswith("synthetic") else "halves of the tile", []).append(rows)
+    lines = [f"| method | bands | {' | '.join(name.replace('-', ' ') for name in columns)} |", f"|---|---|{'---|' * len(columns)}"]
+    for method in next(iter(columns.values()))[0]["none"]:
+        for way, said in WAYS.items():
+            means = [np.mean([rows[way][method]["overall_accuracy"] for rows in runs]) for runs in columns.values()]
+            lines.append(f"| {method} | {said} | {' | '.join(f'{100 * mean:.1f}' for mean in means)} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -99,16 +114,18 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=[*DIRECTIONS, "synthetic"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--gather", action="store_true", help="run nothing; gather what is there")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    for seed in args.seeds:
+    for seed in () if args.gather else args.seeds:
         for case in args.cases:
             one_case(case, seed, args.folder, args.tile)
     if args.out:
-        found = {f"{case}/{seed}": json.loads((args.folder / f"{case}-{seed}.json").read_text())
-                 for seed in args.seeds for case in args.cases}  # fmt: skip
+        paths = {f"{case}/{seed}": args.folder / f"{case}-{seed}.json" for case in args.cases for seed in args.seeds}
+        found = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
         result = {"settings": SETTINGS, "labels": LABELS, "runs": found}
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print("\n".join(table(result)))
 
 
 if __name__ == "__main__":

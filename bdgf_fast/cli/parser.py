@@ -88,8 +88,8 @@ def _predict_options(command: argparse.ArgumentParser) -> None:
     which.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
     which.add_argument(
         "--scenes", type=Path, metavar="LIST.txt",
-        help="a text file that names a scene a line, relative to the file: each is mapped into a folder of --out, with an index "
-        "and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at the end)",
+        help="a text file that names one scene per line, relative to the file: each is mapped into a folder of --out, with an "
+        "index and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at the end)",
     )
     command.add_argument("--out", type=Path, help="directory for the map (default: the directory of the run) or the maps")
     _features(command)
@@ -187,10 +187,17 @@ def _evaluate(commands: Commands) -> None:
     _common(command)
 
 
+def _predict(commands: Commands) -> None:
+    command = _command(commands, "predict", "write the map and the class probabilities of a whole scene, by a trained run")
+    _of_run(command)
+    _predict_options(command)
+    _common(command)
+
+
 def _distil(commands: Commands) -> None:
     command = _command(
-        commands, "distil", "train a small, fast network on what a trained run says of unlabelled pixels",
-        "The small network is a run of its own in --out, on the same scene and split; predict takes it like any other run.",
+        commands, "distil", "train a small, fast network on the predictions of a trained run, without further labels",
+        "The small network is a run of its own in --out, on the same scene and split; `predict` takes it like any other run.",
     )
     command.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
     _directory(command)
@@ -202,6 +209,7 @@ def _distil(commands: Commands) -> None:
     _common(command)
 
 
+<<<<<<< HEAD
 def _predict(commands: Commands) -> None:
     command = _command(commands, "predict", "write the map and the class probabilities of a whole scene, by a trained run")
     _of_run(command)
@@ -236,6 +244,8 @@ def _transfer(commands: Commands) -> None:
     _common(command)
 
 
+=======
+>>>>>>> main
 def _report(commands: Commands) -> None:
     command = _command(commands, "report", "write one HTML page that compares several evaluated runs")
     command.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of two or more runs")

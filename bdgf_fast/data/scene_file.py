@@ -34,7 +34,7 @@ def load_scene(path: str | Path, *, alone: bool = False) -> Scene:
     A known data set is named in place of tables, in the file (``dataset = "augsburg"`` and ``folder = "..."``, see
     `bdgf_fast.data.known_sets`) or without one: ``load_scene("augsburg:FOLDER")``.
 
-    Labels are read at once, rasters only in windows later. Raises SceneError naming the file, the key and the mend.
+    Labels are read at once, rasters only in windows later. Raises SceneError naming the file, the key and the correction.
     """
     reference = known_sets.split_reference(path)
     if reference is not None:

@@ -57,7 +57,7 @@ def run(
         config: what differs from the defaults: ``{"train.epochs": 4}``, ``{"train": {"epochs": 4}}`` or a TOML file with a table a
             section; or a whole ``bdgf_fast.config.Config``.
         seed: of the split, the weights and all noise (default: the configuration's, which is 0).
-        baselines: what stands beside the result: "none", "forest", "cnn" (forests and a residual CNN) or "all".
+        baselines: to compare with: "none", "forest", "cnn" (forests and a residual CNN) or "all".
         features: files with another model's maps, which guide in place of the diffusion features.
         denoiser: directory of a denoiser that ``pretrain`` left, of many scenes or of a run: it takes the place of stage 1, and the
             bands are scaled as it knows them.
@@ -208,7 +208,7 @@ def distil(
 
 
 def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet: bool = False) -> RunResult:
-    """Accuracy of a trained run on its test pixels, forests beside it, and the report.
+    """Accuracy of a trained run on its test pixels, that of random forests to compare with, and the report.
 
     Example::
 
@@ -263,7 +263,7 @@ def predict_scenes(
 
     Args:
         directory: the run's directory, or its result.
-        scenes: a text file that names a scene a line, or the scenes themselves.
+        scenes: a text file that names one scene per line, or the scenes themselves.
         out: directory of the maps. One that holds some of them is gone on with: finished scenes are not mapped again, unless the
             model, its settings or the scene has changed.
         memory, stride, precision: as for ``predict``.

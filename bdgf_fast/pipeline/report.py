@@ -25,7 +25,7 @@ def write_report(
     Args:
         guide: what guides the network, as in ``Run.guide``.
         result: accuracy on the test pixels, as ``report.evaluation.score`` gives it.
-        baselines: accuracy of what stands beside the method, by its name.
+        baselines: accuracy of each, by its name.
         notes: sentences for the page.
         given: facts about a denoiser that took the place of stage 1.
     """

@@ -101,7 +101,7 @@ class RunResult(MapResult):
 
     @property
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Accuracy of what stands beside the method, by its name."""
+        """Accuracy of each baseline, by its name."""
         return self.report["baselines"]
 
     @property

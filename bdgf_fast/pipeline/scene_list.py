@@ -25,14 +25,14 @@ class Listed:
 
 
 def read_list(path: str | os.PathLike[str]) -> list[str]:
-    """The scenes that a text file names, one a line, relative to the file; empty lines and those that begin with # say nothing."""
+    """The scenes that a text file names, one per line, relative to the file; empty lines and lines with # are skipped."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows' editors put a mark in front
     except OSError as error:
-        raise UserError(f"--scenes {path} cannot be read: {error.strerror}; name a text file with a scene a line") from None
+        raise UserError(f"--scenes {path} cannot be read: {error.strerror}; name a text file with one scene per line") from None
     except UnicodeDecodeError:
-        raise UserError(f"--scenes {path} is no text in UTF-8; name a text file with a scene a line") from None
+        raise UserError(f"--scenes {path} is no text in UTF-8; name a text file with one scene per line") from None
     return [_beside(text, path) for line in lines if (text := line.strip()) and not text.startswith("#")]
 
 
@@ -79,7 +79,7 @@ def _beside(text: str, path: Path) -> str:
 def absolute(reference: str) -> str:
     """A scene's file or NAME:FOLDER with an absolute path; what cannot be one stays as it is, and is said when it is opened."""
     try:
-        return reference if reference == SYNTHETIC else absolute_reference(reference)
+        return reference if reference == SYNTHETIC else absolute_reference(str(in_folder(Path(reference))))
     except SceneError:
         return reference
 
@@ -87,5 +87,5 @@ def absolute(reference: str) -> str:
 def _base(reference: str) -> str:
     if _known(reference):
         return reference.partition(":")[0]
-    path = in_folder(Path(reference))
+    path = Path(reference)
     return path.parent.name if path.name == DEFAULT_NAME and path.parent.name else path.stem

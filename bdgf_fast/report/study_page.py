@@ -15,7 +15,8 @@ DEFAULT = "default"
 """Name of the cell that the others are compared with."""
 LEVEL = 0.95
 PLOT = "differences.png"
-HEADS = ("cell", "OA %", "AA %", "kappa", "difference to the default", "verdict", "seeds", "s a cell", "s pre-training")
+HEADS = ("cell", "OA %", "AA %", "kappa", "difference to the default", "verdict", "seeds", "seconds per cell",
+         "seconds of pre-training")  # fmt: skip
 
 
 def difference(values: dict[str, float], default: dict[str, float]) -> dict[str, Any] | None:

@@ -12,10 +12,9 @@ def run_text(report: dict[str, Any], folder: Path) -> str:
     """The accuracy of a run in ``folder``, beside its baselines and by class."""
     lines = [f"{report['name']}: seed {report['seed']}, {report['train_pixels']} training and {report['test_pixels']} test pixels"]
     rows = comparison(report)
-    width = max(len(name) for name in [*(row["name"] for row in rows), *report["per_class"]])
+    width = max(len(name) for name in [*(row["name"] for row in rows), *report["per_class"], *(report.get("without") or ())])
     for row in rows:
-        mark = "*" if row["best"] else " "
-        lines.append(f" {mark} {row['name']:<{width}}  OA {percent(row['overall_accuracy']):>5} %  "
+        lines.append(f"   {row['name']:<{width}}  OA {percent(row['overall_accuracy']):>5} %  "
                      f"AA {percent(row['average_accuracy']):>5} %  kappa {row['kappa']:.3f}")  # fmt: skip
     lines.append("   accuracy of each class:")
     lines += [f"   {name:<{width}}     {percent(value):>5} %" for name, value in report["per_class"].items()]

@@ -51,7 +51,7 @@ def test_the_operators_scene(folder):
     assert check.check("next.toml").status() == 0
 
 
-def test_many_scenes(folder, capsys):
+def test_many_scenes(folder, capsys, caplog):
     """Every step of the guide, in its order: a program, the settings, the commands and what they print, the programs after them."""
     pytest.importorskip("rasterio")
     text = (GUIDES / "many_scenes.md").read_text(encoding="utf-8")
@@ -63,8 +63,9 @@ def test_many_scenes(folder, capsys):
         status = main([*command.split()[1:], "--quiet", "--threads", "1"])
         said = capsys.readouterr()
         assert status == ("not mapped" in output), said.err
+        lines = [*said.out.splitlines(), *caplog.messages]
         for line in output.splitlines():
-            assert any(re.fullmatch(".*".join(map(re.escape, line.split("…"))), own) for own in (said.out + said.err).splitlines())
+            assert any(re.fullmatch(".*".join(map(re.escape, line.split("…"))), own) for own in lines), (line, lines)
     states = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line.split()[:2] for line in states] == [
         ["west", "done"], ["east", "done"], ["north_east", "done"], ["south", "failed"]
