@@ -209,14 +209,6 @@ def _distil(commands: Commands) -> None:
     _common(command)
 
 
-<<<<<<< HEAD
-def _predict(commands: Commands) -> None:
-    command = _command(commands, "predict", "write the map and the class probabilities of a whole scene, by a trained run")
-    _of_run(command)
-    _predict_options(command)
-    _common(command)
-
-
 def _transfer(commands: Commands) -> None:
     command = _command(
         commands, "transfer", "train on some labelled scenes, map other scenes, and measure the accuracy on each of them",
@@ -244,8 +236,6 @@ def _transfer(commands: Commands) -> None:
     _common(command)
 
 
-=======
->>>>>>> main
 def _report(commands: Commands) -> None:
     command = _command(commands, "report", "write one HTML page that compares several evaluated runs")
     command.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of two or more runs")
