@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bdgf_fast.data import PreparedScene, SplitSpec, make_split, prepare, scene_from_arrays
-from bdgf_fast.data.align import aligned, levels, reference_levels
+from bdgf_fast.data.align import aligned, common_levels, levels, reference_levels
 from bdgf_fast.data.joined import join_scenes
+from bdgf_fast.data.together import prepare_together, state_of
 
 SPEC = SplitSpec(kind="all", per_class=9)
 
@@ -79,3 +80,15 @@ def test_joined_scenes_are_aligned_one_by_one(values):
     torch.testing.assert_close(prepared.window(0, 0, 24, 32), prepared.window(top, 0, 24, 32), rtol=0, atol=1e-4)
     again = PreparedScene.from_state(joined, split, prepared.state())
     assert torch.equal(again.window(0, 0, joined.height, 32), prepared.window(0, 0, joined.height, 32))
+
+
+def test_scenes_of_one_pre_training_are_aligned(values):
+    scenes = [scene("a", values), scene("b", values * 2 + 5)]
+    first, second = prepare_together(scenes, align=True)
+    torch.testing.assert_close(first.window(0, 0, 24, 32), second.window(0, 0, 24, 32), rtol=0, atol=1e-4)
+    state = json.loads(json.dumps(state_of([first, second])))
+    assert state["levels"] == first.levels == common_levels(scenes)
+    again = prepare_together(scenes, state=state)
+    assert torch.equal(again[1].window(0, 0, 24, 32), second.window(0, 0, 24, 32))
+    plain = prepare_together(scenes)
+    assert plain[0].levels is None and not torch.equal(plain[0].window(0, 0, 24, 32), plain[1].window(0, 0, 24, 32))
