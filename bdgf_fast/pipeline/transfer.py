@@ -124,8 +124,8 @@ def transfer(
 
 
 def _references(scenes: Sequence[PathLike | Scene], said: str) -> list[str]:
-    single = isinstance(scenes, (str, os.PathLike, Scene))
-    found = [absolute(reference_of(scene)) for scene in ([scenes] if single else scenes)]  # type: ignore[list-item]
+    several = [scenes] if isinstance(scenes, (str, os.PathLike, Scene)) else list(scenes)  # one scene is no list of letters
+    found = [absolute(reference_of(scene)) for scene in several]
     if not found:
         raise UserError(f"{said} names no scene; give one or more")
     files = [_file(reference) for reference in found]
