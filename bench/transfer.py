@@ -138,7 +138,7 @@ def one_case(case: str, seed: int, path: Path, forests: bool, *where: Any) -> No
 def table(result: dict[str, Any]) -> list[str]:
     """The lines of the documentation's table: overall accuracy in %, means over directions and seeds."""
     columns: dict[str, list[dict[str, Any]]] = {}
-    for case, run in result["runs"].items():
+    for run in result["runs"].values():
         for name, rows in run["targets"].items():
             columns.setdefault(name if name in TARGETS else "halves of the tile", []).append(rows)
     lines = [f"| method | bands | {' | '.join(name.replace('-', ' ') for name in columns)} |", f"|---|---|{'---|' * len(columns)}"]
