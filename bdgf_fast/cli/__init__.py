@@ -9,6 +9,7 @@ is missing or looks wrong.
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import errno
 import io
@@ -19,11 +20,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from ..common.random_streams import SEEDS
+from ..compat.script import run_script
 from ..errors import UserError, missing_package
 from .parser import parser
 
 __all__ = ["main", "parser"]
 
+SPELT = {"±": "+-", "×": "x", "–": "-", "…": "..."}
+"""ASCII for what we print ourselves; other characters, as in the names of classes, are escaped."""
 EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED, EXIT_NO_READER = 1, 2, 130, 141
 # What is wrong with a path that a person named, rather than with the program.
 _PATH_ERRORS = frozenset(
@@ -70,12 +74,20 @@ def _dispatch(args: argparse.Namespace) -> int:
             raise UserError(missing_package(error.name)) from error
 
 
+def _spelt_out(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for the first characters that an encoding lacks."""
+    if isinstance(error, UnicodeEncodeError) and error.object[error.start] in SPELT:
+        return SPELT[error.object[error.start]], error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
 @contextlib.contextmanager
 def _speaking() -> Iterator[None]:
-    """Text that the terminal's encoding lacks is escaped, and warnings are sentences without source lines."""
+    """Text that the terminal's encoding lacks is spelt out or escaped, and warnings are sentences without source lines."""
+    codecs.register_error("bdgf_fast", _spelt_out)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="bdgf_fast")
     logging.getLogger("rasterio").setLevel(logging.WARNING)  # it tells GDAL's errors besides raising them
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}"
@@ -90,6 +102,9 @@ def _speaking() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 done, 1 internal error, 2 a person's mistake, 130 interrupted, 141 no reader)."""
     args = parser().parse_args(argv)
+    if args.command == "compat":  # the script speaks, fails and ends as under plain python
+        run_script(args)
+        return 0
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     with _speaking():
         try:

@@ -16,17 +16,9 @@ if TYPE_CHECKING:  # `info` needs nothing that the application installs
 
 def info(args: argparse.Namespace) -> int:
     from .. import backends
-    from ..pipeline.versions import versions
+    from ..pipeline.versions import info_text, versions
 
-    facts = versions()
-    if args.json:
-        print(json.dumps({"versions": facts, "backends": backends.table()}, indent=1))
-        return 0
-    width = max(len(name) for name in facts)
-    for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
-    print()
-    print(backends.explain())
+    print(json.dumps({"versions": versions(), "backends": backends.table()}, indent=1) if args.json else info_text())
     return 0
 
 
@@ -39,8 +31,8 @@ def bench(args: argparse.Namespace) -> int:
         rows = benchmark.bench(args.names, device, seconds=args.seconds)
         print(json.dumps([{**vars(row), "ratio": row.ratio} for row in rows], indent=1))
         return 0
-    print(benchmark.HEADING)
-    benchmark.bench(args.names, device, seconds=args.seconds, each=lambda row: print(benchmark.text(row), flush=True))
+    benchmark.bench(args.names, device, seconds=args.seconds, started=lambda: print(benchmark.HEADING),
+                    each=lambda row: print(benchmark.text(row), flush=True))  # fmt: skip
     return 0
 
 
@@ -142,6 +134,18 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def distil(args: argparse.Namespace) -> int:
+    from ..network.distil import student_config
+    from ..pipeline import commands
+    from ..pipeline.run import Run
+
+    base = student_config(Run.settings_of(args.directory))
+    found = commands.distil(args.directory, args.out, modalities=args.modalities, config=settings(base, args), resume=args.resume,
+                            overwrite=args.overwrite, tensorboard=args.tensorboard, **_surroundings(args))  # fmt: skip
+    _say(f"\n{found}")
+    return 0
+
+
 def evaluate(args: argparse.Namespace) -> int:
     from ..pipeline import commands
 
@@ -166,6 +170,12 @@ def study(args: argparse.Namespace) -> int:
     config = settings(PRESETS[args.preset].base(), args)
     if args.cells and "list" in args.cells:
         print(listing(Study(args.out, args.scene, preset=args.preset, config=config).cells))
+        return 0
+    if args.labels:
+        from ..studies.label_curve import label_curve
+
+        print(label_curve(args.scene, args.out, args.labels, preset=args.preset, seeds=args.seeds, cells=args.cells, config=config,
+                          **_surroundings(args)))  # fmt: skip
         return 0
     found = commands.study(args.scene, args.out, preset=args.preset, seeds=args.seeds, cells=args.cells, config=config,
                            **_surroundings(args))  # fmt: skip
@@ -196,6 +206,7 @@ def _say(text: str) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": demo, "run": run, "pretrain": pretrain, "train": train, "evaluate": evaluate, "predict": predict, "study": study,
+    "distil": distil,
     "report": report,
     "data": data, "config": config, "bench": bench, "info": info,
     "completion": completion,

@@ -46,6 +46,8 @@ def write_report(
         "map": {key: predicted[key] for key in ("stride", "precision") if key in predicted} or None,
         "branches": result["branches"],
         "diversity": result["diversity"],
+        "without": result.get("without"),
+        "teacher": result.get("teacher"),
         "modalities": {name: {"loss": (stage1["curves"]["series"][name] or [None])[-1], **facts}
                        for name, facts in stage1["modalities"].items()},
         "balance": stage1["balance"],

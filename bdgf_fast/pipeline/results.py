@@ -42,7 +42,7 @@ class MapResult:
 
     @property
     def probabilities_path(self) -> Path:
-        """The class probabilities, a GeoTIFF with one band a class."""
+        """The class probabilities, a GeoTIFF with one band per class."""
         return self.path / "probabilities.tif"
 
     def map(self) -> np.ndarray:
