@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ._launch import capability, cdiv, launch, next_power_of_2, processors, workspace, workspace_limit
-from .selective_scan_bwd import scan_adjoint, scan_bwd, sum_parts
-from .selective_scan_fwd import carry, scan_fwd
+from .selective_scan_bwd import scan_bwd, sum_parts
+from .selective_scan_fwd import scan_fwd
+from .selective_scan_segments import carry, scan_adjoint
 
 # N up to -> (NR, DR, NL, DL): a warp's tile, of at most 32 channels, since their T steps are held too. Few elements a thread
 # in the backward, which keeps T states of each: at N = 16 twice as many use all 255 registers and spill where z is there.
