@@ -62,7 +62,10 @@ def causal_conv1d_bwd(
     gx_b, gx_d, gx_l, go_b, go_d, go_l, x_b, x_d, x_l, weight_d, weight_w, bias_d,
     SILU: tl.constexpr, WIDTH: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
-    """Program (sample_program, channel tile) takes every sample_programs-th sample tile; partial (sample_programs, BLOCK_B, WIDTH + 1, dim)."""
+    """Program (p, channel tile) takes every sample_programs-th sample tile from p on.
+
+    partial: (sample_programs, BLOCK_B, WIDTH + 1, dim).
+    """
     program = tl.program_id(0)
     sample_program = program // tiles_d
     sums = ()

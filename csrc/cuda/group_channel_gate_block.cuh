@@ -91,7 +91,8 @@ static __device__ __forceinline__ void columns_times(const float* w, int rows, i
 }
 
 // means [in] -> h [hidden], gain [each]; all in shared memory. Leaves the block in step.
-static __device__ __forceinline__ void gate_mlp(const GateWork& a, int64_t sample_group, int g, const float* means, float* h, float* gain) {
+static __device__ __forceinline__ void gate_mlp(const GateWork& a, int64_t sample_group, int g, const float* means, float* h,
+                                                    float* gain) {
   rows_times(a.weight1 + (int64_t)g * a.hidden_size * a.in, a.bias1 + g * a.hidden_size, a.hidden_size, a.in, means,
              [&](int r, float v) { h[r] = v <= 0.0f ? 0.0f : v; });
   for (int i = threadIdx.x; i < a.in; i += blockDim.x) a.squeezed[sample_group * a.in + i] = means[i];
@@ -104,13 +105,15 @@ static __device__ __forceinline__ void gate_mlp(const GateWork& a, int64_t sampl
   __syncthreads();
 }
 // logit [each] holds sums of grad * x -> what the weights' gradients need, and slopes [in] of the means.
-static __device__ __forceinline__ void gate_mlp_backward(const GateWork& a, int64_t sample_group, int g, float* logit, float* h, float* grad_h, float* slopes) {
+static __device__ __forceinline__ void gate_mlp_backward(const GateWork& a, int64_t sample_group, int g, float* logit, float* h,
+                                                             float* grad_h, float* slopes) {
   for (int c = threadIdx.x; c < a.sizes_each; c += blockDim.x) {
     const float gate = a.gate[sample_group * a.sizes_each + c];
     logit[c] *= gate * (1.0f - gate);
     a.logit[sample_group * a.sizes_each + c] = logit[c];
   }
-  rows_times(a.weight1 + (int64_t)g * a.hidden_size * a.in, a.bias1 + g * a.hidden_size, a.hidden_size, a.in, a.squeezed + sample_group * a.in,
+  rows_times(a.weight1 + (int64_t)g * a.hidden_size * a.in, a.bias1 + g * a.hidden_size, a.hidden_size, a.in,
+             a.squeezed + sample_group * a.in,
              [&](int r, float v) { a.hidden[sample_group * a.hidden_size + r] = h[r] = v <= 0.0f ? 0.0f : v; });
   __syncthreads();
   columns_times(a.weight2 + (int64_t)g * a.sizes_each * a.hidden_size, a.sizes_each, a.hidden_size, logit, [&](int k, float v) {
@@ -124,7 +127,8 @@ static __device__ __forceinline__ void gate_mlp_backward(const GateWork& a, int6
 // The elements of a (sample, group) in memory's order, 16 bytes at once where they lie together. Channels: how many.
 // use(index in [channels][pixels], value) for each, or *element = make(index, channel).
 template <class T, bool kStore, class F>
-static __device__ __forceinline__ void for_each_element(const Image& t, int64_t b, int g, const Divider& channels, const Divider& pixels, const F& f) {
+static __device__ __forceinline__ void for_each_element(const Image& t, int64_t b, int g, const Divider& channels,
+                                                            const Divider& pixels, const F& f) {
   constexpr int W = 16 / sizeof(T);
   T* base = (T*)t.data + b * t.batch + g * channels.divisor * t.channel;
   const int n = (int)(channels.divisor * pixels.divisor), size = (int)pixels.divisor;

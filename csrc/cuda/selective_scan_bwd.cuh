@@ -1,7 +1,7 @@
-// Selective scan, backward. Nothing of the forward is kept. A segment is taken chunk by chunk from its end: the states
-// before every eight steps of the chunk are computed again and kept in shared memory; then, tile by tile and eight steps
-// by eight, decays and states are computed once more into registers and the recurrence is run backwards on them. The
-// states before the chunks come from call.starts (selective_scan_fwd.cuh).
+// Selective scan, backward (the derivation: bdgf/scan_step.h). Nothing of the forward is kept. A segment is taken chunk by chunk
+// from its end: the states before every eight steps of the chunk are computed again and kept in shared memory; then, tile by
+// tile and eight steps by eight, decays and states are computed once more into registers, and the adjoint is run backwards on
+// them. The states before the chunks come from call.starts (selective_scan_fwd.cuh).
 //
 // dB and dC sum over channels: over the 8 to 32 channels of a warp by shuffles, over the warps of the tile through
 // shared memory, over tiles by selective_scan_sum.cuh, always in the same order. Lane bits 0 and 1 permute the states
@@ -72,8 +72,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::record(int t, int j, const floa
 }
 
 // -------------------------------------------------------------------------------------------- the adjoint
-// Groups of up to eight steps, in whole quadruples; of a pack, a group is a row. `tile` is the first step of the tile in its
-// chunk, `count` the steps that are staged.
+// The adjoint over a staged tile, in groups of up to eight steps, a multiple of four; in a pack, a group is a row.
+// `tile` is the first step of the tile in its chunk, `count` the number of steps that are staged.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::tile_back(int chunk, int tile, int count) {
   const int group_steps = packed() ? row_slot((int)pack.steps) : kGroupSteps;
@@ -95,7 +95,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::tile_back(int chunk, int tile, 
   }
   __syncthreads();
 }
-// What is carried into a segment from behind; of a pack, the state before it as well.
+// Loads what the adjoint carries into a segment from the one after it and, in a pack, the state before the segment.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::load_borders(int64_t segment) {
   const bool zero = !has_adjoint_after(call) && !(packed() && has_states_before(call));

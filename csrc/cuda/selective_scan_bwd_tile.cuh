@@ -35,7 +35,7 @@ static inline size_t backward_shared_floats(int split, bool constant) {
          3 * kBackwardSteps * kRow + 2 * kTileChannels + split * kBackwardSteps * kTermRow + slots_of(constant) * threads;
 }
 
-// The steps of a tile that a sequence of a pack takes: whole quadruples, whose steps behind the end are empty (delta, u and dy 0).
+// The steps of a tile that a sequence of a pack takes: a multiple of four; steps after its end are empty (delta, u and dy are 0).
 static __host__ __device__ __forceinline__ int row_slot(int steps) { return (steps + kFoldSteps - 1) / kFoldSteps * kFoldSteps; }
 
 // B or C of four states at a step.
@@ -121,13 +121,13 @@ struct BackwardScan {
   BDGF_DEV_METHOD StepAddresses addresses(int tensor) const {
     return {tables + tensor * kBackwardSteps, block.tensors[tensor].across};
   }
-  // Register i stands for state s * 4 + (i ^ order) of the slice. For code that runs rarely, and therefore computed again each
-  // time: that state's number in the slice and in all, and whether it exists.
+  // Register i stands for state s * 4 + (i ^ order) of the slice: the number of that state in the slice and among all states, and
+  // whether it exists. Only code that runs rarely asks, so these are computed again each time.
   BDGF_DEV_METHOD int in_slice(int i) const { return fresh_thread() % 32 / lanes * kThreadStates + (i ^ (fresh_thread() & 3)); }
   BDGF_DEV_METHOD int64_t state(int i) const { return b.slice * kThreadStates * split + in_slice(i); }
   BDGF_DEV_METHOD bool exists(int i) const { return c < b.channels && in_slice(i) < b.states; }
 
-  // False behind the last pack.
+  // Goes to pack `index` of the block; false after the last one.
   BDGF_DEV_METHOD bool next_pack(int index) {
     __syncthreads();
     if (thread == 0) block.pack = pack_of(call, b.block, index);
@@ -292,7 +292,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_tile() {
 }
 template <class T, bool kConstant>
 template <class Value>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_elements(const ScanTarget& o, int tensor, const ThreadElements& w, const Value& value) {
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_elements(const ScanTarget& o, int tensor, const ThreadElements& w,
+                                                                  const Value& value) {
   if (!o.t.data) return;
 #pragma unroll 1
   for (int i = 0; i < elements; i += 4) {

@@ -103,7 +103,8 @@ __global__ void __launch_bounds__(128) selective_scan_carry_kernel(const ScanCal
   const SelectiveScanArgs& a = call.a;
   const int64_t inside = a.directions * a.dim * a.states, all = rows * inside, segments_per_row = call.g.segments_per_row;
   for (int64_t i = (int64_t)blockIdx.x * 128 + threadIdx.x; i < all; i += (int64_t)gridDim.x * 128) {
-    const int64_t row = divide(i, inside), at = i - row * inside, direction_channel = divide(at, a.states), n = at - direction_channel * a.states;
+    const int64_t row = divide(i, inside), at = i - row * inside;
+    const int64_t direction_channel = divide(at, a.states), n = at - direction_channel * a.states;
     const int64_t k = divide(direction_channel, a.dim), channel = direction_channel - k * a.dim;
     const float A2 = load_parameter(a.A, k * a.A.direction + channel * a.A.channel + n * a.A.state) * kScanLog2E;
     float x = 0.0f;

@@ -55,12 +55,12 @@ BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const ByteTens
     tables[i * tile_steps + j] = inside ? s.base + row * s.row + position * s.step : 0;
   }
 }
-// Whether threads next to each other take steps next to each other, or channels (`other`: the stride of those).
+// Whether neighbouring threads take neighbouring steps of t. Else they take neighbouring channels or states, with stride `other`.
 BDGF_DEV bool along_steps(const ScanTensor& t, int64_t other) {
   return (t.step < 0 ? -t.step : t.step) <= (other < 0 ? -other : other);
 }
 
-// threadIdx.x, read again: what follows from it is then not kept in registers through the loops.
+// threadIdx.x, read again, so that the compiler does not keep what is derived from it in registers through the loops.
 BDGF_DEV int fresh_thread() {
 #ifdef __CUDA_ARCH__
   int thread;
@@ -72,7 +72,7 @@ BDGF_DEV int fresh_thread() {
 }
 
 // Element i of a thread is step j + i dj, channel c + i dc, of a tile whose sides and threads are powers of two; the first
-// `valid` have a channel that exists (whether a step does say the tables).
+// `valid` have a channel that exists (whether the step exists is in the tables).
 struct ThreadElements {
   bool along;
   int j, c, dj, dc, valid;
@@ -98,12 +98,12 @@ BDGF_DEV ThreadElements thread_elements(bool along, int log_steps, int log_chann
   return w;
 }
 
-// Storage of a kernel's big tensors: float, or 16 bits of either kind, told apart at run time: the kernels are compiled
-// twice, not three times.
+// Storage of a kernel's big tensors: float, or 16 bits. float16 and bfloat16 are told apart at run time, so that the kernels
+// are compiled twice, not three times.
 struct Narrow {
   uint16_t bits;
 };
-// A value as it lies in memory, and what it stands for: apart, so that several loads are in flight before the first is looked at.
+// Loading and widening are separate, so that several loads are in flight before the first result is used.
 BDGF_DEV float load_raw(const float* p) { return __ldg(p); }
 BDGF_DEV uint16_t load_raw(const Narrow* p) { return __ldg(reinterpret_cast<const unsigned short*>(p)); }
 BDGF_DEV float widened(float v, DType) { return v; }
@@ -205,13 +205,13 @@ BDGF_DEV void store_four(const float (&r)[4], DType dtype, StepAddresses l, cons
   else store_four_as<T>(r, dtype, l, w, i);
 }
 
-// Of a tensor that may be f32 beside 16-bit ones, and cannot be of 16 bits beside f32.
+// Whether a tensor is stored as f32: delta may be f32 beside 16-bit tensors, but not the other way round.
 template <class T>
 BDGF_DEV bool is_wide(const ScanTensor& t) {
   return sizeof(T) == 4 || t.dtype == DType::f32;
 }
-// pair[step][channel] = (delta, u), finished, of four elements; outside (0, 0) where kZero asks for it. `gate`: z, by whose silu u
-// is multiplied; a null table: not.
+// Four elements of pair[step][channel] = (delta, u) from their raw values: delta with bias and softplus, u times silu(z) if `gate`,
+// the addresses of z, is not null. kZero: (0, 0) where a step or channel does not exist.
 template <class T, bool kZero>
 BDGF_DEV void finish_four(float2* pair, const float (&rd)[4], const float (&ru)[4], const SelectiveScanArgs& a, StepAddresses delta,
                           StepAddresses gate, const float* bias, const ThreadElements& w, int i) {
@@ -228,7 +228,7 @@ BDGF_DEV void finish_four(float2* pair, const float (&rd)[4], const float (&ru)[
     pair[j * kRow + c] = inside ? make_float2(d, v) : make_float2(0.0f, 0.0f);
   }
 }
-// The same of a thread's elements from `from` on.
+// Loads a thread's elements from number `from` on, and finishes them likewise.
 template <class T, bool kZero>
 BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, StepAddresses u, StepAddresses delta, StepAddresses gate,
                           const float* bias, const ThreadElements& w, int from, int elements) {

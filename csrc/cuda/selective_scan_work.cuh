@@ -47,7 +47,7 @@ struct ScanGrid {
 struct ScanCall {
   SelectiveScanArgs a;
   ScanGrid g;
-  bool narrow = false;               // u and its kind are of 16 bits
+  bool narrow = false;               // the big tensors are stored in 16 bits
   bool adjoint = false;              // states only: the recurrence of the adjoint, from the last step to the first
   const float* states_after = nullptr;    // [segment][direction][channel][state]: the states after each segment
   const float* carries_before = nullptr;   // likewise: what the adjoint carries over the border before each segment
@@ -78,7 +78,8 @@ struct ScanMath {
   BDGF_DEV F below(F a, F b, F x, F y) { return a < b ? x : y; }
 };
 
-BDGF_DEV int64_t divide(int64_t a, int64_t b) {  // of numbers that are not negative; 64-bit division costs ten times more
+// a / b of numbers that are not negative: a 64-bit division takes ten times as long as one of 32 bits.
+BDGF_DEV int64_t divide(int64_t a, int64_t b) {
   return (a | b) >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
 }
 BDGF_DEV int smaller(int a, int b) { return a < b ? a : b; }
@@ -121,7 +122,7 @@ BDGF_DEV int64_t steps_of_segment(const ScanCall& call, int64_t segment) {
   return left < call.g.segment_steps ? left : call.g.segment_steps;
 }
 
-// Pack `pack` of a block; rows <= 0 behind the last.
+// Pack `pack` of a block; it has no rows after the last one.
 BDGF_DEV SequencePack pack_of(const ScanCall& call, int64_t block, int64_t pack) {
   const int64_t first = (block * call.g.packs_per_block + pack) * call.g.rows_per_pack, left = call.g.segments - first;
   SequencePack t;
@@ -131,7 +132,7 @@ BDGF_DEV SequencePack pack_of(const ScanCall& call, int64_t block, int64_t pack)
   return t;
 }
 
-// Step `local` of a segment: its row, and its positions in tensors in the order of u and in that of the parameters.
+// Step `local` of a segment: its row, and its position in tensors in the order of u and in those in the order of the parameters.
 struct Position {
   int64_t segment, row, local, input, parameter;
 };
@@ -156,7 +157,7 @@ BDGF_DEV Position position_of(const ScanCall& call, ScanDirection way, int64_t s
   return p;
 }
 
-// The state before a segment, and what the adjoint carries into it from behind; whether any of them is not 0.
+// The state before a segment, and what the adjoint carries into it from the segment after it; and whether they can be other than 0.
 BDGF_DEV bool has_states_before(const ScanCall& call) { return call.a.initial.data || call.states_after; }
 BDGF_DEV bool has_adjoint_after(const ScanCall& call) { return call.a.grad_last.data || call.carries_before; }
 BDGF_DEV float state_before(const ScanCall& call, int64_t k, int64_t segment, int64_t channel, int64_t n) {
@@ -177,7 +178,7 @@ BDGF_DEV float adjoint_after(const ScanCall& call, int64_t k, int64_t segment, i
   if (!call.carries_before) return 0.0f;
   return __ldg(call.carries_before + (((segment + 1) * call.a.directions + k) * call.a.dim + channel) * call.a.states + n);
 }
-// In call.starts, of the state before chunk 1, 2, ... of a segment.
+// The index in call.starts of the state before chunk 1, 2, ... of a segment; chunk 0 begins with the segment's own state.
 BDGF_DEV int64_t start_index(const ScanCall& call, int64_t k, int64_t segment, int64_t chunk, int64_t channel, int64_t n) {
   const int64_t kept = (call.g.segment_steps - 1) / kChunkSteps;
   const int64_t row = ((segment - call.g.first_segment) * call.a.directions + k) * kept + chunk - 1;
