@@ -2,9 +2,9 @@
 csrc/include/bdgf/philox.h, where the formulas stand.
 
 A kernel works on tiles of rows times whole Philox blocks of four normals, so that no block is made twice: [rows, 4 *
-blocks] elements. A tensor (batch, C, Y, X) is walked in one of two ways. `flat`: a row is a whole sample, elements one
-after another in memory. Else a row is one channel, or one image row of it, which gives room for any strides, a fate per
-channel and the scene's count of elements; its first and last block may lie half outside.
+blocks] elements. A tensor (batch, C, Y, X) is covered in one of two ways. `flat`: a row is a whole sample, its elements one
+after another in memory. Else a row is one channel, or one image row of it, which allows for any strides, a mask over the
+channels and the scene's count of elements; the first and the last block of a row may lie partly outside.
 
 Every kernel that draws is launched with enable_fp_fusion=False: a contracted multiply-add has other bits.
 """

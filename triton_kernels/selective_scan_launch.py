@@ -280,7 +280,7 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
 
 
 def _enter_both_ways(scan: Scan, grad_out: Tensor, grad_last: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The states that enter each segment, and the adjoints that enter it from behind."""
+    """The states that enter each segment, and the adjoints that enter it from the segment after it."""
     block = tile(FORWARD, scan.states, scan.dim_of_group, WARPS if scan.states > MANY else 1)
     tiles = scan.groups * cdiv(scan.dim_of_group, block["DR"] * block["DW"] * block["DL"])
     initial = enter(scan, block, tiles, None)

@@ -67,7 +67,7 @@ class Row(NamedTuple):
     C: Any
     C_state: Any
     C_step: Any
-    end: Any  # the step behind the row's last
+    end: Any  # one past the last step of the row
     length: Any  # of the whole sequence
     direction: Any  # see positions
     height: Any
@@ -243,7 +243,7 @@ def state_offsets(tile, channel, step, one):
 
 @triton.jit
 def bounds(r, segments, segment, length):
-    """(sample in 64 bits, first step, step behind the last) of row r."""
+    """(sample in 64 bits, first step, one past the last step) of row r."""
     begin = (r % segments) * segment
     return tl.zeros((), tl.int64) + r // segments, begin, tl.minimum(begin + segment, length)
 

@@ -63,8 +63,8 @@ def box_statistics(x: Tensor, radii: Sequence[int]) -> Tensor:
     """Each channel's value at the centre, then mean and standard deviation over the box of every radius.
 
     mean[p] = E x and deviation[p] = sqrt(max(E x^2 - mean^2, 0) + 1e-6), E being the mean over the (2 radius + 1)^2 pixels around
-    p. Every window is summed in the same order wherever it lies, so that a pixel's values are the same to the bit in
-    whatever tile of a scene they are computed.
+    p. Every window is summed in the same order, wherever it is, so a pixel's values are the same to the bit whichever
+    tile of a scene they are computed in.
 
     Args:
         x: (batch, C, H, W), float32, float16 or bfloat16 (float64 on the CPU, by the reference), any strides.
