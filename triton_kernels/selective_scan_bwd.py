@@ -113,8 +113,8 @@ def scan_bwd(
     IMAGE: tl.constexpr = DIRECTIONS > 0
     DIRECTION_STEP: tl.constexpr = 2 if DIRECTIONS == 2 else 1  # rows and rows reversed are the first and third of four
     K: tl.constexpr = DIRECTIONS if IMAGE else 1
-    call = Call(SOFTPLUS, REVERSE, IMAGE, PIXELS, SHARED, IMAGE and not FLAT, WIDE, CONST_B, CONST_C)
-    wanted = Wanted(z is not None, grad_B is not None, grad_C is not None, grad_D is not None, grad_bias is not None)
+    call: tl.constexpr = Call(SOFTPLUS, REVERSE, IMAGE, PIXELS, SHARED, IMAGE and not FLAT, WIDE, CONST_B, CONST_C)
+    wanted: tl.constexpr = Wanted(z is not None, grad_B is not None, grad_C is not None, grad_D is not None, grad_bias is not None)
     program = tl.program_id(0)
     wide = tl.zeros((), tl.int64)  # widens what is added to it
     part = program % parts
@@ -236,12 +236,13 @@ def _block_back(
     bs = load_matrix(row.B, row.B_state, row.B_step, at, tile, p.b, call.constant_b, call)
     cs = load_matrix(row.C, row.C_state, row.C_step, at, tile, p.c, call.constant_c, call)
     decayed = _record(tl.load(kept), ds, vs, bs, p.A2, T)
-    adjoint, sum_A, sum_B, sum_C, sum_drive, sum_exponent, y, grad_B, grad_C = _adjoint(
+    adjoint, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c = _adjoint(
         adjoint, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, p.A2, wanted, one_float, call, T)  # fmt: skip
+    sum_drive = join4(sums_drive, call.reverse)
     if wanted.D:
         sum_D += grad_y * ut
     if wanted.z and targets.z.pointer is not None:
-        y += p.D[:, :, :, None] * ut
+        y = join4(ys, call.reverse) + p.D[:, :, :, None] * ut
         grad_z = grad_out * y * sigmoid * (1.0 + z * (1.0 - sigmoid))
         pointer = targets.z.pointer + targets.z.offset + spread(tile.d * targets.z.channel, at.pixel * targets.z.step)
         tl.store(pointer, grad_z.to(targets.z.pointer.dtype.element_ty), at.inside)
@@ -250,7 +251,7 @@ def _block_back(
         pixels = pixel_offset(at.pixel, row.width, targets.u.row, targets.u.step, call.divide)
         grad_u = sum_drive * dt + p.D[:, :, :, None] * grad_y
         _store_channels(targets.u, grad_u, tile, pixels, slot, k, K, at)
-    grad_delta = sum_drive * ut + sum_exponent * (1.0 / 1.4426950408889634)
+    grad_delta = sum_drive * ut + join4(sums_exponent, call.reverse) * (1.0 / 1.4426950408889634)
     if call.softplus:
         grad_delta *= tl.where(raw > 20.0, 1.0, 1.0 / (1.0 + tl.exp(-raw)))
     grad_delta = tl.where(at.inside, grad_delta, 0.0)
@@ -260,9 +261,9 @@ def _block_back(
         pixels = (at.pixel if call.shared else at.order) * targets.delta.step
         _store_channels(targets.delta, grad_delta, tile, pixels, slot, k, K if call.shared else 1, at)
     if wanted.B and not call.constant_b:
-        _store_matrix(targets.B, grad_B, tile, item >= K, RESIDENT, at, call)
+        _store_matrix(targets.B, to_b, tile, item >= K, RESIDENT, at, call)
     if wanted.C and not call.constant_c:
-        _store_matrix(targets.C, grad_C, tile, item >= K, RESIDENT, at, call)
+        _store_matrix(targets.C, to_c, tile, item >= K, RESIDENT, at, call)
     return adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias
 
 
@@ -280,8 +281,8 @@ def _record(x, ds, vs, bs, A2, T: tl.constexpr):
 def _adjoint(adjoint, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted, one_float, call, T: tl.constexpr):
     """The recurrence of the adjoint over T recorded steps, from the last one back.
 
-    Returns it with the sums over steps, then by step sum_n lambda B, sum_n e A2 and y, (DR, DW, DL, T), and each warp's part of
-    dB and dC, (NR, DW, NL, T); None what is not wanted.
+    Returns it with the sums over steps, then a tuple over the steps of each: sum_n lambda B, sum_n e A2 and y, (DR, DW, DL), and
+    each warp's part of dB and dC, (NR, DW, NL); () where they are not wanted.
     """
     sums_drive, sums_exponent, ys, to_b, to_c = (), (), (), (), ()
     for s in tl.static_range(T):
@@ -306,11 +307,7 @@ def _adjoint(adjoint, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, want
         sum_A += e * over_channels(ds[T - 1 - s])
         sums_exponent = (sum_states(e * A2),) + sums_exponent
         adjoint *= tl.exp2(over_channels(ds[T - 1 - s] * one_float) * A2)
-    y = join4(ys, call.reverse) if wanted.z else None
-    grad_B = join4(to_b, call.reverse) if wanted.B and not call.constant_b else None
-    grad_C = join4(to_c, call.reverse) if wanted.C and not call.constant_c else None
-    sum_drive, sum_exponent = join4(sums_drive, call.reverse), join4(sums_exponent, call.reverse)
-    return adjoint, sum_A, sum_B, sum_C, sum_drive, sum_exponent, y, grad_B, grad_C
+    return adjoint, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c
 
 
 @triton.jit
@@ -328,9 +325,9 @@ def _store_channels(target, value, tile, pixels, slot, k, K: tl.constexpr, at):
 
 
 @triton.jit
-def _store_matrix(target, value, tile, again, RESIDENT: tl.constexpr, at, call):
+def _store_matrix(target, terms, tile, again, RESIDENT: tl.constexpr, at, call):
     """The gradient of B or C, summed over the warps, and added to that of the channel tiles before if there are any (`again`)."""
-    value = tl.sum(value, 1)
+    value = tl.sum(join4(terms, call.reverse), 1)
     pointer = target.pointer + target.offset + spread(index(tile.n, call.wide) * target.channel, at.order * target.step)
     if not RESIDENT:
         value += tl.load(pointer, when(again, at.seen), 0.0).to(tl.float32)

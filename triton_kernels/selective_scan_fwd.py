@@ -55,7 +55,7 @@ def scan_fwd(
     IMAGE: tl.constexpr = DIRECTIONS > 0
     K: tl.constexpr = DIRECTIONS if IMAGE else 1
     DIRECTION_STEP: tl.constexpr = 2 if DIRECTIONS == 2 else 1  # rows and rows reversed are the first and third of four
-    call = Call(SOFTPLUS, REVERSE, IMAGE, PIXELS, SHARED, IMAGE and not FLAT, WIDE, CONST_B, CONST_C)
+    call: tl.constexpr = Call(SOFTPLUS, REVERSE, IMAGE, PIXELS, SHARED, IMAGE and not FLAT, WIDE, CONST_B, CONST_C)
     program = tl.program_id(0)
     wide = tl.zeros((), tl.int64)  # widens what is added to it
     n, n_exists = states(N, NR, NL)

@@ -61,7 +61,7 @@ def scan_adjoint(
 ):  # fmt: skip
     """What a segment alone hands back to the state it started with: local (rows, dim, N). Program: (row, channel tile)."""
     T: tl.constexpr = 4
-    call = Call(SOFTPLUS, REVERSE, False, True, True, False, WIDE, False, CONST_C)
+    call: tl.constexpr = Call(SOFTPLUS, REVERSE, False, True, True, False, WIDE, False, CONST_C)
     r = tl.zeros((), tl.int64) + tl.program_id(0) // tiles
     sample = r // segments
     begin = (r % segments).to(tl.int32) * segment
