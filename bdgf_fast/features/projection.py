@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -78,6 +79,12 @@ class ProjectedFeatures:
         """Raw maps that cover rows y0..y0+h-1, columns x0..x0+w-1: per level (map (1, C, .., ..), stride, and row, column, height
         and width in pixels of the place it covers)."""
         raise NotImplementedError
+
+    def over(self, prepared: PreparedScene) -> Self:
+        """The same features of another view of the scene, or of another scene prepared alike."""
+        view = copy.copy(self)
+        view.prepared = prepared
+        return view
 
     def state(self) -> dict[str, Any]:
         return {"levels": len(self.projection), "maps": len(self.bias), "seed": self.seed}
@@ -190,3 +197,7 @@ class DenoiserFeatures(ProjectedFeatures):
         super().__init__(prepared, config, seed, projection, bias)
         self.denoiser = denoiser
         self.device = next(denoiser.unet.parameters()).device
+
+    def _input(self, x0: Tensor, t: Tensor, **address: Any) -> Tensor:
+        """What the denoiser is given of x0 (B, C, H, W) at t (B,), as ``features.noise`` says; ``address`` is that of the noise."""
+        return self.denoiser.signal(x0, t) if self.config.noise == "none" else self.denoiser.noisy(x0, t, self.seed, **address)

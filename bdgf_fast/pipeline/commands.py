@@ -18,13 +18,18 @@ from ..config import Config
 from ..data import Scene
 from ..errors import UserError
 from ..files.json_files import read_json, write_json
+from ..network.distil import student_config
 from ..network.whole_scene import parse_bytes
 from ..report.comparison_page import compare as write_comparison
 from ..report.metrics import METRICS
 from .beside import forests, networks
-from .results import MapResult, RunResult, SeedsResult, StageResult
+from .many_maps import predict_list
+from .many_scenes import pretrain_scenes
+from .pretrained import Pretrained
+from .results import MapResult, MapsResult, RunResult, SeedsResult, StageResult
 from .run import Run
 from .run_directory import RunDirectory
+from .scene_list import named, read_list
 from .session import session
 from .settings import ConfigLike, configured, with_seed
 from .summary import summary
@@ -41,8 +46,8 @@ ALONE = (
 
 def run(
     scene: PathLike | Scene, out: PathLike, *, config: ConfigLike = None, seed: int | None = None, baselines: Baselines = "forest",
-    features: Sequence[PathLike] = (), resume: bool = False, overwrite: bool = False, device: Device = "auto",
-    tensorboard: bool = False, quiet: bool = False,
+    features: Sequence[PathLike] = (), denoiser: PathLike | StageResult | MapResult | None = None, resume: bool = False,
+    overwrite: bool = False, device: Device = "auto", tensorboard: bool = False, quiet: bool = False,
 ) -> RunResult:  # fmt: skip
     """All stages on a scene: pre-train, train, predict, evaluate; what `bdgf-fast run` does.
 
@@ -54,6 +59,8 @@ def run(
         seed: of the split, the weights and all noise (default: the configuration's, which is 0).
         baselines: what stands beside the result: "none", "forest", "cnn" (forests and a residual CNN) or "all".
         features: files with another model's maps, which guide in place of the diffusion features.
+        denoiser: directory of a denoiser that ``pretrain`` left, of many scenes or of a run: it takes the place of stage 1, and the
+            bands are scaled as it knows them.
         resume: go on where a stopped run in ``out`` ended. overwrite: replace an earlier run there.
         device: "auto" (a GPU where torch sees one), "cpu", "cuda" or "cuda:N".
         tensorboard: also write logs for TensorBoard, to ``out``/tensorboard.
@@ -68,7 +75,7 @@ def run(
     if baselines not in BASELINES:
         raise UserError(f"baselines is {baselines!r}; it takes one of: {', '.join(BASELINES)}")
     with session(device) as chosen:
-        made = _begin(scene, out, config, seed, features, resume, overwrite, chosen, tensorboard, quiet)
+        made = _begin(scene, out, config, seed, features, resume, overwrite, chosen, tensorboard, quiet, denoiser)
         for stage in ("pretrain", "train", "predict"):
             if not made.directory.done(stage):
                 getattr(made, stage)()
@@ -109,29 +116,46 @@ def run_seeds(
 
 
 def pretrain(
-    scene: PathLike | Scene, out: PathLike, *, config: ConfigLike = None, seed: int | None = None,
+    scene: PathLike | Scene | Sequence[PathLike | Scene], out: PathLike, *, config: ConfigLike = None, seed: int | None = None,
     features: Sequence[PathLike] = (), resume: bool = False, overwrite: bool = False, device: Device = "auto",
     tensorboard: bool = False, quiet: bool = False,
 ) -> StageResult:  # fmt: skip
-    """Stage 1 alone, the multimodal diffusion model; arguments as for ``run``. ``train`` goes on in the same directory.
+    """First stage alone, the diffusion model on all modalities; arguments as for ``run``. ``train`` goes on in the same directory.
+
+    Of several scenes with the same modalities, whose sizes may differ and which may lack some of them, it makes a denoiser for
+    runs on any of them and on others: ``run(scene, out, denoiser=...)``. No labels are needed.
 
     Example::
 
         stage = bdgf_fast.pretrain("scene.toml", "runs/first")
         print(stage.checkpoint, stage.seconds)
         bdgf_fast.train("runs/first")
+
+        stage = bdgf_fast.pretrain(["a.toml", "b.toml", "c.toml"], "denoisers/alps")
+        bdgf_fast.run("a.toml", "runs/a", denoiser=stage)
     """
+    scenes = [scene] if isinstance(scene, (str, os.PathLike, Scene)) else list(scene)
+    if not scenes:
+        raise UserError("pretrain takes at least one scene")
     with session(device) as chosen:
+        if len(scenes) > 1:
+            settings = with_seed(configured(Config(), config, features=features), seed)
+            directory = RunDirectory(out, resume=resume, overwrite=overwrite)
+            pretrain_scenes(directory, [reference_of(one) for one in scenes], settings, quiet=quiet, device=chosen,
+                            tensorboard=tensorboard)  # fmt: skip
+            return _stage(directory, "pretrain", "denoiser")
+        scene = scenes[0]
         made = _begin(scene, out, config, seed, features, resume, overwrite, chosen, tensorboard, quiet)
         made.pretrain()
-        return _stage(made, "pretrain", "denoiser")
+        return _stage(made.directory, "pretrain", "denoiser")
 
 
 def train(
     directory: PathLike | MapResult, *, resume: bool = False, device: Device = "auto", tensorboard: bool = False,
     quiet: bool = False,
 ) -> StageResult:  # fmt: skip
-    """The group network of a run that has pre-trained. ``resume`` goes on from the last checkpoint, else training begins anew.
+    """Second stage: train the classifier of a run that has pre-trained. ``resume`` goes on from the last checkpoint, else training
+    begins anew.
 
     Example::
 
@@ -143,7 +167,44 @@ def train(
         if not resume:
             made.restart_training()
         made.train()
-        return _stage(made, "train", "network")
+        return _stage(made.directory, "train", "network")
+
+
+def distil(
+    directory: PathLike | MapResult, out: PathLike, *, modalities: Sequence[str] = (), config: ConfigLike = None,
+    resume: bool = False, overwrite: bool = False, device: Device = "auto", tensorboard: bool = False, quiet: bool = False,
+) -> RunResult:  # fmt: skip
+    """Train a small network on what a trained run says of the pixels outside its test side; ``predict`` takes it like any run.
+
+    Args:
+        directory: the teacher, a run that has trained.
+        out: directory of the student, a run of its own on the same scene and split.
+        modalities: those the student sees, all by default; the teacher saw all of its own.
+        config: what differs from the student's default configuration.
+
+    Example::
+
+        small = bdgf_fast.distil("runs/first", "runs/small", modalities=["optical"])
+        print(small.report["teacher"]["agreement"])
+    """
+    folder = _folder(directory).absolute()
+    if folder == Path(out).absolute():
+        raise UserError("--out is the teacher's own directory; name another one for the student")
+    with session(device) as chosen:
+        teacher = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=True)
+        teacher.directory.require("train", "train")
+        known = teacher.prepared.modality_names
+        for name in modalities:
+            if name not in known:
+                raise UserError(f"--modalities: the teacher in {folder} has no modality {name!r}, only {', '.join(known)}")
+        names = [name for name in known if name in modalities] if modalities else teacher.modalities
+        settings = configured(student_config(teacher.config), config)
+        made = Run(RunDirectory(out, resume=resume, overwrite=overwrite), teacher.reference, settings, settings.seed,
+                   modalities=names, quiet=quiet, device=chosen, tensorboard=tensorboard, teacher=str(folder))  # fmt: skip
+        for stage in ("pretrain", "train", "predict", "evaluate"):
+            if not made.directory.done(stage):
+                getattr(made, stage)()
+        return RunResult(made.directory.path)
 
 
 def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet: bool = False) -> RunResult:
@@ -171,7 +232,7 @@ def predict(
         scene: another scene with the same modalities (default: the run's own); it needs ``out``.
         out: directory of the map (default: the run's own).
         memory: resident memory each process stays within: bytes, or a text like "2GiB".
-        stride: of a patch network: classify every stride-th pixel and interpolate.
+        stride: for a network that classifies patches (model.mode = "patch"): take every stride-th row and column, and interpolate.
         features: the other scene's feature maps, where another model's guide.
         precision: "float32" or "bfloat16" in place of the run's ``predict.precision``.
 
@@ -192,6 +253,42 @@ def predict(
         made.predict(None if scene is None else reference_of(scene), target, memory=limit, stride=stride,
                      maps=[Path(path) for path in features] or None, precision=precision)  # fmt: skip
     return MapResult(target or folder)
+
+
+def predict_scenes(
+    directory: PathLike | MapResult, scenes: PathLike | Sequence[PathLike | Scene], out: PathLike, *,
+    memory: int | str | None = None, stride: int = 1, precision: str | None = None, device: Device = "auto", quiet: bool = False,
+) -> MapsResult:  # fmt: skip
+    """Maps of many scenes by a trained run, each in a folder of ``out``, with an index and mosaics; what ``predict --scenes`` does.
+
+    Args:
+        directory: the run's directory, or its result.
+        scenes: a text file that names a scene a line, or the scenes themselves.
+        out: directory of the maps. One that holds some of them is gone on with: finished scenes are not mapped again, unless the
+            model, its settings or the scene has changed.
+        memory, stride, precision: as for ``predict``.
+
+    A scene that cannot be mapped does not stop the others: ``failed`` of the result says what is wrong with it. Example::
+
+        found = bdgf_fast.predict_scenes("runs/first", ["a.toml", "b.toml"], "maps")
+        print(found, found.failed)
+    """
+    if stride < 1:
+        raise UserError(f"--stride is {stride}; it takes 1 or more")
+    limit = parse_bytes(memory) if isinstance(memory, str) else memory
+    folder, target = _folder(directory), Path(out)
+    one_file = isinstance(scenes, (str, os.PathLike))
+    listed = named(read_list(scenes) if one_file else [reference_of(scene) for scene in scenes])  # type: ignore[arg-type, union-attr]
+    if target.resolve() == folder.resolve():
+        raise UserError("predict --scenes needs another --out than the run's directory: many maps do not belong into it")
+    with session(device) as chosen:
+        made = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=True, own_scene=False)
+        if made.guide == "maps":
+            raise UserError(f"{folder}: the network is guided by maps of another model, which belong to one scene; map each scene "
+                            "by --scene with its --features")  # fmt: skip
+        made.directory.require("train", "train")
+        predict_list(made, listed, target, memory=limit, stride=stride, precision=precision)
+    return MapsResult(target)
 
 
 def compare(directories: Sequence[PathLike | MapResult], out: PathLike = "comparison.html") -> Path:
@@ -228,24 +325,32 @@ def reference_of(scene: PathLike | Scene) -> str:
     return str(scene.path)
 
 
-def _folder(directory: PathLike | MapResult) -> Path:
-    return directory.path if isinstance(directory, MapResult) else Path(directory)
+def _folder(directory: PathLike | MapResult | StageResult) -> Path:
+    return directory.path if isinstance(directory, (MapResult, StageResult)) else Path(directory)
 
 
 def _begin(
     scene: PathLike | Scene, out: PathLike, config: ConfigLike, seed: int | None, features: Sequence[PathLike], resume: bool,
     overwrite: bool, device: torch.device, tensorboard: bool, quiet: bool,
+    denoiser: PathLike | StageResult | MapResult | None = None,
 ) -> Run:  # fmt: skip
     reference, settings = reference_of(scene), with_seed(configured(Config(), config, features=features), seed)
+    pretrained = None
+    if denoiser is not None:
+        if _folder(denoiser).resolve() == Path(out).resolve():
+            raise UserError(f"--denoiser {_folder(denoiser)} is --out itself; name another --out")
+        pretrained = Pretrained.open(_folder(denoiser))
+        settings = pretrained.configure(settings)
     directory = RunDirectory(out, resume=resume, overwrite=overwrite)
-    return Run(directory, reference, settings, settings.seed, quiet=quiet, device=device, tensorboard=tensorboard)
+    return Run(directory, reference, settings, settings.seed, quiet=quiet, device=device, tensorboard=tensorboard,
+               pretrained=pretrained)  # fmt: skip
 
 
-def _stage(made: Run, name: str, checkpoint: str) -> StageResult:
-    path = made.directory / "history.json"
+def _stage(directory: RunDirectory, name: str, checkpoint: str) -> StageResult:
+    path = directory / "history.json"
     history = read_json(path).get(name, {}) if path.exists() else {}
-    file = made.directory.checkpoints / f"{checkpoint}.safetensors"
-    return StageResult(made.directory.path, file, made.directory.facts(name)["seconds"], history)
+    file = directory.checkpoints / f"{checkpoint}.safetensors"
+    return StageResult(directory.path, file, directory.facts(name)["seconds"], history)
 
 
 def _beside(made: Run, baselines: str) -> tuple[dict[str, Any], list[str]]:

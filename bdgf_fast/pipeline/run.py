@@ -8,18 +8,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from ..common.memory import peak_memory_bytes
 from ..common.progress import bar
 from ..common.ranks import barrier, leads
 from ..config import Config
@@ -32,9 +30,10 @@ from ..diffusion.pretrain import load_denoiser, pretrain
 from ..errors import UserError
 from ..features.arrays import ArrayFeatures
 from ..features.dense import DiffusionFeatures
-from ..features.source import FeatureSource
+from ..features.source import FeatureSource, hiding
 from ..files.atomic import atomic
 from ..files.json_files import read_json, write_json
+from ..network.distil import unlabelled
 from ..network.predict import predict_pixels
 from ..network.reach import guided, reach
 from ..network.train import check_split, load_network, train
@@ -42,12 +41,15 @@ from ..network.whole_scene import predict_scene, within
 from ..report.embedding import EMBEDDING, embed
 from ..report.evaluation import predicted_labels, score
 from ..report.figure import write_png
+from ..report.metrics import METRICS
 from ..report.tensorboard import Log
 from . import origin
 from .locks import lock
+from .pretrained import Pretrained
 from .report import write_report
-from .run_directory import STAGES, RunDirectory
+from .run_directory import RunDirectory
 from .scenes import NO_TEST, SYNTHETIC, check_size, open_scene
+from .stage import Stage, remember, require_same_settings
 
 LABELS = "labels.npz"
 
@@ -65,6 +67,9 @@ class Run:
         device: where the networks run.
         tensorboard: also write logs for TensorBoard, to DIR/tensorboard.
         own_scene: open the run's scene; without it only `predict` of another one works.
+        pretrained: a denoiser that takes the place of stage 1; a new run keeps a copy of it.
+        given: the facts about that denoiser, of a run that is opened again.
+        teacher: directory of a trained run whose probabilities are learned in place of labels, on its split.
 
     A new run settles its split and normalisation and keeps them with a description of what it was made from; a run that is opened
     again takes them from there, and refuses a scene that has changed.
@@ -76,13 +81,15 @@ class Run:
 
     def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
                  modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu",
-                 tensorboard: bool = False, own_scene: bool = True):
+                 tensorboard: bool = False, own_scene: bool = True, pretrained: Pretrained | None = None,
+                 given: dict[str, Any] | None = None, teacher: str | None = None):
         self.directory, self.config, self.seed, self.device = directory, config, seed, torch.device(device)
         self.quiet = quiet or not leads()
         self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
-        self.modalities = modalities
+        self.modalities, self.pretrained, self.teacher = modalities, pretrained, teacher
+        self.given = given if pretrained is None else pretrained.facts
         self.log = Log(directory / "tensorboard") if tensorboard and leads() else None
-        self._check_settings()
+        require_same_settings(directory, self._settings())
         if own_scene:
             self._open_scene()
             barrier()
@@ -93,15 +100,19 @@ class Run:
         barrier()  # every rank has looked before the first writes
         self.scene = open_scene(self.reference)
         if begun:
-            origin.check(self.directory.path, self.scene, self.config.features.path)
+            origin.check(self.directory.path, self.scene, self.config.features.path,
+                         None if self.given is None else self._checkpoint("denoiser"))
             self.split = origin.load_split(self.directory / origin.SPLIT)
             self.prepared = PreparedScene.from_state(self.scene, self.split, read_json(stored))
             return
         config, scene = self.config, self.scene
         check_size(scene, config)  # nothing is written before all this has gone well
-        self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
+        if self.teacher is None:
+            self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
+        else:
+            self.split = origin.load_split(Path(self.teacher) / origin.SPLIT)
         check_split(self.split, config)
-        self.prepared = prepare(scene, self.split)
+        self.prepared = prepare(scene, self.split) if self.pretrained is None else self.pretrained.prepare(scene, self.split)
         if self.modalities is not None:
             self.prepared = self.prepared.select(self.modalities)
         settings = self.directory / "config.json"
@@ -110,7 +121,11 @@ class Run:
             self.directory.mark("configured")
         if leads():
             origin.save_split(self.directory / origin.SPLIT, self.split, scene.labels)
-            origin.bind(self.directory.path, scene, config.features.path)
+            origin.bind(self.directory.path, scene, config.features.path, None if self.given is None else self.given["sha256"])
+        if self.pretrained is not None:
+            warn_of_values(self.prepared)
+            self.pretrained.copy_to(self.directory)
+            remember(self.directory, "pretrain", self.pretrained.history, None)
         write_json(stored, self.prepared.state())
 
     @classmethod
@@ -119,23 +134,21 @@ class Run:
         """The run in `path`, as it was configured when it began; `elsewhere` when nothing is to be written into it."""
         directory = RunDirectory.open(path, read_only=elsewhere)
         settings = read_json(directory / "config.json")
+        if "scenes" in settings:
+            raise UserError(f"{path} holds a denoiser of several scenes, and no run; use it by `run SCENE --denoiser {path}`")
         return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
-                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene)
+                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene,
+                   given=settings.get("denoiser"), teacher=settings.get("teacher"))
+
+    @staticmethod
+    def settings_of(path: Path) -> Config:
+        """The configuration of the run in `path`."""
+        return Config.from_dict(read_json(RunDirectory.open(path, read_only=True) / "config.json")["config"])
 
     def _settings(self) -> dict[str, Any]:
-        return {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
-
-    def _check_settings(self) -> None:
-        """Raise UserError when a resumed directory was begun with other settings."""
-        path = self.directory / "config.json"
-        if not path.exists():
-            return
-        before = read_json(path)
-        changed = sorted(_leaves(before).items() ^ _leaves(self._settings()).items())
-        if changed:
-            names = ", ".join(sorted({name for name, _ in changed}))
-            raise UserError(f"{self.directory.path} was begun with other settings ({names}); "
-                            "resume with the same ones, or --overwrite")
+        own = {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+        more = {"denoiser": self.given, "teacher": self.teacher}
+        return {**own, **{name: value for name, value in more.items() if value is not None}}
 
     # --- stages ---
 
@@ -145,26 +158,27 @@ class Run:
         return "none" if not guided(self.config.model) else "maps" if self.config.features.path else "denoiser"
 
     def pretrain(self) -> None:
-        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides."""
-        with self._stage("pretrain", "diffusion model") as progress:
-            if self.guide != "denoiser":
+        """First stage. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides, or one was given."""
+        with self._stage("pretrain", "diffusion model", {} if self.given is None else {"given": True}) as progress:
+            if self.guide != "denoiser" or self.given is not None:
                 return
             _, history = pretrain(self.prepared, self.config, seed=self.seed, checkpoint=self._checkpoint("denoiser"), resume=True,
                                   progress=progress, device=self.device)
-            self._remember("pretrain", history)
+            remember(self.directory, "pretrain", history, self.log)
 
     def train(self) -> None:
-        """Stages 2 and 3: fit the features' projection, then train the group network."""
+        """Second stage: fit the features' projection, then train the classifier."""
         self.directory.require("pretrain", "pretrain")
-        with self._stage("train", "group network") as progress:
+        with self._stage("train", "classifier") as progress:
             features: FeatureSource | None = None
             if self.guide == "maps":
                 features = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
             elif self.guide == "denoiser":
                 features = DiffusionFeatures.fit(self.denoiser(), self.prepared, self.config, self.seed)
+            split, targets = (None, None) if self.teacher is None else self._lessons()
             _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
-                               resume=True, progress=progress, device=self.device)
-            self._remember("train", history)
+                               resume=True, progress=progress, device=self.device, split=split, targets=targets)
+            remember(self.directory, "train", history, self.log)
 
     def restart_training(self) -> None:
         """Forget a training that ended or was stopped, so that `train` begins anew."""
@@ -174,7 +188,7 @@ class Run:
         barrier()
 
     def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
-                maps: Sequence[Path] | None = None, precision: str | None = None) -> None:
+                maps: Sequence[Path] | None = None, precision: str | None = None, scene: Scene | None = None) -> None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
         Args:
@@ -184,6 +198,7 @@ class Run:
             stride: classify every stride-th pixel and interpolate the probabilities.
             maps: the other scene's feature maps, where another model's guide (default: the run's own).
             precision: in place of the run's `predict.precision`.
+            scene: what `reference` names, where it is open already.
         """
         if maps and self.guide != "maps":
             raise UserError("--features: this run's network is not guided by maps of another model")
@@ -192,7 +207,10 @@ class Run:
         if reference is None:
             prepared = self.prepared
         else:
-            prepared = PreparedScene.from_state(open_scene(reference), None, read_json(self.directory / "scene.json"))
+            prepared = PreparedScene.from_state(
+                scene or open_scene(reference), None, read_json(self.directory / "scene.json"),
+                may_lack=self.config.model.hide_rate > 0,
+            )
             warn_of_values(prepared)
         target.mkdir(parents=True, exist_ok=True)
         if leads():
@@ -204,7 +222,7 @@ class Run:
         test = self.split.test if own else None
         with stage as progress:
             network, features = self._network(prepared, maps)
-            made_of = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference,
+            made_of = {"network": origin.digest_of(self._checkpoint("network")), "scene": reference or self.reference,
                        "files": self._stamps(prepared.scene, maps)}
             found, blocks = predict_scene(network, features, prepared, config, target, made_of, memory=memory, stride=stride,
                                           pixels=test, progress=progress)  # fmt: skip
@@ -252,7 +270,8 @@ class Run:
         with self._stage("evaluate", "test pixels") as progress:
             result = self._accuracy(progress) if leads() else {}
         if leads():
-            report = write_report(self.directory, self.prepared, self.config, self.seed, self.guide, result, baselines or {}, notes)
+            report = write_report(self.directory, self.prepared, self.config, self.seed, self.guide, result, baselines or {}, notes,
+                                  self.given)  # fmt: skip
             if self.log is not None:
                 self.log.report(report, self.directory.path)
         barrier()
@@ -273,7 +292,41 @@ class Run:
                 labels = {name: maps[name] for name in maps.files}
         else:
             labels = predicted_labels(predict_pixels(network, features, self.prepared, self.config, rc, progress))
-        return score(self.prepared, rc, labels)
+        result = score(self.prepared, rc, labels)
+        if self.teacher is not None:
+            result["teacher"] = self._beside_teacher(rc, labels["fused"])
+        if getattr(network, "hides", False):
+            result["without"] = {name: self._without(network, features, rc, name) for name in self.prepared.modality_names}
+        return result
+
+    def taught_by(self) -> Run:
+        """The run whose probabilities this one learns."""
+        assert self.teacher is not None
+        teacher = Run.reopen(Path(self.teacher), quiet=self.quiet, device=self.device, elsewhere=True)
+        teacher.directory.require("train", "train")
+        return teacher
+
+    def _lessons(self) -> tuple[Split, torch.Tensor]:
+        """Pixels to learn from, without a label and outside the test side, and what the teacher says of them."""
+        teacher = self.taught_by()
+        network, features = teacher._network(teacher.prepared)
+        rc = unlabelled(self.prepared, self.split.test, self.config.features.fit_pixels, self.seed)
+        found = predict_pixels(network, features, teacher.prepared, teacher.config, rc)
+        return replace(self.split, train=rc), found.probabilities
+
+    def _beside_teacher(self, rc: torch.Tensor, labels: np.ndarray) -> dict[str, Any]:
+        """The teacher's accuracy on the test pixels, and the share of them that both call alike."""
+        teacher = self.taught_by()
+        network, features = teacher._network(teacher.prepared)
+        own = predicted_labels(predict_pixels(network, features, teacher.prepared, teacher.config, rc))["fused"]
+        found = score(self.prepared, rc, {"fused": own})
+        return {"directory": self.teacher, **{key: found[key] for key in METRICS}, "agreement": float((own == labels).mean())}
+
+    def _without(self, network: Any, features: FeatureSource | None, rc: torch.Tensor, name: str) -> dict[str, float]:
+        """Accuracy on the test pixels with one modality hidden."""
+        view, own = hiding(self.prepared, features, name)
+        found = score(view, rc, predicted_labels(predict_pixels(network, own, view, self.config, rc)))
+        return {key: found[key] for key in METRICS}
 
     def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, FeatureSource | None]:
         network, state, tensors = load_network(self._checkpoint("network"), self.config)
@@ -289,48 +342,13 @@ class Run:
         denoiser.unet.to(self.device)
         return denoiser
 
+    def model_digests(self) -> dict[str, str]:
+        """The sha256 of the checkpoints that a map is made with, to know what other weights predicted."""
+        names = ("network", "denoiser") if self.guide == "denoiser" else ("network",)
+        return {name: origin.digest_of(self._checkpoint(name)) for name in names}
+
     def _checkpoint(self, name: str) -> Path:
         return self.directory.checkpoints / f"{name}.safetensors"
 
-    def _remember(self, stage: str, history: dict[str, Any]) -> None:
-        path = self.directory / "history.json"
-        if leads():
-            write_json(path, {**(read_json(path) if path.exists() else {}), stage: history})
-        if self.log is not None:
-            self.log.history(stage, history)
-
     def _stage(self, name: str, title: str, facts: dict[str, Any] | None = None) -> AbstractContextManager[Callable]:
-        return _Stage(self.directory, name, bar(title, self.quiet), self.log, {} if facts is None else facts)
-
-
-class _Stage:
-    """Times a stage, takes the marks of the stages behind it back at the start and marks it at the end, with ``facts``."""
-
-    def __init__(self, directory: RunDirectory, name: str, progress: AbstractContextManager[Callable], log: Log | None,
-                 facts: dict[str, Any]):
-        self.directory, self.name, self.progress, self.log, self.facts = directory, name, progress, log, facts
-
-    def __enter__(self) -> Callable:
-        self.directory.forget(*STAGES[STAGES.index(self.name) :])
-        self.start = time.perf_counter()
-        progress = self.progress.__enter__()
-        return progress if self.log is None else self.log.watch(self.name, progress)
-
-    def __exit__(self, kind, value, traceback) -> None:
-        self.progress.__exit__(kind, value, traceback)
-        if kind is None:
-            seconds = round(time.perf_counter() - self.start, 3)
-            self.directory.mark(self.name, seconds=seconds, peak_memory_bytes=peak_memory_bytes(), **self.facts)
-            barrier()  # the stage's files stand before any rank reads them
-
-
-def _digest(path: Path) -> str:
-    """The sha256 of a checkpoint, to know blocks predicted by other weights."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, str]:
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _leaves(inner, f"{path}.{key}" if path else str(key)).items()}
-    return {path: repr(value)}
+        return Stage(self.directory, name, bar(title, self.quiet), self.log, {} if facts is None else facts)

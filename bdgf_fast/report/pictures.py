@@ -14,7 +14,7 @@ from .embedding import FUSION
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first: there may be no display)
 
-STAGES = {"pretrain": "diffusion model, loss per modality", "train": "group network"}
+STAGES = {"pretrain": "diffusion model, loss per modality", "train": "classifier"}
 VERDICTS = {"better": "tab:blue", "worse": "tab:red", "open": "0.35"}
 PARTS = {"loss": "total", "ce": "branches", "ce_fused": "fused", "entropy": "entropy alignment",
          "similarity": "similarity alignment"}  # fmt: skip
@@ -27,7 +27,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def losses(history: dict[str, Any], path: Path) -> None:
-    """Loss curves: per modality of the diffusion model, per part of the group network."""
+    """Loss curves: per modality of the diffusion model, per part of the classifier."""
     stages = [(name, history[name]["curves"]) for name in STAGES if history.get(name, {}).get("curves", {}).get("step")]
     count = max(len(stages), 1)
     figure, axes = plt.subplots(1, count, figsize=(5.5 * count, 3.6), layout="constrained", squeeze=False)
@@ -108,6 +108,22 @@ def differences(cells: list[dict[str, Any]], level: float, path: Path) -> bool:
     axis.grid(axis="x", alpha=0.3)
     _save(figure, path)
     return True
+
+
+def save_curves(lines: list[tuple[str, list[int], list[float], list[float]]], across: str, up: str, path: Path) -> None:
+    """Lines over a logarithmic axis: each a title, places, values and standard errors."""
+    figure, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    for k, (title, places, values, errors) in enumerate(lines):
+        width = 2.2 if k == 0 else 1.2
+        axis.errorbar(places, values, yerr=errors, label=title, capsize=3, marker="o", markersize=4, linewidth=width)
+    axis.set_xscale("log")
+    ticks = sorted({place for _, places, _, _ in lines for place in places})
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel=across, ylabel=up)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    _save(figure, path)
 
 
 def tsne(stored: Path, classes: list[dict[str, Any]], path: Path) -> bool:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..baselines import DUAL, GUIDED_FOREST, available
+from ..baselines import DUAL, FORESTS, GUIDED_FOREST, available
 from ..config import Config
 from ..errors import UserError
 from ..network.train import PATCH_TRAINING
@@ -15,6 +15,7 @@ from ..report.study_page import DEFAULT
 METHOD, STATISTICS = "method", "raw statistics"
 GUIDES = {"fusion": "feature fusion", "gate": "group channel gate", "channel_attention": "group channel attention",
           "cross_attention": "cross-attention"}  # fmt: skip
+HIDE_RATE = 0.3
 UNGUIDED = ("model.guide_cnn=none", "model.guide_mamba=none", "model.guide_transformer=none")
 
 
@@ -29,6 +30,11 @@ class Cell:
     settings: tuple[str, ...] = ()
     modalities: tuple[str, ...] | None = None
     kind: str = METHOD
+
+
+def cell_name(title: str) -> str:
+    """The name of a baseline's cell."""
+    return title.replace(", ", "-").replace(" ", "-").lower()
 
 
 DEFAULT_CELL = Cell(DEFAULT, "default", DEFAULT)
@@ -51,6 +57,8 @@ PRESETS = {
     "quick": Preset(("pretrain.steps=400", "pretrain.evaluate_every=400", "train.epochs=4"), 1500, None),
     "full": Preset((), None, (DEFAULT, "guidance-off", "forests-off", "controls", "baselines")),
 }
+CURVE = ("guidance-off", "untrained-denoiser", *(cell_name(name) for name in (*FORESTS, GUIDED_FOREST)))
+"""Cells of a curve over the number of labels by default, beside the default cell."""
 
 
 def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
@@ -68,10 +76,14 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
     if several:
         balance, title = ("false", "off") if config.model.balance else ("true", "on")
         cells.append(Cell(f"input-balance-{title}", f"input balance {title}", "branches", (f"model.balance={balance}",)))
+        if config.model.mode == "dense":
+            rate, title = ("0", "off") if config.model.hide_rate else (str(HIDE_RATE), "on")
+            cells.append(Cell(f"hiding-{title}", f"hiding of modalities in training {title}", "branches",
+                              (f"model.hide_rate={rate}",)))  # fmt: skip
     if config.model.mode == "dense":
         if config.model.statistics and config.model.trees:
             cells.append(Cell("forests-off", "forests off", "branches", ("model.trees=0",)))
-        cells.append(Cell("patch-network", "network over patches, with unguided copies", "branches",
+        cells.append(Cell("patch-network", "one patch per pixel, with unguided copies", "branches",
                           (*PATCH_TRAINING, "model.twins=true")))  # fmt: skip
     if config.model.statistics:
         cells.append(Cell("head-statistics-off", "statistics in the heads off", "branches", ("model.statistics=false",)))
@@ -95,15 +107,18 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
             ]
             break
     if own_denoiser:
-        cells.append(Cell("patch-features", "network and features over patches", "features",
+        cells.append(Cell("patch-features", "network and features on one patch per pixel", "features",
                           (*PATCH_TRAINING, "features.mode=patch")))  # fmt: skip
+    if own_denoiser and used:
+        noise, title = ("none", "noise-free") if config.features.noise == "drawn" else ("drawn", "noisy")
+        cells.append(Cell(f"{title}-input", f"features from {title} input", "features", (f"features.noise={noise}",)))
     if several and own_denoiser:  # maps of another model still show a single modality what the others saw
         cells += [Cell(f"{m}-alone", f"{m} alone", "modalities", modalities=(m,)) for m in modalities]
     if own_denoiser and used:
         cells.append(Cell("untrained-denoiser", "untrained denoiser", "controls", ("pretrain.steps=0",)))
     if used:
         cells.append(Cell("raw-statistics", "raw statistics guide", "controls", kind=STATISTICS))
-    cells += [Cell(name.replace(", ", "-").replace(" ", "-").lower(), name, "baselines", kind=name)
+    cells += [Cell(cell_name(name), name, "baselines", kind=name)
               for name in available(len(modalities)) if own_denoiser or name not in (DUAL, GUIDED_FOREST)]  # fmt: skip
     return cells
 
