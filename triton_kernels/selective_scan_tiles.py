@@ -5,7 +5,9 @@ A tile is N states x DIM channels in registers, of shape (NR, DR, DW, NL, DL): n
 first, so the shape is the layout. Sums over states cost log2(NL) shuffles, sums over channels log2(DL). Steps are read T
 at a time as (DR, DW, DL, T), along L where L is contiguous, and split into their columns.
 
-The kernels are compiled as one function each: Triton inlines everything that is called here.
+The kernels are compiled as one function each: Triton inlines everything that is called here. Their strides are named after the
+tensor and the axis: u_b, u_d, u_h and u_l are those of u over batch, channels, rows of an image and steps (or pixels of a row);
+_k, _g and _n are directions, groups and states, _r is rows, _s slots; gu_b is the batch stride of the gradient of u, and so on.
 """
 
 from __future__ import annotations
