@@ -99,7 +99,7 @@ def built(copy) -> Path:
     leave_out(copy / "csrc/bindings.cpp", r"^  bind_\w+\(m\);\n", STEM)
     leave_out(copy / "CMakeLists.txt", r"\s+csrc/bindings_\w+\.cpp", STEM)
     leave_out(copy / "csrc/cpu/CMakeLists.txt", r" selective_scan_f64\.cpp", STEM)
-    options = ["-DBDGF_CUDA=OFF", "-DCMAKE_BUILD_TYPE=Quick", "-DCMAKE_CXX_FLAGS=-O1", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    options = ["-DBDGF_CUDA=OFF", "-DCMAKE_BUILD_TYPE=Quick", "-DCMAKE_CXX_FLAGS=-O0", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
     run("cmake", "-S", ".", "-B", "build", *options, f"-DPython_EXECUTABLE={sys.executable}", cwd=copy)
     run("cmake", "--build", "build", cwd=copy)
     (extension,) = (copy / "build").glob("_C.*")

@@ -18,7 +18,7 @@ def compare(check_gradients, x, b=4.0):
     check_gradients(lambda x: ops.squareplus(x, b), lambda x: reference.squareplus(x, b), {"x": x})
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 3, 4, 5), (70_001,), (0, 3)])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 3, 4, 5), (5_001,), (0, 3)])
 def test_shapes(target, check_gradients, shape):
     compare(check_gradients, tensor(*shape, device=target.device), 0.5)
 
