@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools" / "wheels"))
-import build  # noqa: E402
 import check  # noqa: E402
+
+import build  # noqa: E402
 
 
 def test_the_source_distribution_holds_what_the_build_reads(tmp_path):
