@@ -8,7 +8,9 @@ from typing import Any
 from ..config import Config
 from ..data import PreparedScene
 from ..files.json_files import read_json, write_json
+from ..network.calibration import Calibration
 from ..network.reach import reach
+from ..report.areas import area_table, write_areas
 from ..report.metrics import METRICS, by_class
 from ..report.run_page import area, inputs, render
 from .run_directory import STAGES, RunDirectory
@@ -17,15 +19,16 @@ from .versions import versions
 
 def write_report(
     directory: RunDirectory, prepared: PreparedScene, config: Config, seed: int, guide: str, result: dict[str, Any],
-    baselines: dict[str, Any], notes: Sequence[str],
+    baselines: dict[str, Any], notes: Sequence[str], calibration: Calibration,
 ) -> dict[str, Any]:  # fmt: skip
     """Write report.json, report.html and its pictures; returns the content of report.json.
 
     Args:
         guide: what guides the network, as in ``Run.guide``.
-        result: accuracy on the test pixels, as ``report.evaluation.score`` gives it.
+        result: accuracy on the test pixels, as ``report.evaluation.score`` gives it, with ``reliability`` and ``priors``.
         baselines: accuracy of what stands beside the method, by its name.
         notes: sentences for the page.
+        calibration: the network's.
     """
     scene, split = prepared.scene, prepared.split
     assert split is not None, "a report needs the split's test pixels"
@@ -34,18 +37,27 @@ def write_report(
     classes, counts = prepared.classes, split.counts
     predicted = directory.facts("predict")
     measures = by_class(result["confusion_matrix"])
+    areas = None
+    if "counted" in predicted:
+        whole = predicted["stride"] == 1 and predicted["precision"] == config.predict.precision
+        areas = area_table(classes, predicted, result["confusion_matrix"] if whole else None)
+        write_areas(directory / "areas.csv", areas)
     report = {
         "name": scene.name,
         **{key: result[key] for key in METRICS},
         "per_class": {info.name: value for info, value in zip(classes, result["per_class"], strict=True)},
         "confusion_matrix": result["confusion_matrix"],
         "classes": [{"code": info.code, "name": info.name, "colour": list(info.colour), "train": counts["train"][k],
-                     "test": counts["test"][k], **measures[k], **area(scene, predicted.get("pixels"), k)}
+                     "test": counts["test"][k], **measures[k], **area(predicted, k)}
                     for k, info in enumerate(classes)],
         "inputs": inputs(scene, prepared.modality_names),
         "map": {key: predicted[key] for key in ("stride", "precision") if key in predicted} or None,
         "branches": result["branches"],
         "diversity": result["diversity"],
+        "calibration": {"temperature": calibration.temperature, "fitted_on": calibration.fitted_on, "pixels": calibration.pixels,
+                        "corrected": result["priors"]["asked"] != "train", **result["reliability"]},
+        "priors": result["priors"],
+        "areas": areas,
         "modalities": {name: {"loss": (stage1["curves"]["series"][name] or [None])[-1], **facts}
                        for name, facts in stage1["modalities"].items()},
         "balance": stage1["balance"],
