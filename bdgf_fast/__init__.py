@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from . import baselines as baselines, compat as compat, config as config, data as data  # noqa: I001
     from . import diffusion as diffusion, features as features, network as network, nn as nn, report as report
     from .data.check import check as check
-    from .pipeline.commands import compare as compare, evaluate as evaluate, predict as predict, pretrain as pretrain
-    from .pipeline.commands import run as run, run_seeds as run_seeds, train as train
+    from .pipeline.commands import compare as compare, distil as distil, evaluate as evaluate, predict as predict
+    from .pipeline.commands import pretrain as pretrain, run as run, run_seeds as run_seeds, train as train
     from .studies.commands import study as study
+    from .studies.label_curve import label_curve as label_curve
     # fmt: on
 
 _vml.settle()
@@ -37,8 +38,9 @@ __all__ = ["UserError", "backends", "explain", "ops", "reference", "use_backend"
 
 _PACKAGES = ("baselines", "compat", "config", "data", "diffusion", "features", "network", "nn", "report")
 _FUNCTIONS = {
-    **dict.fromkeys(("run", "run_seeds", "pretrain", "train", "evaluate", "predict", "compare"), "pipeline.commands"),
+    **dict.fromkeys(("run", "run_seeds", "pretrain", "train", "evaluate", "predict", "distil", "compare"), "pipeline.commands"),
     "study": "studies.commands",
+    "label_curve": "studies.label_curve",
     "check": "data.check",
 }
 

@@ -188,6 +188,9 @@ class ModelConfig:
     """Dense mode: trees of each of the forests on those statistics that predict beside the branches; 0 for none."""
     statistics_noise: Size = 0.3
     """Dense mode: standard deviation of normal noise on the standardised statistics in training."""
+    hide_rate: Share = 0.0
+    """Dense mode: share of the training crops in which one modality is hidden, each as often; the forests are grown once more
+    without each. Such a network also classifies pixels and scenes that lack a modality. 0 leaves them without a class."""
     hidden: Positive = 256
     """Width of the heads' two layers."""
     dropout: Annotated[Number, Field(ge=0, le=0.9)] = 0.5
@@ -350,6 +353,8 @@ class Config:
                 raise ValueError(f"model.width {model.width} is not a multiple of model.{name} {getattr(model, name)}")
         if model.mode == "dense":
             self._check_dense()
+        elif model.hide_rate:
+            raise ValueError(f'model.hide_rate is {model.hide_rate}, which is for the dense network; set model.mode = "dense"')
         if max(features.timesteps) >= pretrain.timesteps:
             raise ValueError(f"features.timesteps {features.timesteps} reach past pretrain.timesteps {pretrain.timesteps}")
 

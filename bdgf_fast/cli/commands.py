@@ -142,6 +142,18 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def distil(args: argparse.Namespace) -> int:
+    from ..network.distil import student_config
+    from ..pipeline import commands
+    from ..pipeline.run import Run
+
+    base = student_config(Run.settings_of(args.directory))
+    found = commands.distil(args.directory, args.out, modalities=args.modalities, config=settings(base, args), resume=args.resume,
+                            overwrite=args.overwrite, tensorboard=args.tensorboard, **_surroundings(args))  # fmt: skip
+    _say(f"\n{found}")
+    return 0
+
+
 def evaluate(args: argparse.Namespace) -> int:
     from ..pipeline import commands
 
@@ -166,6 +178,12 @@ def study(args: argparse.Namespace) -> int:
     config = settings(PRESETS[args.preset].base(), args)
     if args.cells and "list" in args.cells:
         print(listing(Study(args.out, args.scene, preset=args.preset, config=config).cells))
+        return 0
+    if args.labels:
+        from ..studies.label_curve import label_curve
+
+        print(label_curve(args.scene, args.out, args.labels, preset=args.preset, seeds=args.seeds, cells=args.cells, config=config,
+                          **_surroundings(args)))  # fmt: skip
         return 0
     found = commands.study(args.scene, args.out, preset=args.preset, seeds=args.seeds, cells=args.cells, config=config,
                            **_surroundings(args))  # fmt: skip
@@ -196,6 +214,7 @@ def _say(text: str) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": demo, "run": run, "pretrain": pretrain, "train": train, "evaluate": evaluate, "predict": predict, "study": study,
+    "distil": distil,
     "report": report,
     "data": data, "config": config, "bench": bench, "info": info,
     "completion": completion,

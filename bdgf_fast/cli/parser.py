@@ -145,6 +145,10 @@ def parser() -> argparse.ArgumentParser:
         "in the quick preset, the main ones in the full preset)",
     )
     study.add_argument(
+        "--labels", type=int, nargs="+", metavar="N",
+        help="run the study once for each of these numbers of training pixels per class, and draw accuracy over them",
+    )
+    study.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the default cell (repeatable)"
     )
     _config(study)
@@ -164,6 +168,20 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
             _tensorboard(command)
         _common(command)
+
+    distil = commands.add_parser(
+        "distil", help="train a small, fast network on what a trained one says of unlabelled pixels",
+        description="The small network is a run of its own in --out, on the same scene and split; `predict` takes it like any "
+        "other run.",
+    )
+    distil.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
+    _directory(distil)
+    distil.add_argument(
+        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
+    )
+    _configurable(distil)
+    _tensorboard(distil)
+    _common(distil)
 
     report = commands.add_parser("report", help="write one page that compares several evaluated runs")
     report.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of two or more runs")

@@ -18,6 +18,7 @@ DRAWS = {
     "noise": 9,
     "features": 10,
     "windows": 11,
+    "hidden": 12,
 }
 
 

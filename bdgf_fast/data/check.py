@@ -17,7 +17,7 @@ from bdgf_fast.data import known_sets
 from bdgf_fast.data.known_sets import SUFFIXES, Found, KnownSet
 from bdgf_fast.data.prepared import PreparedScene, prepare
 from bdgf_fast.data.ranges import value_warnings
-from bdgf_fast.data.scene import Modality, Scene
+from bdgf_fast.data.scene import COMPLETE, Modality, Scene, mark_lacking
 from bdgf_fast.data.scene_file import in_folder, known_scene, load_scene
 from bdgf_fast.data.sources.matfile import list_variables, listing
 from bdgf_fast.data.sources.raster import counted
@@ -179,15 +179,16 @@ def _check_scene(report: Report, scene: Scene, run: str | os.PathLike[str] | Non
         report.add("note", text)
     where = scene.crs.to_string() if scene.crs is not None else "no coordinate system"
     report.add("ok", f"grid: {_times((scene.height, scene.width))} pixels, {where}")
-    valid = np.ones((scene.height, scene.width), bool)
-    for modality in scene.modalities:
+    lacking = np.full((scene.height, scene.width), COMPLETE, np.uint8)
+    for index, modality in enumerate(scene.modalities):
         if scene.crs is not None:
             for raster in {id(r): r for r, _ in modality.parts if r.crs is None}.values():
                 report.add("look", f"{raster.source} has no coordinate system; it is taken to lie on the grid of the others")
-        valid &= _check_bands(report, scene, modality)
+        mark_lacking(lacking, index, _check_bands(report, scene, modality))
+    valid = lacking == COMPLETE
     _check_balance(report, scene)
     if not report.count("wrong"):
-        scene._valid = valid
+        scene._lacking = lacking
     if run is not None and not report.count("wrong"):
         _check_run(report, scene, Path(run))
     labelled = scene.labels >= 0
@@ -202,7 +203,7 @@ def _check_scene(report: Report, scene: Scene, run: str | os.PathLike[str] | Non
     report.add("ok", f"labels: {int(labelled.sum())} pixels in {counted(len(scene.classes), 'class')}: {present}")
     if not valid.any():
         report.add("wrong", "no pixel has a value in every band: do the files cover the same ground, is nodata right?")
-    elif scene._valid is not None:
+    elif scene._lacking is not None:
         _check_split(report, scene)
 
 
@@ -210,8 +211,10 @@ def _check_run(report: Report, scene: Scene, run: Path) -> None:
     """Whether the scene fits the model of a run, and whether its values look like those the model was trained on."""
     file = run / "scene.json"
     try:
-        prepared = PreparedScene.from_state(scene, None, json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        model = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]["model"]
+        state = json.loads(file.read_text(encoding="utf-8"))
+        prepared = PreparedScene.from_state(scene, None, state, may_lack=model.get("hide_rate", 0) > 0)
+    except (OSError, ValueError, KeyError) as error:
         raise SceneError(f"{file} cannot be read ({error}); --run names the directory of a run.") from None
     except StateError as error:
         report.add("wrong", str(error))
@@ -282,8 +285,7 @@ def _check_bands(report: Report, scene: Scene, modality: Modality) -> np.ndarray
     if empty.any():
         report.add("look", f"{modality.name}: no value at all (NaN or nodata everywhere) in {_some(names[empty])}; goes without")
         scene.empty[modality.name] = np.flatnonzero(empty).tolist()
-        valid[:] = True
-        scene._look(modality, valid)
+        _, valid = scene._look(modality)
     if dead.any():
         report.add("look", f"{modality.name}: one value everywhere in {_some(names[dead])}; dead bands are dropped")
     missing = int((~valid).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import warnings
 from collections import OrderedDict
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from bdgf_fast.data.normalise import Normaliser, fit_normaliser
-from bdgf_fast.data.scene import ClassInfo, Modality, Scene
+from bdgf_fast.data.scene import COMPLETE, ClassInfo, Modality, Scene
 from bdgf_fast.data.sources.grid import pixel_metres
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import Split
@@ -52,7 +53,8 @@ class PreparedScene:
     ``classes``, ``split``, ``labels`` int64 (H, W) of indices into them with -1 unlabelled, ``pixel`` the sides in metres of
     the pixels the normalisation was fitted on (None where not known), ``valid`` bool (H, W), False where any modality of the
     scene has no value (selecting modalities does not change it: runs on fewer are scored on the same pixels).
-    Missing values read as 0. Reading is safe from several threads.
+    Missing values read as 0. ``hidden`` is the modality that reads as missing everywhere (see ``hiding``), ``absent`` lists those
+    that the scene itself has not. Reading is safe from several threads.
     """
 
     def __init__(
@@ -74,6 +76,9 @@ class PreparedScene:
         self.classes = list(classes if classes is not None else scene.classes)
         self.cache_bytes = cache_bytes
         self.pixel = pixel_metres(scene)
+        self.hidden: str | None = None
+        present = {modality.name for modality in scene.modalities}
+        self.absent = tuple(name for name in self.modality_names if name not in present)
         self._lock = threading.RLock()
         self._tiles: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
 
@@ -96,6 +101,41 @@ class PreparedScene:
                 )
         return torch.from_numpy(valid)
 
+    def lacking(self) -> torch.Tensor:
+        """int16 (H, W), the modality that a pixel lacks a value of: its index, -1 where none is lacking, and -2 where the pixel
+        cannot be classified: it lacks more than one, or one that this view does not know."""
+        table = np.full(256, -2, np.int16)
+        known = {name: index for index, name in enumerate(self.modality_names)}
+        if not self.absent:
+            table[COMPLETE] = -1
+            for index, modality in enumerate(self.scene.modalities):
+                table[index] = known.get(modality.name, -2)
+        elif len(self.absent) == 1:
+            table[COMPLETE] = known[self.absent[0]]
+        return torch.from_numpy(table[self.scene.lacking()])
+
+    def hiding(self, name: str) -> PreparedScene:
+        """The same scene with one modality read as missing everywhere: its channels are 0. Shares what is held in memory."""
+        if name not in self.modality_names:
+            raise ValueError(f"there is no modality {name!r} to hide, only {', '.join(self.modality_names)}")
+        if self.in_memory:
+            _ = self._whole  # loaded once for all views
+        view = copy.copy(self)
+        view.hidden = name
+        return view
+
+    @property
+    def hidden_index(self) -> int | None:
+        return None if self.hidden is None else self.modality_names.index(self.hidden)
+
+    def _hide(self, x: torch.Tensor) -> torch.Tensor:
+        """x (..., C, h, w), in place, as this view shows it."""
+        if self.hidden is not None:
+            index = self.modality_names.index(self.hidden)
+            first = sum(self.groups[:index])
+            x[..., first : first + self.groups[index], :, :] = 0
+        return x
+
     @property
     def in_memory(self) -> bool:
         """Whether the whole normalised scene fits the cache budget."""
@@ -117,7 +157,7 @@ class PreparedScene:
         else:
             near = block[:, left - base_x :]  # narrow first: the row gather copies whole rows
             inside = near[:, : int(cols.max()) + 1 - left].index_select(0, rows - base_y).index_select(1, cols - left)
-        return inside.permute(2, 0, 1).contiguous()
+        return self._hide(inside.permute(2, 0, 1).clone(memory_format=torch.contiguous_format))
 
     def patches(self, rc: torch.Tensor, size: int) -> torch.Tensor:
         """Patches of the pixels ``rc`` int64 (n, 2): float32 (n, C, size, size), contiguous.
@@ -143,7 +183,7 @@ class PreparedScene:
         cols = mirror(rc[:, 1:] + reach, self.width)
         if self.in_memory:
             self._gather(out, self._whole, rows, cols)
-            return out
+            return self._hide(out)
         # Pixels of one tile share a window, so that a tile is fetched once.
         tile = rc.div(TILE, rounding_mode="floor")
         _, group = torch.unique(tile, dim=0, return_inverse=True)
@@ -154,7 +194,7 @@ class PreparedScene:
             part = torch.empty(len(mine), self.channels, size, size)
             self._gather(part, block, r - y0, c - x0)
             out[mine] = part
-        return out
+        return self._hide(out)
 
     @staticmethod
     def _gather(out: torch.Tensor, block: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> None:
@@ -205,7 +245,12 @@ class PreparedScene:
             return self._all
 
     def _load(self, y0: int, y1: int, x0: int, x1: int) -> torch.Tensor:
-        parts = [n.apply(self.scene.modality(n.name).read(y0, y1, x0, x1)) for n in self.normalisers]
+        parts = [
+            np.zeros((n.channels, y1 - y0, x1 - x0), np.float32)
+            if n.name in self.absent
+            else n.apply(self.scene.modality(n.name).read(y0, y1, x0, x1))
+            for n in self.normalisers
+        ]
         return torch.from_numpy(np.concatenate(parts)).permute(1, 2, 0).contiguous()
 
     # --- parts and states ---
@@ -241,12 +286,13 @@ class PreparedScene:
 
     @classmethod
     def from_state(
-        cls, scene: Scene, split: Split | None, state: dict[str, Any], *, cache_bytes: int = CACHE_BYTES
+        cls, scene: Scene, split: Split | None, state: dict[str, Any], *, may_lack: bool = False, cache_bytes: int = CACHE_BYTES
     ) -> PreparedScene:
         """Prepare ``scene`` with the stored normalisation; ``split`` (None at prediction) is kept as it is.
 
         The scene may have another size, fewer classes, and its bands in another order where their names tell it; modalities
-        the state does not know are left aside. Raises StateError naming the modality, the bands or the class that differs.
+        the state does not know are left aside. ``may_lack``: it may also have no file of one modality, which then reads as 0.
+        Raises StateError naming the modality, the bands or the class that differs.
         """
         where = f"{scene.labels_source} does not fit the checkpoint of scene {state.get('scene')!r}"
         if state.get("version") != STATE_VERSION:
@@ -262,7 +308,10 @@ class PreparedScene:
         present = {m.name: m for m in scene.modalities}
         for normaliser in normalisers:
             if normaliser.name not in present:
-                raise StateError(f"{where}: it has no modality {normaliser.name!r}, only {', '.join(present)}.")
+                if may_lack and sum(n.name not in present for n in normalisers) == 1:
+                    continue
+                more = " (its network can do without one modality, not without several)" if may_lack else ""
+                raise StateError(f"{where}: it has no modality {normaliser.name!r}, only {', '.join(present)}{more}.")
             order = _order(scene, present[normaliser.name], normaliser, where)
             if order is not None:
                 present[normaliser.name] = present[normaliser.name].reordered(order)

@@ -29,7 +29,7 @@ def value_warnings(prepared: PreparedScene) -> list[str]:
     """
     scene = prepared.scene
     out = []
-    for normaliser in prepared.normalisers:
+    for normaliser in (n for n in prepared.normalisers if n.name not in prepared.absent):
         bands = _strange_bands(scene, normaliser)
         if bands:
             more = f" and {len(bands) - MOST_NAMED} more bands" if len(bands) > MOST_NAMED else ""

@@ -15,6 +15,8 @@ from bdgf_fast.data.sources.raster import ArrayRaster, Raster, default_names
 from bdgf_fast.errors import DataWarning, SceneError
 
 STRIP_BYTES = 64 * 2**20
+COMPLETE, SEVERAL = 255, 254
+"""In `Scene.lacking`: no modality, or more than one."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Scene:
     notes: list[str] = field(default_factory=list)
     ignored: np.ndarray | None = None
     empty: dict[str, list[int]] = field(default_factory=dict)
-    _valid: np.ndarray | None = field(default=None, repr=False)
+    _lacking: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def labels_source(self) -> str:
@@ -142,13 +144,27 @@ class Scene:
     def valid(self) -> np.ndarray:
         """Bool (H, W): every band of every modality has a value. One pass over the rasters, then kept.
 
-        Bands without any value are left aside, with a warning. Raises SceneError for a modality without any value; warns with
-        the count of excluded pixels.
+        Raises SceneError where no pixel has; else as ``lacking``.
         """
-        if self._valid is None:
-            valid = np.ones((self.height, self.width), bool)
-            for modality in self.modalities:
-                seen, lost = self._look(modality, valid)
+        valid = self.lacking() == COMPLETE
+        if not valid.any():
+            raise SceneError(
+                f"{self.labels_source}: no pixel has a value in every modality; check that the files cover the "
+                "same ground and that 'nodata' is right."
+            )
+        return valid
+
+    def lacking(self) -> np.ndarray:
+        """uint8 (H, W), the modality that a pixel lacks a value of: its index, ``COMPLETE`` where none and ``SEVERAL`` where more
+        than one is lacking. One pass over the rasters, then kept.
+
+        Bands without any value are left aside, with a warning. Raises SceneError for a modality without any value; warns with
+        the count of incomplete pixels.
+        """
+        if self._lacking is None:
+            lacking = np.full((self.height, self.width), COMPLETE, np.uint8)
+            for index, modality in enumerate(self.modalities):
+                seen, whole = self._look(modality)
                 names = [modality.bands[i] for i in np.flatnonzero(~seen)]
                 if not seen.any():
                     raise SceneError(
@@ -161,23 +177,21 @@ class Scene:
                         f"{modality.source}: modality {modality.name!r} goes without {', '.join(names)}: no value there at all "
                         "(nodata or NaN everywhere)."
                     )
+                lost = int(whole.size - whole.sum())
                 if lost:
                     _warn(
-                        f"{modality.source}: {lost} of {valid.size} pixels hold nodata or NaN in modality "
-                        f"{modality.name!r}; they are excluded."
+                        f"{modality.source}: {lost} of {whole.size} pixels hold nodata or NaN in modality "
+                        f"{modality.name!r}; they take no part in training, and get a class only from a network that was trained "
+                        "with model.hide_rate above 0."
                     )
-            if not valid.any():
-                raise SceneError(
-                    f"{self.labels_source}: no pixel has a value in every modality; check that the files cover the "
-                    "same ground and that 'nodata' is right."
-                )
-            self._valid = valid
-        return self._valid
+                mark_lacking(lacking, index, whole)
+            self._lacking = lacking
+        return self._lacking
 
-    def _look(self, modality: Modality, valid: np.ndarray) -> tuple[np.ndarray, int]:
-        """Which bands hold values at all, and how many pixels lack one in some of these; ``valid`` is narrowed by them."""
+    def _look(self, modality: Modality) -> tuple[np.ndarray, np.ndarray]:
+        """Which bands hold values at all, and the pixels (H, W) where all of these do."""
         finite = np.zeros(len(modality.bands), np.int64)
-        whole = np.zeros(valid.shape, bool)
+        whole = np.zeros((self.height, self.width), bool)
         for y0, y1 in self.strips():
             there = np.isfinite(modality.read(y0, y1, 0, self.width))
             finite += there.sum((1, 2))
@@ -186,8 +200,12 @@ class Scene:
         if seen.any() and not seen.all():  # a second look, now that it is known which bands count
             for y0, y1 in self.strips():
                 whole[y0:y1] = np.isfinite(modality.read(y0, y1, 0, self.width)[seen]).all(0)
-        valid &= whole
-        return seen, int(valid.size - whole.sum())
+        return seen, whole
+
+
+def mark_lacking(lacking: np.ndarray, index: int, whole: np.ndarray) -> None:
+    """Note in the map ``lacking`` (see `Scene.lacking`) that pixels outside ``whole`` have no value of modality ``index``."""
+    lacking[~whole] = np.where(lacking[~whole] == COMPLETE, index, SEVERAL)
 
 
 def _warn(text: str) -> None:

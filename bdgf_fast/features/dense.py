@@ -75,16 +75,21 @@ class DiffusionFeatures(DenoiserFeatures):
         x = window.expand(count, -1, -1, -1).contiguous()
         t = torch.tensor(self.config.timesteps, device=self.device)
         origin = torch.tensor([[top, left]] * count, device=self.device)
+        hidden = None
+        if self.prepared.hidden_index is not None:
+            hidden = torch.zeros(count, len(self.denoiser.groups), dtype=torch.bool, device=self.device)
+            hidden[:, self.prepared.hidden_index] = True
         noisy = self.denoiser.noisy(
             x,
             t,
             self.seed,
+            hidden=hidden,
             sample_ids=torch.arange(count, device=self.device),
             stream=STREAM,
             origin=origin,
             extent=(self.prepared.height, self.prepared.width),
         )
-        maps = self.denoiser.unet.features(noisy, t, levels=self.config.levels)
+        maps = self.denoiser.unet.features(noisy, t, None if hidden is None else ~hidden, levels=self.config.levels)
         # stride of each map: the coarsest first
         return [
             (m.flatten(0, 1)[None], stride >> depth, top, left, bottom - top, right - left)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -78,6 +79,12 @@ class ProjectedFeatures:
         """Raw maps that cover rows y0..y0+h-1, columns x0..x0+w-1: per level (map (1, C, .., ..), stride, and row, column, height
         and width in pixels of the place it covers)."""
         raise NotImplementedError
+
+    def over(self, prepared: PreparedScene) -> Self:
+        """The same features of another view of the scene, or of another scene prepared alike."""
+        view = copy.copy(self)
+        view.prepared = prepared
+        return view
 
     def state(self) -> dict[str, Any]:
         return {"levels": len(self.projection), "maps": len(self.bias), "seed": self.seed}

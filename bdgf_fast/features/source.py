@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..data.prepared import PreparedScene
+
 Tile = Callable[[int, int, int, int], list[Tensor]]
 """(y0, x0, h, w) -> the guide maps (C_k, h, w) there, mirrored outside the scene."""
 
@@ -19,8 +21,9 @@ class FeatureSource(Protocol):
     more: ``tile`` for a dense network, ``patches`` and ``block`` for one over patches. Stage k of S takes map
     k * len(channels) // S. Maps should be centred and of variance near 1 (not whitened: the
     small directions are noise), by statistics of the training side. The same pixel must get the same features however it is
-    asked for. A source with ``state()`` and ``tensors()`` has them stored in the network's checkpoint. Maps that are computed
-    already need no class: see ``ArrayFeatures``; ``examples/own_features.py`` has both ways.
+    asked for. A source with ``over(prepared)`` gives its maps of another view of the scene, in which a modality is hidden; one
+    without is taken to give the same maps. One with ``state()`` and ``tensors()`` has them stored in the network's checkpoint.
+    Maps that are computed already need no class: see ``ArrayFeatures``; ``examples/own_features.py`` has both ways.
     """
 
     channels: tuple[int, ...]
@@ -57,6 +60,13 @@ def tiles_of(features: FeatureSource | None) -> Tile | None:
             'write one, or set model.mode = "patch"'
         )
     return tile
+
+
+def hiding(prepared: PreparedScene, features: FeatureSource | None, name: str) -> tuple[PreparedScene, FeatureSource | None]:
+    """A scene with the modality ``name`` hidden, and its guide maps."""
+    view = prepared.hiding(name)
+    over = getattr(features, "over", None)
+    return view, features if over is None else over(view)
 
 
 def feature_margin(radius: int, depth: int) -> int:

@@ -6,8 +6,9 @@ It comes in two forms. The dense one maps a piece of a scene at once; the other 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -177,16 +178,27 @@ class DenseNetwork(Members):
         )  # fmt: skip
         self.context, self.radius, self.trees = context, config.map_radius, config.trees
         views = sorted({bands, max(self.seen)}) if config.trees and config.statistics else []
+        self.hides = config.hide_rate > 0 and len(groups) > 1
         self.forests = nn.ModuleList(Forest(classes) for _ in views)
+        self.forests_without = nn.ModuleList(
+            nn.ModuleList(Forest(classes) for _ in views) for _ in range(len(groups) if self.hides else 0)
+        )
         self.forest_seen = views
         self.kinds += ("forest of bands", "forest of bands and guides")[: len(views)]
 
     def fit(self, statistics: Tensor, target: Tensor, seed: int) -> None:
-        """Take the training pixels' statistics (n, S): what the heads' inputs are standardised by. Grow the forests."""
+        """Take the training pixels' statistics (V, n, S), of the whole scene and, in a network that hides, without each modality:
+        what the heads' inputs are standardised by. Grow the forests."""
         if self.standardise is not None:
-            self.standardise.fit(statistics[:, : max(self.seen)])
-        for k, (forest, size) in enumerate(zip(self.forests, self.forest_seen, strict=True)):
-            forest.fit(statistics[:, :size], target, self.trees, seed + k, extra=True)  # type: ignore[operator]
+            self.standardise.fit(statistics[0, :, : max(self.seen)])
+        hidden = [None, *range(len(self.forests_without))]
+        for own, forests in zip(statistics, map(self._forests, hidden), strict=True):
+            for k, (forest, size) in enumerate(zip(forests, self.forest_seen, strict=True)):
+                forest.fit(own[:, :size], target, self.trees, seed + k, extra=True)
+
+    def _forests(self, hidden: int | None) -> list[Forest]:
+        """Those of the whole scene, or those that were grown without a modality."""
+        return list(cast(Iterable[Forest], self.forests if hidden is None else self.forests_without[hidden]))
 
     def pooled(self, x: Tensor) -> Tensor:
         """A branch's map (B, width, H, W) -> value, mean and deviation by box (B, 3 width, H - 2 r, W - 2 r)."""
@@ -199,13 +211,17 @@ class DenseNetwork(Members):
         seen = [self.pooled(m).permute(0, 2, 3, 1)[sample, row, column] for m in self.branch_maps(x, guides)]
         return self.classify(seen, statistics, address)
 
-    def classify(self, seen: Sequence[Tensor], statistics: Tensor | None, address: Address | None = None) -> GroupOutput:
-        """As ``Members.classify``, from statistics as they are; in evaluation mode with the forests."""
+    def classify(
+        self, seen: Sequence[Tensor], statistics: Tensor | None, address: Address | None = None, hidden: int | None = None
+    ) -> GroupOutput:
+        """As ``Members.classify``, from statistics as they are; in evaluation mode with the forests, of those pixels that lack the
+        modality ``hidden`` with the forests that were grown without it."""
         ready = None if statistics is None or self.standardise is None else self.standardise(statistics[:, : max(self.seen)])
         output = super().classify(seen, ready, address)
         if self.training or not self.forests or statistics is None:
             return output
-        found = [forest(statistics[:, :size]) for forest, size in zip(self.forests, self.forest_seen, strict=True)]
+        forests = self._forests(None if not self.hides else hidden)
+        found = [forest(statistics[:, :size]) for forest, size in zip(forests, self.forest_seen, strict=True)]
         output.logits += [share.clamp(min=TINY).log() for share in found]
         members = torch.stack([output.log_fused.float().exp(), *found])
         output.log_fused = members.mean(0).clamp(min=TINY).log()

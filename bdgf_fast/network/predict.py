@@ -14,7 +14,7 @@ from ..common.progress import Progress
 from ..config import Config
 from ..data.prepared import PreparedScene
 from ..errors import UserError
-from ..features.source import FeatureSource, tiles_of, windows
+from ..features.source import FeatureSource, hiding, tiles_of, windows
 from .calibration import Calibration
 from .group_network import DenseNetwork, GroupNetwork
 from .reach import guide_reach, halo, middle, raw_reach
@@ -60,6 +60,7 @@ def predict(
             then those of the upper left neighbour.
         wanted: whether to predict the block with this corner, all by default.
 
+    A network that was trained with modalities hidden also predicts the pixels that lack one, with it hidden all around them.
     Pixels that are not valid, or have no valid neighbour, have probability 0 for every class, and label -1. Memory is
     bounded by ``predict.block`` and ``predict.batch``. The result does not depend on the blocks.
     """
@@ -67,21 +68,25 @@ def predict(
         raise UserError("--stride is for patch networks; this one computes all pixels of a block at once, a stride saves nothing")
     side = config.predict.block
     chosen = [corner for corner in corners(prepared, config) if wanted is None or wanted(corner)]
-    valid = torch.as_tensor(prepared.valid)
+    looks = looks_of(network, features, prepared)
+    valid = torch.stack([look.where for look in looks]).any(0)
     for done, (y, x) in enumerate(chosen, 1):
         h, w = min(side, prepared.height - y), min(side, prepared.width - x)
         rows, columns = _grid(y, h, prepared.height, stride), _grid(x, w, prepared.width, stride)
         inside = valid[rows][:, columns]
         coarse = torch.zeros(network.classes, len(rows), len(columns))
         branches = {name: torch.full((len(rows), len(columns)), -1) for name in network.kinds}
-        at = inside.nonzero()
-        if len(at):
+        for look in looks:
+            own = look.where[rows][:, columns]
+            at = own.nonzero()
+            if not len(at):
+                continue
             rc = torch.stack([rows[at[:, 0]], columns[at[:, 1]]], 1)
             box = (int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
-            part = _predict_block(network, features, prepared, config, rc, box)
-            coarse[:, inside] = part.probabilities.T
+            part = _predict_block(network, look.features, look.prepared, config, rc, box)
+            coarse[:, own] = part.probabilities.T
             for name, labels in part.labels.items():
-                branches[name][inside] = labels
+                branches[name][own] = labels
         block = coarse
         if stride > 1:
             block = _interpolate(coarse, inside, rows, columns, (y, x, h, w), stride)
@@ -94,6 +99,29 @@ def predict(
         yield y, x, Calibration.of(network).apply(block, 0), branches
         if progress is not None:
             progress(done, len(chosen), {})
+
+
+@dataclass
+class Look:
+    """A view of the scene, its features, and where bool (H, W) pixels are predicted from it."""
+
+    prepared: PreparedScene
+    features: FeatureSource | None
+    where: Tensor
+
+
+def looks_of(network: Network, features: FeatureSource | None, prepared: PreparedScene) -> list[Look]:
+    """The whole scene for the pixels that have all modalities, and, for a network that knows how to do without one, views that hide
+    what the others lack."""
+    if not getattr(network, "hides", False):
+        return [Look(prepared, features, torch.as_tensor(prepared.valid))]
+    lacking = prepared.lacking()
+    looks = [Look(prepared, features, lacking == -1)]
+    for index, name in enumerate(prepared.modality_names):
+        where = lacking == index
+        if bool(where.any()):
+            looks.append(Look(*hiding(prepared, features, name), where))
+    return looks
 
 
 def _grid(start: int, size: int, scene: int, stride: int) -> Tensor:
@@ -206,7 +234,7 @@ def _predict_map(
                     near = raw[:, a : b + 2 * raw_margin]
                     guide = [g[:, a : b + 2 * guide_margin] for g in guides]
                     rows = statistics(near, raw_margin, guide, guide_margin, c, network.context, at)
-                output = network.classify(pooled, rows)
+                output = network.classify(pooled, rows, hidden=prepared.hidden_index)
             total[mine] += output.log_fused.exp().float().cpu()
             by_branch[:, mine] += torch.stack([z.float() for z in output.logits]).softmax(2).cpu()
             if keep_features and view == 0:

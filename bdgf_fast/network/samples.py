@@ -18,7 +18,7 @@ from ..common.random_streams import generator
 from ..common.ranks import ranks
 from ..config import Config
 from ..data.prepared import PreparedScene
-from ..features.source import FeatureSource, Tile, tiles_of
+from ..features.source import FeatureSource, Tile, hiding, tiles_of
 from .head import Address
 from .statistics import fit_context, statistics_at
 from .stored_maps import StoredMaps
@@ -87,17 +87,30 @@ class PatchSamples:
             yield Part(inputs, address, self.target[chosen].to(self.device), None, len(chosen) / len(index) if some else 0.0)
 
 
+class View:
+    """The scene as the network sees it, whole or with a modality hidden, and its guide maps, which are computed once."""
+
+    def __init__(self, prepared: PreparedScene, features: FeatureSource | None, config: Config) -> None:
+        self.prepared = prepared
+        self.tile: Tile | None = None
+        tile = tiles_of(features)
+        if tile is not None:
+            self.tile = StoredMaps(tile, prepared.height, prepared.width, config.features.tile).window
+
+
 class DenseSamples:
     """Crops around training pixels; the loss is taken at every training pixel in their core.
 
     A step has ``train.crops`` crops of ``train.crop`` pixels, each laid at random over a training pixel and turned or flipped;
     an epoch takes each pixel once to lay a crop over. Labels near each other are seen more often: a label weighs the inverse of
     its expected visits. Crops and their guides are read when they are needed; each label's statistics are kept.
+    ``targets`` (n, K) are class probabilities of the pixels in place of their labels; a network that learns them has no forests.
     """
 
     def __init__(
-        self, prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int, rc: Tensor, device: Any
-    ) -> None:
+        self, prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int, rc: Tensor, device: Any,
+        targets: Tensor | None = None,
+    ) -> None:  # fmt: skip
         c = config.train
         self.prepared, self.config, self.seed, self.device, self.rc = prepared, config, seed, device, rc
         self.margin = config.model.map_radius
@@ -105,11 +118,11 @@ class DenseSamples:
         self.width = prepared.width
         flat = rc[:, 0] * self.width + rc[:, 1]
         self.sorted, self.order = flat.sort()
-        self.target = prepared.labels[rc[:, 0], rc[:, 1]]
-        tile = tiles_of(features)
-        self.tile: Tile | None = None
-        if tile is not None:
-            self.tile = StoredMaps(tile, prepared.height, prepared.width, config.features.tile).window
+        self.target = prepared.labels[rc[:, 0], rc[:, 1]] if targets is None else targets
+        hides = config.model.hide_rate > 0 and len(prepared.groups) > 1
+        self.views = [View(prepared, features, config)]
+        for name in prepared.modality_names if hides else ():
+            self.views.append(View(*hiding(prepared, features, name), config))
         self.statistics: Tensor | None = None
         self.weight = 1 / self._visits()
         self.per_epoch = -(-len(rc) // c.crops)
@@ -123,8 +136,8 @@ class DenseSamples:
             return
         if network.context is not None:
             fit_context(network.context, self.prepared, c)
-        found = statistics_at(self.prepared, self.tile, c.model, self.rc, c.features.tile, network.context)
-        self.statistics = found.to(self.device)
+        found = [statistics_at(v.prepared, v.tile, c.model, self.rc, c.features.tile, network.context) for v in self.views]
+        self.statistics = torch.stack(found).to(self.device)
         network.fit(self.statistics, self.target, self.seed)
 
     def _lookup(self, rows: Tensor, columns: Tensor) -> Tensor:
@@ -142,6 +155,14 @@ class DenseSamples:
                 near = self._lookup(self.rc[:, 0] + dy, self.rc[:, 1] + dx) >= 0
                 total += near * ((core - abs(dy)) * (core - abs(dx)) / core**2)
         return total
+
+    def _hidden(self, step: int) -> np.ndarray:
+        """The view (crops,) that each crop of a step is read from; 0 shows all modalities."""
+        count = self.config.train.crops
+        if len(self.views) == 1:
+            return np.zeros(count, int)
+        rng = generator(self.seed, "hidden", step)
+        return np.where(rng.random(count) < self.config.model.hide_rate, rng.integers(1, len(self.views), count), 0)
 
     def _crops(self, step: int) -> tuple[Tensor, np.ndarray, Tensor]:
         """Upper left corners (crops, 2), turns (crops,) and the cores' labels (crops, core, core) of a step, turned."""
@@ -164,6 +185,7 @@ class DenseSamples:
         """This rank's parts of step ``step``."""
         c = self.config.train
         corners, turns, labels = self._crops(step)
+        view_of = self._hidden(step)
         weights = torch.where(labels >= 0, self.weight[labels], 0.0).sum((1, 2))
         noise = None
         if c.noise:
@@ -171,26 +193,28 @@ class DenseSamples:
             noise = c.noise * torch.randn(len(corners), self.prepared.channels, c.crop + 2, c.crop + 2, generator=source)
         for mine, some in shares(len(corners), c.accumulate):
             crops = torch.arange(len(corners))[mine]
-            x, guides = self._read(corners[mine], turns[mine])
+            x, guides = self._read(corners[mine], turns[mine], view_of[mine])
             if noise is not None:
                 x = x + noise[mine]
             at = (labels[mine] >= 0).nonzero()
             own = labels[mine][at[:, 0], at[:, 1], at[:, 2]]
             samples = crops[at[:, 0]] * self.core**2 + at[:, 1] * self.core + at[:, 2]
             at[:, 1:] += self.margin
-            rows = None if self.statistics is None else self.statistics[own.to(self.device)]
+            views = torch.from_numpy(view_of[mine])[at[:, 0]]
+            rows = None if self.statistics is None else self.statistics[views.to(self.device), own.to(self.device)]
             inputs = (x.to(self.device), [g.to(self.device) for g in guides], rows, at.to(self.device))
             weight = self.weight[own] / self.weight[own].sum()
             share = float(weights[mine].sum() / weights.sum()) if some else 0.0
             address = Address(dropout_seed(self.seed), samples.to(self.device), step)
             yield Part(inputs, address, self.target[own].to(self.device), weight.to(self.device), share)
 
-    def _read(self, corners: Tensor, turns: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+    def _read(self, corners: Tensor, turns: np.ndarray, views: np.ndarray) -> tuple[Tensor, list[Tensor]]:
         """Crops with the stem's frame of one pixel, and the guides there."""
         side, raw, guides = self.config.train.crop, [], []
-        for (y, x), turn in zip(corners.tolist(), turns.tolist(), strict=True):
-            raw.append(dihedral(self.prepared.window(y - 1, x - 1, side + 2, side + 2), turn))
-            guides.append([] if self.tile is None else [dihedral(g, turn) for g in self.tile(y, x, side, side)])
+        for (y, x), turn, number in zip(corners.tolist(), turns.tolist(), views.tolist(), strict=True):
+            view = self.views[number]
+            raw.append(dihedral(view.prepared.window(y - 1, x - 1, side + 2, side + 2), turn))
+            guides.append([] if view.tile is None else [dihedral(g, turn) for g in view.tile(y, x, side, side)])
         return torch.stack(raw), [torch.stack(level) for level in zip(*guides, strict=True)]
 
 

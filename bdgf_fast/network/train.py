@@ -44,6 +44,7 @@ def train(
     split: Any = None,
     device: torch.device | str = "cpu",
     network: Any = None,
+    targets: Tensor | None = None,
 ) -> tuple[Network, dict[str, Any]]:
     """Train the group network on the split's training pixels.
 
@@ -55,6 +56,7 @@ def train(
             ``train.patience`` asks to stop by it.
         network: a network to train in place of a new ``GroupNetwork``: called like it, with its ``kinds`` and ``classes``.
             Its ``fit(patches, guides)`` is called before and what its ``penalty()`` gives is added to the loss, where it has them.
+        targets: float32 (n, K), class probabilities of the training pixels that a dense network learns in place of their labels.
 
     Returns the network (averaged weights, evaluation mode) and the history: ``curves`` ({"step", "series"}),
     ``parameters``, and ``validation_accuracy`` where the split has a validation part. By default a fixed budget: no epoch
@@ -69,8 +71,13 @@ def train(
     check_split(split, config)
     rc = torch.as_tensor(split.train, dtype=torch.int64)
     network = (make_network(prepared, features, config, seed) if network is None else network).to(device)
-    made_of = DenseSamples if isinstance(network, DenseNetwork) else PatchSamples
-    samples = made_of(prepared, features, config, seed, rc, device)
+    samples: DenseSamples | PatchSamples
+    if isinstance(network, DenseNetwork):
+        samples = DenseSamples(prepared, features, config, seed, rc, device, targets)
+    elif targets is None:
+        samples = PatchSamples(prepared, features, config, seed, rc, device)
+    else:
+        raise UserError('probabilities are learned by the dense network alone; set model.mode = "dense"')
     samples.fit(network)
     steps, per_round = samples.steps, samples.per_round
     optimisation = Optimisation(network, c.learning_rate, c.weight_decay, c.warmup, steps, c.ema, c.clip_gradient)

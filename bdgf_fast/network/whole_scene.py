@@ -20,7 +20,7 @@ from ..common.packages import require
 from ..common.progress import Progress
 from ..common.ranks import barrier, leads, ranks
 from ..config import Config
-from ..data import MapWriter, ProbabilityWriter
+from ..data import ClassInfo, MapWriter, ProbabilityWriter
 from ..data.prepared import PreparedScene
 from ..data.sources.grid import pixel_areas
 from ..diffusion.unet import receptive_radius
@@ -169,7 +169,8 @@ def predict_scene(
     made_of: dict[str, Any], *, memory: int | None = None, stride: int = 1, pixels: torch.Tensor | None = None,
     progress: Progress | None = None,
 ) -> tuple[Assembled | None, Blocks]:  # fmt: skip
-    """Predict a scene into map.tif and probabilities.tif in the folder ``target``; a killed call goes on.
+    """Predict a scene into map.tif and probabilities.tif in the folder ``target``, and quality.tif where the network can do
+    without a modality; a killed call goes on.
 
     Args:
         made_of: JSON-able facts about network and scene; finished blocks of other ones are not taken.
@@ -187,6 +188,8 @@ def predict_scene(
         predict_blocks(network, features, prepared, config, blocks, stride, progress)
         if not leads():
             return None, blocks
+        if getattr(network, "hides", False):
+            write_quality(prepared, target / "quality.tif")
         return assemble(prepared, config, blocks, target, pixels, Calibration.of(network)), blocks
 
 
@@ -226,6 +229,21 @@ class Assembled:
     counted: list[float]
     expected: list[float]
     priors: Priors
+
+
+QUALITY_COLOURS = ((217, 240, 211), (253, 184, 99), (178, 171, 210), (224, 130, 20), (128, 115, 172), (90, 90, 90))
+
+
+def write_quality(prepared: PreparedScene, path: Path) -> None:
+    """What each pixel was classified from: 1 = all modalities, k + 1 = without the k-th, 0 = not classified. The file names them
+    as a map names its classes."""
+    names = ["all modalities", *(f"without {name}" for name in prepared.modality_names)]
+    colours = [QUALITY_COLOURS[k % len(QUALITY_COLOURS)] for k in range(len(names))]
+    kinds = [ClassInfo(k, name, colour) for k, (name, colour) in enumerate(zip(names, colours, strict=True), 1)]
+    values = (prepared.lacking() + 2).numpy().astype(np.uint8)
+    scene = prepared.scene
+    with MapWriter(path, (prepared.height, prepared.width), scene.crs, scene.transform, kinds) as out:
+        out.write_block(0, 0, values)
 
 
 def assemble(

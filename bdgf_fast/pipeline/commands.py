@@ -18,6 +18,7 @@ from ..config import Config
 from ..data import Scene
 from ..errors import UserError
 from ..files.json_files import read_json, write_json
+from ..network.distil import student_config
 from ..network.whole_scene import parse_bytes
 from ..report.comparison_page import compare as write_comparison
 from ..report.metrics import METRICS
@@ -144,6 +145,43 @@ def train(
             made.restart_training()
         made.train()
         return _stage(made, "train", "network")
+
+
+def distil(
+    directory: PathLike | MapResult, out: PathLike, *, modalities: Sequence[str] = (), config: ConfigLike = None,
+    resume: bool = False, overwrite: bool = False, device: Device = "auto", tensorboard: bool = False, quiet: bool = False,
+) -> RunResult:  # fmt: skip
+    """Train a small network on what a trained run says of the pixels outside its test side; ``predict`` takes it like any run.
+
+    Args:
+        directory: the teacher, a run that has trained.
+        out: directory of the student, a run of its own on the same scene and split.
+        modalities: those the student sees, all by default; the teacher saw all of its own.
+        config: what differs from the student's default configuration.
+
+    Example::
+
+        small = bdgf_fast.distil("runs/first", "runs/small", modalities=["optical"])
+        print(small.report["teacher"]["agreement"])
+    """
+    folder = _folder(directory).absolute()
+    if folder == Path(out).absolute():
+        raise UserError("--out is the teacher's own directory; name another one for the student")
+    with session(device) as chosen:
+        teacher = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=True)
+        teacher.directory.require("train", "train")
+        known = teacher.prepared.modality_names
+        for name in modalities:
+            if name not in known:
+                raise UserError(f"--modalities: the teacher in {folder} has no modality {name!r}, only {', '.join(known)}")
+        names = [name for name in known if name in modalities] if modalities else teacher.modalities
+        settings = configured(student_config(teacher.config), config)
+        made = Run(RunDirectory(out, resume=resume, overwrite=overwrite), teacher.reference, settings, settings.seed,
+                   modalities=names, quiet=quiet, device=chosen, tensorboard=tensorboard, teacher=str(folder))  # fmt: skip
+        for stage in ("pretrain", "train", "predict", "evaluate"):
+            if not made.directory.done(stage):
+                getattr(made, stage)()
+        return RunResult(made.directory.path)
 
 
 def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet: bool = False) -> RunResult:

@@ -58,6 +58,8 @@ def write_report(
                         "corrected": result["priors"]["asked"] != "train", **result["reliability"]},
         "priors": result["priors"],
         "areas": areas,
+        "without": result.get("without"),
+        "teacher": result.get("teacher"),
         "modalities": {name: {"loss": (stage1["curves"]["series"][name] or [None])[-1], **facts}
                        for name, facts in stage1["modalities"].items()},
         "balance": stage1["balance"],

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,9 +33,10 @@ from ..diffusion.pretrain import load_denoiser, pretrain
 from ..errors import UserError
 from ..features.arrays import ArrayFeatures
 from ..features.dense import DiffusionFeatures
-from ..features.source import FeatureSource
+from ..features.source import FeatureSource, hiding
 from ..files.atomic import atomic
 from ..files.json_files import read_json, write_json
+from ..network.distil import unlabelled
 from ..network.predict import predict_pixels
 from ..network.reach import guided, reach
 from ..network.train import check_split, load_network, train
@@ -42,6 +44,7 @@ from ..network.whole_scene import predict_scene, within
 from ..report.embedding import EMBEDDING, embed
 from ..report.evaluation import predicted_labels, score
 from ..report.figure import write_png
+from ..report.metrics import METRICS
 from ..report.tensorboard import Log
 from . import origin
 from .locks import lock
@@ -65,6 +68,7 @@ class Run:
         device: where the networks run.
         tensorboard: also write logs for TensorBoard, to DIR/tensorboard.
         own_scene: open the run's scene; without it only `predict` of another one works.
+        teacher: directory of a trained run whose probabilities are learned in place of labels, on its split.
 
     A new run settles its split and normalisation and keeps them with a description of what it was made from; a run that is opened
     again takes them from there, and refuses a scene that has changed.
@@ -76,11 +80,11 @@ class Run:
 
     def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
                  modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu",
-                 tensorboard: bool = False, own_scene: bool = True):
+                 tensorboard: bool = False, own_scene: bool = True, teacher: str | None = None):
         self.directory, self.config, self.seed, self.device = directory, config, seed, torch.device(device)
         self.quiet = quiet or not leads()
         self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
-        self.modalities = modalities
+        self.modalities, self.teacher = modalities, teacher
         self.log = Log(directory / "tensorboard") if tensorboard and leads() else None
         self._check_settings()
         if own_scene:
@@ -99,7 +103,10 @@ class Run:
             return
         config, scene = self.config, self.scene
         check_size(scene, config)  # nothing is written before all this has gone well
-        self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
+        if self.teacher is None:
+            self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
+        else:
+            self.split = origin.load_split(Path(self.teacher) / origin.SPLIT)
         check_split(self.split, config)
         self.prepared = prepare(scene, self.split)
         if self.modalities is not None:
@@ -120,10 +127,17 @@ class Run:
         directory = RunDirectory.open(path, read_only=elsewhere)
         settings = read_json(directory / "config.json")
         return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
-                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene)
+                   modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene,
+                   teacher=settings.get("teacher"))
+
+    @staticmethod
+    def settings_of(path: Path) -> Config:
+        """The configuration of the run in `path`."""
+        return Config.from_dict(read_json(RunDirectory.open(path, read_only=True) / "config.json")["config"])
 
     def _settings(self) -> dict[str, Any]:
-        return {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+        own = {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
+        return own if self.teacher is None else {**own, "teacher": self.teacher}
 
     def _check_settings(self) -> None:
         """Raise UserError when a resumed directory was begun with other settings."""
@@ -162,8 +176,9 @@ class Run:
                 features = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
             elif self.guide == "denoiser":
                 features = DiffusionFeatures.fit(self.denoiser(), self.prepared, self.config, self.seed)
+            split, targets = (None, None) if self.teacher is None else self._lessons()
             _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
-                               resume=True, progress=progress, device=self.device)
+                               resume=True, progress=progress, device=self.device, split=split, targets=targets)
             self._remember("train", history)
 
     def restart_training(self) -> None:
@@ -192,7 +207,9 @@ class Run:
         if reference is None:
             prepared = self.prepared
         else:
-            prepared = PreparedScene.from_state(open_scene(reference), None, read_json(self.directory / "scene.json"))
+            prepared = PreparedScene.from_state(
+                open_scene(reference), None, read_json(self.directory / "scene.json"), may_lack=self.config.model.hide_rate > 0
+            )
             warn_of_values(prepared)
         target.mkdir(parents=True, exist_ok=True)
         if leads():
@@ -273,7 +290,41 @@ class Run:
                 labels = {name: maps[name] for name in maps.files}
         else:
             labels = predicted_labels(predict_pixels(network, features, self.prepared, self.config, rc, progress))
-        return score(self.prepared, rc, labels)
+        result = score(self.prepared, rc, labels)
+        if self.teacher is not None:
+            result["teacher"] = self._beside_teacher(rc, labels["fused"])
+        if getattr(network, "hides", False):
+            result["without"] = {name: self._without(network, features, rc, name) for name in self.prepared.modality_names}
+        return result
+
+    def taught_by(self) -> Run:
+        """The run whose probabilities this one learns."""
+        assert self.teacher is not None
+        teacher = Run.reopen(Path(self.teacher), quiet=self.quiet, device=self.device, elsewhere=True)
+        teacher.directory.require("train", "train")
+        return teacher
+
+    def _lessons(self) -> tuple[Split, torch.Tensor]:
+        """Pixels to learn from, without a label and outside the test side, and what the teacher says of them."""
+        teacher = self.taught_by()
+        network, features = teacher._network(teacher.prepared)
+        rc = unlabelled(self.prepared, self.split.test, self.config.features.fit_pixels, self.seed)
+        found = predict_pixels(network, features, teacher.prepared, teacher.config, rc)
+        return replace(self.split, train=rc), found.probabilities
+
+    def _beside_teacher(self, rc: torch.Tensor, labels: np.ndarray) -> dict[str, Any]:
+        """The teacher's accuracy on the test pixels, and the share of them that both call alike."""
+        teacher = self.taught_by()
+        network, features = teacher._network(teacher.prepared)
+        own = predicted_labels(predict_pixels(network, features, teacher.prepared, teacher.config, rc))["fused"]
+        found = score(self.prepared, rc, {"fused": own})
+        return {"directory": self.teacher, **{key: found[key] for key in METRICS}, "agreement": float((own == labels).mean())}
+
+    def _without(self, network: Any, features: FeatureSource | None, rc: torch.Tensor, name: str) -> dict[str, float]:
+        """Accuracy on the test pixels with one modality hidden."""
+        view, own = hiding(self.prepared, features, name)
+        found = score(view, rc, predicted_labels(predict_pixels(network, own, view, self.config, rc)))
+        return {key: found[key] for key in METRICS}
 
     def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, FeatureSource | None]:
         network, state, tensors = load_network(self._checkpoint("network"), self.config)

@@ -133,6 +133,22 @@ def reliability(calibration: dict[str, Any] | None, path: Path) -> bool:
     return True
 
 
+def save_curves(lines: list[tuple[str, list[int], list[float], list[float]]], across: str, up: str, path: Path) -> None:
+    """Lines over a logarithmic axis: each a title, places, values and standard errors."""
+    figure, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    for k, (title, places, values, errors) in enumerate(lines):
+        width = 2.2 if k == 0 else 1.2
+        axis.errorbar(places, values, yerr=errors, label=title, capsize=3, marker="o", markersize=4, linewidth=width)
+    axis.set_xscale("log")
+    ticks = sorted({place for _, places, _, _ in lines for place in places})
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel=across, ylabel=up)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
 def tsne(stored: Path, classes: list[dict[str, Any]], path: Path) -> bool:
     """t-SNE of every branch and of the fusion, coloured by label; returns whether there is anything to show."""
     if not stored.exists():

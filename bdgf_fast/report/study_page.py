@@ -106,9 +106,15 @@ def _values(cell: dict[str, Any], metric: str) -> dict[str, float]:
     return {seed: result[metric] for seed, result in cell["results"].items()}
 
 
-def _spread(values: list[float], factor: float = 1, digits: int = 1) -> str:
+def spread(values: list[float], factor: float = 1, digits: int = 1) -> str:
+    """Mean and, of several values, standard deviation."""
     v = factor * np.asarray(values, float)
     return f"{v.mean():.{digits}f}" + (f" ± {v.std(ddof=1):.{digits}f}" if len(v) > 1 else "")
+
+
+def signed_interval(found: dict[str, Any]) -> str:
+    """The mean of a ``difference`` with its interval, where there is one."""
+    return f"{found['mean']:+z.1f}" + ("" if found["low"] is None else f" ({found['low']:+z.1f} to {found['high']:+z.1f})")
 
 
 def _signed(found: dict[str, Any]) -> str:
@@ -127,9 +133,9 @@ def _row(study: dict[str, Any], cell: dict[str, Any]) -> list[str]:
     spent = [sum(study["pretraining"][k]["seconds"] for k in r["pretraining"]) for r in results]
     return [
         cell["title"],
-        _spread([r["overall_accuracy"] for r in results], 100),
-        _spread([r["average_accuracy"] for r in results], 100),
-        _spread([r["kappa"] for r in results], digits=3),
+        spread([r["overall_accuracy"] for r in results], 100),
+        spread([r["average_accuracy"] for r in results], 100),
+        spread([r["kappa"] for r in results], digits=3),
         told,
         verdict,
         str(len(results)),
@@ -143,11 +149,11 @@ def _balance(study: dict[str, Any], cells: list[dict[str, Any]]) -> tuple[tuple[
     rows = []
     for policy, found in _policies(study, cells).items():
         for i, name in enumerate(study["modalities"]):
-            row = [policy, _spread([f["balance"] for f in found], digits=2)] if i == 0 else ["", ""]
+            row = [policy, spread([f["balance"] for f in found], digits=2)] if i == 0 else ["", ""]
             row.append(name)
             for figure, factor, digits in (("mask_rate", 100, 0), ("influence", 1, 2), ("visible_r2", 1, 2), ("hidden_r2", 1, 2)):
                 values = [f["modalities"][name][figure] for f in found]
-                row.append("-" if None in values else _spread(values, factor, digits))
+                row.append("-" if None in values else spread(values, factor, digits))
             rows.append(row)
     return ("policy", "balance", "modality", "hidden in %", "influence", "visible R²", "hidden R²"), rows
 
@@ -235,8 +241,8 @@ def _baselines(compared: list[dict[str, Any]], default: dict[str, Any]) -> str |
     ahead, n = -best["difference"]["mean"], best["difference"]["n"]
     told = {"worse": "a significant difference", "better": "a significant difference",
             "open": "not a significant difference"}[best["difference"]["verdict"]]  # fmt: skip
-    return (f"The best baseline is {best['title']} ({_spread(list(best['oa'].values()), 100)} %); the default "
-            f"({_spread(list(default['oa'].values()), 100)} %) is {abs(ahead):.1f} points "
+    return (f"The best baseline is {best['title']} ({spread(list(best['oa'].values()), 100)} %); the default "
+            f"({spread(list(default['oa'].values()), 100)} %) is {abs(ahead):.1f} points "
             f"{'ahead' if ahead >= 0 else 'behind'} over the {n} seeds both have, {told}.")  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..baselines import DUAL, GUIDED_FOREST, available
+from ..baselines import DUAL, FORESTS, GUIDED_FOREST, available
 from ..config import Config
 from ..errors import UserError
 from ..network.train import PATCH_TRAINING
@@ -31,6 +31,11 @@ class Cell:
     kind: str = METHOD
 
 
+def cell_name(title: str) -> str:
+    """The name of a baseline's cell."""
+    return title.replace(", ", "-").replace(" ", "-").lower()
+
+
 DEFAULT_CELL = Cell(DEFAULT, "default", DEFAULT)
 
 
@@ -51,6 +56,8 @@ PRESETS = {
     "quick": Preset(("pretrain.steps=400", "pretrain.evaluate_every=400", "train.epochs=4"), 1500, None),
     "full": Preset((), None, (DEFAULT, "guidance-off", "forests-off", "controls", "baselines")),
 }
+CURVE = ("guidance-off", "untrained-denoiser", *(cell_name(name) for name in (*FORESTS, GUIDED_FOREST)))
+"""Cells of a curve over the number of labels by default, beside the default cell."""
 
 
 def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
@@ -103,7 +110,7 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
         cells.append(Cell("untrained-denoiser", "untrained denoiser", "controls", ("pretrain.steps=0",)))
     if used:
         cells.append(Cell("raw-statistics", "raw statistics guide", "controls", kind=STATISTICS))
-    cells += [Cell(name.replace(", ", "-").replace(" ", "-").lower(), name, "baselines", kind=name)
+    cells += [Cell(cell_name(name), name, "baselines", kind=name)
               for name in available(len(modalities)) if own_denoiser or name not in (DUAL, GUIDED_FOREST)]  # fmt: skip
     return cells
 

@@ -14,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class Study:
         preset: "quick" or "full".
         config: what differs from the preset, or a whole ``Config`` in its place.
         features: files with another model's maps that guide in the default.
+        per_class: training pixels per class, in place of those of the scene's [split].
+        pretraining: directory of the denoisers (default: ``out``/pretrain); they do not depend on the number of labels.
 
     Raises UserError for a directory with another study in it, a bad override or a scene without test pixels.
     """
@@ -66,6 +69,7 @@ class Study:
     def __init__(
         self, out: Path, reference: str, *, preset: str = "quick", config: ConfigLike = None,
         features: Sequence[str | os.PathLike[str]] = (), quiet: bool = False, device: torch.device | str = "cpu",
+        per_class: int | None = None, pretraining: Path | None = None,
     ) -> None:
         if ranks()[1] > 1:
             raise UserError("a study runs in one process: start it without torchrun")
@@ -76,6 +80,15 @@ class Study:
         if self.config.seed != Config().seed:
             raise UserError("a study takes its seeds from --seeds; leave seed out of --set and --config")
         self.scene = open_scene(reference)
+        self.pretraining = self.out / "pretrain" if pretraining is None else pretraining
+        if per_class is not None:
+            kind = self.scene.split_spec.kind
+            if kind != "blocks":
+                raise UserError(
+                    f'--labels: {self.scene.labels_source} has a split of kind "{kind}"; the number of labels is varied within '
+                    'training blocks, kind = "blocks"'
+                )
+            self.scene.split_spec = replace(self.scene.split_spec, per_class=per_class)
         check_size(self.scene, self.config)
         self.cells = all_cells(self.config, [m.name for m in self.scene.modalities])
         self._prepared: tuple[int, PreparedScene] | None = None
@@ -83,6 +96,7 @@ class Study:
             "scene": reference if reference == SYNTHETIC else absolute_reference(reference),
             "preset": preset,
             "config": self.config.to_dict(),
+            **({} if per_class is None else {"per_class": per_class}),
         }
         if self.out.exists() and not self.out.is_dir():
             raise UserError(f"--out {self.out} is a file; name a directory")
@@ -191,7 +205,7 @@ class Study:
     def _denoiser(self, prepared: PreparedScene, config: Config, seed: int) -> tuple[Denoiser, str, float]:
         """The denoiser of these settings, pre-trained now if no cell has done so; its key and the seconds spent just now."""
         key = _digest({"pretrain": config.to_dict()["pretrain"], "modalities": list(prepared.modality_names), "seed": seed})
-        path = self.out / "pretrain" / f"{key}.safetensors"
+        path = self.pretraining / f"{key}.safetensors"
         start = time.perf_counter()
         facts = path.with_suffix(".json")
         if not facts.exists():
