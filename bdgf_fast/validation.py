@@ -8,8 +8,8 @@ import re
 from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, ValidationError
-from pydantic_core import PydanticCustomError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 """Tables without unknown keys, described by the strings below their fields."""
@@ -29,9 +29,11 @@ def as_priors(value: Any) -> Any:
     shares = list(value.values()) if isinstance(value, dict) else []
     if not shares or not all(isinstance(x, (int, float)) and not isinstance(x, bool) and 0 <= x <= 1 for x in shares):
         raise PydanticCustomError("priors", 'it takes "train", "scene" or a share from 0 to 1 for each class, such as '
-                                            '{{water = 0.1, trees = 0.9}}; got {got}', {"got": str(value)})  # fmt: skip
+                                            "{example}; got {got}",
+                                  {"example": "{water = 0.1, trees = 0.9}", "got": str(value)})  # fmt: skip
     if abs(sum(shares) - 1) > 1e-3:
-        raise PydanticCustomError("priors", "the shares of the classes sum to {sum}; they must sum to 1", {"sum": f"{sum(shares):.4g}"})
+        said = {"total": f"{sum(shares):.4g}"}
+        raise PydanticCustomError("priors", "the shares of the classes sum to {total}; they must sum to 1", said)
     return value
 
 

@@ -27,8 +27,8 @@ STRIP = 32
 
 @dataclass
 class Prediction:
-    """n pixels: fused, calibrated ``probabilities`` float32 (n, K) and each member's ``labels`` int64 {name: (n,)}; on demand each branch's
-    ``features`` float32 {name: (n, hidden)}, of the first view."""
+    """n pixels: fused, calibrated ``probabilities`` float32 (n, K) and each member's ``labels`` int64 {name: (n,)}; on demand each
+    branch's ``features`` float32 {name: (n, hidden)}, of the first view."""
 
     probabilities: Tensor
     labels: dict[str, Tensor]

@@ -120,8 +120,8 @@ def settle_priors(
     given = named_shares(asked, names)
     if calibration.prior is None:
         if asked != "train":
-            raise UserError("predict.priors: this network was trained by an earlier version, which did not keep the class shares of "
-                            "its training labels; train again with `bdgf-fast train`")  # fmt: skip
+            raise UserError("predict.priors: this network was trained by an earlier version, which did not keep the class "
+                            "shares of its training labels; train again with `bdgf-fast train`")  # fmt: skip
         return Priors(asked, None, None, given, 0)
     training = np.array(calibration.prior)
     total = shape[0] * shape[1]

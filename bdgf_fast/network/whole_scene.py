@@ -217,9 +217,9 @@ def _give_back() -> None:
 @dataclass
 class Assembled:
     """A map: its class ``index`` int16 (H, W), -1 without a value; at the wanted pixels the ``labels`` (n,) of the fused prediction
-    and of every branch, and the ``confidence`` of `priors.confidences`; the sentence of ``map_codes``; the pixels of each class, and
-    the sums of their areas and of the probabilities times the areas (square metres where the scene has a grid on the ground, else
-    pixels); the class shares that it goes by."""
+    and of every branch, and the ``confidence`` of `priors.confidences`; the sentence of ``map_codes``; for each class its
+    ``pixels``, their area ``counted``, and the area ``expected``, the sum of its probabilities times the pixels' areas, both in
+    square metres where the scene lies ``on_ground``, else in pixels; the class shares that the map goes by."""
 
     index: np.ndarray
     labels: dict[str, np.ndarray]
@@ -228,7 +228,13 @@ class Assembled:
     pixels: list[int]
     counted: list[float]
     expected: list[float]
+    on_ground: bool
     priors: Priors
+
+    def amounts(self, names: Sequence[str]) -> dict[str, Any]:
+        """How much of each class there is, JSON-able; ``names`` are the classes'."""
+        return {"pixels": self.pixels, "counted": self.counted, "expected": self.expected, "on_ground": self.on_ground,
+                "priors": self.priors.facts(names)}  # fmt: skip
 
 
 QUALITY_COLOURS = ((217, 240, 211), (253, 184, 99), (178, 171, 210), (224, 130, 20), (128, 115, 172), (90, 90, 90))
@@ -256,8 +262,8 @@ def assemble(
     place, names = (shape, scene.crs, scene.transform), [info.name for info in prepared.classes]
     parts = ((y, x, blocks.load(y, x)["probabilities"]) for y, x in corners(prepared, config))
     priors = settle_priors(config.predict.priors, calibration, names, shape, parts)
-    ground = pixel_areas(scene)
-    ground = np.ones(shape[0]) if ground is None else ground
+    known = pixel_areas(scene)
+    ground = np.ones(shape[0]) if known is None else known
     counted, expected = np.zeros(len(names)), np.zeros(len(names))
     fused = np.full(shape, -1, np.int16)
     rc = np.empty((0, 2), np.int64) if pixels is None else np.asarray(pixels)
@@ -291,4 +297,6 @@ def assemble(
             index = fused[top : top + rows]
             codes.write_block(top, 0, np.where(index >= 0, codes.codes[index], 0).astype(np.uint8))
     total = np.bincount(fused[fused >= 0], minlength=len(names)).tolist()
-    return Assembled(fused, picked, confidence, codes.note, total, counted.tolist(), expected.tolist(), priors)
+    return Assembled(
+        fused, picked, confidence, codes.note, total, counted.tolist(), expected.tolist(), known is not None, priors
+    )

@@ -8,27 +8,26 @@ from typing import Any
 from ..config import Config
 from ..data import PreparedScene
 from ..files.json_files import read_json, write_json
-from ..network.calibration import Calibration
 from ..network.reach import reach
 from ..report.areas import area_table, write_areas
 from ..report.metrics import METRICS, by_class
 from ..report.run_page import area, inputs, render
 from .run_directory import STAGES, RunDirectory
+from .scoring import is_scored
 from .versions import versions
 
 
 def write_report(
     directory: RunDirectory, prepared: PreparedScene, config: Config, seed: int, guide: str, result: dict[str, Any],
-    baselines: dict[str, Any], notes: Sequence[str], calibration: Calibration,
+    baselines: dict[str, Any], notes: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Write report.json, report.html and its pictures; returns the content of report.json.
 
     Args:
         guide: what guides the network, as in ``Run.guide``.
-        result: accuracy on the test pixels, as ``report.evaluation.score`` gives it, with ``reliability`` and ``priors``.
+        result: accuracy on the test pixels, as ``report.evaluation.score`` gives it, and what ``scoring.trust`` does.
         baselines: accuracy of what stands beside the method, by its name.
         notes: sentences for the page.
-        calibration: the network's.
     """
     scene, split = prepared.scene, prepared.split
     assert split is not None, "a report needs the split's test pixels"
@@ -39,8 +38,7 @@ def write_report(
     measures = by_class(result["confusion_matrix"])
     areas = None
     if "counted" in predicted:
-        whole = predicted["stride"] == 1 and predicted["precision"] == config.predict.precision
-        areas = area_table(classes, predicted, result["confusion_matrix"] if whole else None)
+        areas = area_table(classes, predicted, result["confusion_matrix"] if is_scored(predicted, config) else None)
         write_areas(directory / "areas.csv", areas)
     report = {
         "name": scene.name,
@@ -54,8 +52,7 @@ def write_report(
         "map": {key: predicted[key] for key in ("stride", "precision") if key in predicted} or None,
         "branches": result["branches"],
         "diversity": result["diversity"],
-        "calibration": {"temperature": calibration.temperature, "fitted_on": calibration.fitted_on, "pixels": calibration.pixels,
-                        "corrected": result["priors"]["asked"] != "train", **result["reliability"]},
+        "calibration": result["calibration"],
         "priors": result["priors"],
         "areas": areas,
         "without": result.get("without"),

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,13 +34,14 @@ from ..errors import UserError
 from ..features.arrays import ArrayFeatures
 from ..features.dense import DiffusionFeatures
 from ..features.source import FeatureSource, hiding
-from ..files.atomic import atomic
 from ..files.json_files import read_json, write_json
 from ..network.distil import unlabelled
 from ..network.predict import predict_pixels
+from ..network.priors import Priors, named_shares
 from ..network.reach import guided, reach
 from ..network.train import check_split, load_network, train
 from ..network.whole_scene import predict_scene, within
+from ..report.areas import area_table, write_areas
 from ..report.embedding import EMBEDDING, embed
 from ..report.evaluation import predicted_labels, score
 from ..report.figure import write_png
@@ -51,8 +52,7 @@ from .locks import lock
 from .report import write_report
 from .run_directory import STAGES, RunDirectory
 from .scenes import NO_TEST, SYNTHETIC, check_size, open_scene
-
-LABELS = "labels.npz"
+from .scoring import keep, score_pixels, trust
 
 
 class Run:
@@ -189,7 +189,8 @@ class Run:
         barrier()
 
     def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
-                maps: Sequence[Path] | None = None, precision: str | None = None) -> None:
+                maps: Sequence[Path] | None = None, precision: str | None = None,
+                priors: str | Mapping[str, float] | None = None) -> None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
         Args:
@@ -198,7 +199,7 @@ class Run:
             memory: resident bytes to stay within; decides the size of a block.
             stride: classify every stride-th pixel and interpolate the probabilities.
             maps: the other scene's feature maps, where another model's guide (default: the run's own).
-            precision: in place of the run's `predict.precision`.
+            precision, priors: in place of the run's `predict.precision` and `predict.priors`.
         """
         if maps and self.guide != "maps":
             raise UserError("--features: this run's network is not guided by maps of another model")
@@ -215,7 +216,9 @@ class Run:
         if leads():
             lock(target)
         own = reference is None and out is None
-        config = self.config if precision is None else self.config.override(f"predict.precision={precision}")
+        config = self._with_predict(precision=precision, priors=priors)
+        names = [info.name for info in prepared.classes]
+        named_shares(config.predict.priors, names)  # a mistake is said before anything is computed
         facts: dict[str, Any] = {"stride": stride, "precision": config.predict.precision}
         stage = self._stage("predict", "prediction", facts) if own else bar("prediction", self.quiet)
         test = self.split.test if own else None
@@ -230,9 +233,11 @@ class Run:
                     self._draw(prepared, found.index, test, target / "map.png")
                 if found.note:
                     logging.getLogger(__name__).warning("%s: %s", target / "map.tif", found.note)
+                amounts = found.amounts(names)
+                write_areas(target / "areas.csv", area_table(prepared.classes, amounts))
                 if own:
-                    facts["pixels"] = found.pixels
-                    self._keep_labels(found.labels, facts)
+                    facts |= amounts
+                    keep(self.directory, self.config, facts, found)
                 blocks.remove()
             barrier()
 
@@ -252,15 +257,12 @@ class Run:
         blocks = split.train_region if split is not None and split.kind == "blocks" else None
         write_png(path, prepared.scene, index, classes=prepared.classes, title=prepared.scene.name, scored=scored, blocks=blocks)
 
-    def _keep_labels(self, labels: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Keep what the map says of the test pixels for `evaluate`, which else predicts them anew: a coarse map, or one in another
-        precision, is not what is scored."""
-        path = self.directory.checkpoints / LABELS
-        if facts["stride"] == 1 and facts["precision"] == self.config.predict.precision:
-            with atomic(path) as beside:
-                np.savez_compressed(beside, **cast(dict[str, Any], labels))
-        else:
-            path.unlink(missing_ok=True)
+    def _with_predict(self, **values: Any) -> Config:
+        """The configuration with these values of its section `predict`, where they are not None. Raises UserError."""
+        try:
+            return self.config.updated({"predict": {name: value for name, value in values.items() if value is not None}})
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def evaluate(self, baselines: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> dict[str, Any]:
         """Accuracy on the test pixels and the report. Takes their labels from the map where every pixel of it was predicted, else
@@ -281,20 +283,17 @@ class Run:
         rc = self.split.test
         if len(rc) == 0:
             raise UserError(NO_TEST.format(self.scene.name))
-        stored = self.directory.checkpoints / LABELS
         network, features = self._network(self.prepared)
         if self.modalities is None:  # runs on single modalities are rows of another report
             embed(network, features, self.prepared, self.config, rc, self.seed, self.directory.checkpoints / EMBEDDING)
-        if self.directory.done("predict") and stored.exists():
-            with np.load(stored) as maps:
-                labels = {name: maps[name] for name in maps.files}
-        else:
-            labels = predicted_labels(predict_pixels(network, features, self.prepared, self.config, rc, progress))
-        result = score(self.prepared, rc, labels)
+        found = score_pixels(self.directory, self.prepared, self.config, network, features, rc, progress)
+        truth = self.prepared.labels[rc[:, 0], rc[:, 1]].numpy()
+        names = [info.name for info in self.prepared.classes]
+        result = {**score(self.prepared, rc, found.labels), **trust(truth, found, network, names)}
         if self.teacher is not None:
-            result["teacher"] = self._beside_teacher(rc, labels["fused"])
+            result["teacher"] = self._beside_teacher(rc, found.labels["fused"], found.priors)
         if getattr(network, "hides", False):
-            result["without"] = {name: self._without(network, features, rc, name) for name in self.prepared.modality_names}
+            result["without"] = {name: self._without(network, features, rc, name, found.priors) for name in self.prepared.modality_names}
         return result
 
     def taught_by(self) -> Run:
@@ -312,18 +311,19 @@ class Run:
         found = predict_pixels(network, features, teacher.prepared, teacher.config, rc)
         return replace(self.split, train=rc), found.probabilities
 
-    def _beside_teacher(self, rc: torch.Tensor, labels: np.ndarray) -> dict[str, Any]:
+    def _beside_teacher(self, rc: torch.Tensor, labels: np.ndarray, priors: Priors) -> dict[str, Any]:
         """The teacher's accuracy on the test pixels, and the share of them that both call alike."""
         teacher = self.taught_by()
         network, features = teacher._network(teacher.prepared)
-        own = predicted_labels(predict_pixels(network, features, teacher.prepared, teacher.config, rc))["fused"]
+        own = predicted_labels(predict_pixels(network, features, teacher.prepared, teacher.config, rc), priors)["fused"]
         found = score(self.prepared, rc, {"fused": own})
         return {"directory": self.teacher, **{key: found[key] for key in METRICS}, "agreement": float((own == labels).mean())}
 
-    def _without(self, network: Any, features: FeatureSource | None, rc: torch.Tensor, name: str) -> dict[str, float]:
+    def _without(self, network: Any, features: FeatureSource | None, rc: torch.Tensor, name: str,
+                 priors: Priors) -> dict[str, float]:
         """Accuracy on the test pixels with one modality hidden."""
         view, own = hiding(self.prepared, features, name)
-        found = score(view, rc, predicted_labels(predict_pixels(network, own, view, self.config, rc)))
+        found = score(view, rc, predicted_labels(predict_pixels(network, own, view, self.config, rc), priors))
         return {key: found[key] for key in METRICS}
 
     def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, FeatureSource | None]:

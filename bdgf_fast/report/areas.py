@@ -80,5 +80,6 @@ def write_areas(path: Path, table: dict[str, Any]) -> None:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in table["rows"]:
-            shown = {key: f"{value:.8g}" if isinstance(value, float) else "" if value is None else value for key, value in row.items()}
+            known = {key: value for key, value in row.items() if value is not None}
+            shown = {key: f"{value:.8g}" if isinstance(value, float) else value for key, value in known.items()}
             writer.writerow({**shown, "unit": table["unit"]})

@@ -118,15 +118,15 @@ def reliability(calibration: dict[str, Any] | None, path: Path) -> bool:
     figure, axis = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
     axis.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle="--", label="means what it says")
     shown = [("uncalibrated", "as trained", "tab:orange"), ("calibrated", "with the temperature", "tab:blue")]
-    if calibration["corrected"]:
+    if calibration["written"] != calibration["calibrated"]:
         shown.append(("written", "under the map's class shares", "tab:green"))
     for name, title, colour in shown:
         bins = [b for b in calibration[name]["bins"] if b["pixels"]]
         error = 100 * calibration[name]["expected_calibration_error"]
-        axis.plot([100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins], color=colour, marker="o", markersize=4,
-                  linewidth=1.3, label=f"{title}: error {error:.1f} points")  # fmt: skip
-    axis.set(title="reliability on the test pixels", xlabel="probability of the predicted class, %", ylabel="share that is right, %",
-             xlim=(0, 102), ylim=(0, 102), aspect="equal")  # fmt: skip
+        sure, right = ([100 * b[key] for b in bins] for key in ("confidence", "accuracy"))
+        axis.plot(sure, right, color=colour, marker="o", markersize=4, linewidth=1.3, label=f"{title}: error {error:.1f} points")
+    axis.set(title="reliability on the test pixels", xlabel="probability of the predicted class, %",
+             ylabel="share that is right, %", xlim=(0, 102), ylim=(0, 102), aspect="equal")  # fmt: skip
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="upper left")
     _save(figure, path)

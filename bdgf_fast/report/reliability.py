@@ -30,8 +30,8 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
 
 
 def calibration_report(truth: np.ndarray, written: np.ndarray, confidence: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Reliability on n test pixels ``uncalibrated`` and ``calibrated``, both under the shares of the training labels, and of what is
-    ``written`` in the map under the shares it goes by.
+    """Reliability on n test pixels ``uncalibrated`` and ``calibrated``, both under the shares of the training labels, and of what
+    is ``written`` in the map under the shares it goes by.
 
     Args:
         truth: class indices (n,). written: those of the map. confidence: as `network.priors.confidences` gives it.
