@@ -127,12 +127,11 @@ def settle_priors(
     total = shape[0] * shape[1]
     drawn = np.random.default_rng(SEED).choice(total, min(SAMPLE, total), replace=False, shuffle=False)
     rows, columns = np.divmod(drawn, shape[1])
-    picked = []
+    pixels = np.zeros((len(drawn), len(names)), np.float32)
     for y, x, block in parts:
         inside = (rows >= y) & (rows < y + block.shape[1]) & (columns >= x) & (columns < x + block.shape[2])
-        found = block[:, rows[inside] - y, columns[inside] - x].T
-        picked.append(found[found.any(1)])
-    pixels = np.concatenate(picked) if picked else np.empty((0, len(names)))
+        pixels[inside] = block[:, rows[inside] - y, columns[inside] - x].T
+    pixels = pixels[pixels.any(1)]
     estimated = estimate_shares(np.maximum(pixels, TINY), training) if len(pixels) else training
     return Priors(asked, training, estimated, given, len(pixels))
 

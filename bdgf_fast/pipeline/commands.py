@@ -6,7 +6,7 @@ Arguments have the names of the command line's options. A person's mistake is a 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,7 +200,7 @@ def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet:
 def predict(
     directory: PathLike | MapResult, scene: PathLike | Scene | None = None, out: PathLike | None = None, *,
     memory: int | str | None = None, stride: int = 1, features: Sequence[PathLike] = (), precision: str | None = None,
-    device: Device = "auto", quiet: bool = False,
+    priors: str | Mapping[str, float] | None = None, device: Device = "auto", quiet: bool = False,
 ) -> MapResult:  # fmt: skip
     """Map and class probabilities of a whole scene, by a trained run; a killed prediction goes on.
 
@@ -212,6 +212,7 @@ def predict(
         stride: of a patch network: classify every stride-th pixel and interpolate.
         features: the other scene's feature maps, where another model's guide.
         precision: "float32" or "bfloat16" in place of the run's ``predict.precision``.
+        priors: "train", "scene" or shares by class name in place of the run's ``predict.priors``.
 
     Example::
 
@@ -228,7 +229,7 @@ def predict(
     with session(device) as chosen:
         made = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=elsewhere, own_scene=scene is None)
         made.predict(None if scene is None else reference_of(scene), target, memory=limit, stride=stride,
-                     maps=[Path(path) for path in features] or None, precision=precision)  # fmt: skip
+                     maps=[Path(path) for path in features] or None, precision=precision, priors=priors)  # fmt: skip
     return MapResult(target or folder)
 
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -103,6 +104,7 @@ class Run:
             return
         config, scene = self.config, self.scene
         check_size(scene, config)  # nothing is written before all this has gone well
+        named_shares(config.predict.priors, [info.name for info in scene.classes])
         if self.teacher is None:
             self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
         else:
@@ -145,6 +147,7 @@ class Run:
         if not path.exists():
             return
         before = read_json(path)
+        before["config"] = Config.from_dict(before["config"]).to_dict()  # an earlier version knew fewer settings
         changed = sorted(_leaves(before).items() ^ _leaves(self._settings()).items())
         if changed:
             names = ", ".join(sorted({name for name, _ in changed}))
@@ -259,8 +262,9 @@ class Run:
 
     def _with_predict(self, **values: Any) -> Config:
         """The configuration with these values of its section `predict`, where they are not None. Raises UserError."""
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items() if value is not None}
         try:
-            return self.config.updated({"predict": {name: value for name, value in values.items() if value is not None}})
+            return self.config.override(*(f"predict.{name}={text}" for name, text in texts.items()))
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -293,7 +297,8 @@ class Run:
         if self.teacher is not None:
             result["teacher"] = self._beside_teacher(rc, found.labels["fused"], found.priors)
         if getattr(network, "hides", False):
-            result["without"] = {name: self._without(network, features, rc, name, found.priors) for name in self.prepared.modality_names}
+            result["without"] = {name: self._without(network, features, rc, name, found.priors)
+                                 for name in self.prepared.modality_names}
         return result
 
     def taught_by(self) -> Run:

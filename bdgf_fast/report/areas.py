@@ -19,7 +19,7 @@ COLUMNS = ("code", "class", "unit", "pixels", "counted", "expected", "corrected"
            "error_matrix_high")  # fmt: skip
 
 
-def error_matrix_areas(matrix: Any, mapped: Sequence[float]) -> tuple[np.ndarray, np.ndarray] | None:
+def error_matrix_areas(matrix: Any, mapped: Any) -> tuple[np.ndarray, np.ndarray] | None:
     """Areas of the classes and half the width of their 95 % intervals, each (K,), by the stratified estimator of Olofsson et al.,
     "Good practices for estimating area and assessing accuracy of land change", 2014 (equations 9 to 11); None where a class of the
     map has fewer than two pixels in the matrix.
