@@ -165,7 +165,8 @@ def predict(args: argparse.Namespace) -> int:
     from ..pipeline import commands
 
     found = commands.predict(args.directory, args.scene, args.out, memory=args.memory, stride=args.stride,
-                             features=args.features or (), precision=args.precision, priors=args.priors, **_surroundings(args))  # fmt: skip
+                             features=args.features or (), precision=args.precision, priors=args.priors,
+                             **_surroundings(args))  # fmt: skip
     _say(f"wrote map.tif, probabilities.tif and map.png to {found.path}")
     return 0
 

@@ -37,9 +37,12 @@ from ..features.dense import DiffusionFeatures
 from ..features.source import FeatureSource, hiding
 from ..files.json_files import read_json, write_json
 from ..network.distil import unlabelled
+from ..network.calibration import store
+from ..network.held_out import calibrate
 from ..network.predict import predict_pixels
 from ..network.priors import Priors, named_shares
 from ..network.reach import guided, reach
+from ..network.train import KIND as TRAINED
 from ..network.train import check_split, load_network, train
 from ..network.whole_scene import predict_scene, within
 from ..report.areas import area_table, write_areas
@@ -180,9 +183,21 @@ class Run:
             elif self.guide == "denoiser":
                 features = DiffusionFeatures.fit(self.denoiser(), self.prepared, self.config, self.seed)
             split, targets = (None, None) if self.teacher is None else self._lessons()
-            _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
+            network, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
                                resume=True, progress=progress, device=self.device, split=split, targets=targets)
+            self._calibrate(network, features)
             self._remember("train", history)
+
+    def _calibrate(self, network: Any, features: FeatureSource | None) -> None:
+        """Fit the temperature and store it with the network. A student has learned probabilities, and takes its teacher's shares."""
+        if self.teacher is None:
+            found = calibrate(network, features, self.prepared, self.config, seed=self.seed, device=self.device)
+        else:
+            path = self.taught_by()._checkpoint("network")
+            found = replace(load_network(path, self.config)[0].calibration, temperature=1.0, fitted_on="none", pixels=0)
+        if leads():
+            store(self._checkpoint("network"), TRAINED, found)
+        barrier()
 
     def restart_training(self) -> None:
         """Forget a training that ended or was stopped, so that `train` begins anew."""
@@ -262,9 +277,11 @@ class Run:
 
     def _with_predict(self, **values: Any) -> Config:
         """The configuration with these values of its section `predict`, where they are not None. Raises UserError."""
-        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items() if value is not None}
-        try:
-            return self.config.override(*(f"predict.{name}={text}" for name, text in texts.items()))
+        given = {name: value for name, value in values.items() if value is not None}
+        try:  # texts may be JSON, as in --set
+            return self.config.override(
+                *(f"predict.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items())
+            )
         except ValueError as error:
             raise UserError(str(error)) from error
 

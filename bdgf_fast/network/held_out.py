@@ -1,0 +1,116 @@
+"""Labels of the training side that a network has not learned from, to fit a temperature on.
+
+The network's own training labels do not serve: its forests have grown until they know them by heart. So whole squares of them are
+left out, because labels beside each other say nearly the same, and a small stand-in learns from the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..common.random_streams import generator
+from ..config import Config
+from ..data.prepared import PreparedScene
+from ..features.source import FeatureSource
+from .calibration import Calibration, fit_temperature
+from .predict import predict_pixels
+from .train import train
+
+FOLDS = 2
+STREAM = 2**41
+"""Of the generator that deals squares to folds; no window of a training comes so far."""
+
+
+def calibrate(
+    network: Any, features: FeatureSource | None, prepared: PreparedScene, config: Config, *, seed: int,
+    device: torch.device | str = "cpu", progress: Any = None,
+) -> Calibration:  # fmt: skip
+    """The calibration of a trained network.
+
+    Its temperature is fitted on the split's validation part where there is one, else on squares of training labels that stand-ins
+    have not learned from (``predict.calibrate``). Either way every class counts as much as among the training labels, whose shares
+    the losses saw.
+    """
+    split = prepared.split
+    assert split is not None, "a calibration needs the split's training pixels"
+    prior = _shares(prepared, torch.as_tensor(split.train))
+    if not config.predict.calibrate:
+        return Calibration(prior=tuple(prior))
+    if len(split.val):
+        rc, where = torch.as_tensor(split.val), "validation"
+        said = predict_pixels(network, features, prepared, config, rc).probabilities
+    else:
+        rc, said = held_out(features, prepared, config, seed=seed, device=device, progress=progress)
+        where = "held-out blocks"
+    truth = prepared.labels[rc[:, 0], rc[:, 1]].numpy()
+    if not len(truth):
+        return Calibration(prior=tuple(prior))
+    found = np.bincount(truth, minlength=len(prior))
+    weight = (prior / np.maximum(found, 1))[truth]
+    return Calibration(fit_temperature(said.numpy(), truth, weight), tuple(prior), where, len(truth))
+
+
+def _shares(prepared: PreparedScene, rc: Tensor) -> np.ndarray:
+    counts = np.bincount(prepared.labels[rc[:, 0], rc[:, 1]].numpy(), minlength=len(prepared.classes))
+    return counts / counts.sum()
+
+
+def held_out(
+    features: FeatureSource | None, prepared: PreparedScene, config: Config, *, seed: int, device: torch.device | str = "cpu",
+    progress: Any = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Training pixels int64 (n, 2) and their probabilities (n, K) by stand-ins that have not learned from them or from any label
+    within the patch radius."""
+    split: Any = prepared.split
+    rc = torch.as_tensor(split.train)
+    target = prepared.labels[rc[:, 0], rc[:, 1]]
+    fold = block_folds(rc, target, prepared.scene.split_spec.block, seed)
+    pixels, said = [], []
+    for k in range(FOLDS):
+        kept = fold != k
+        apart = scored(rc, target, kept, config.data.patch // 2)
+        if not apart.any():
+            continue
+        own = dataclasses.replace(split, train=rc[kept], val=rc[:0])
+        network, _ = train(prepared, features, stand_in(config), seed=seed + k, split=own, device=device, progress=progress)
+        pixels.append(rc[apart])
+        said.append(predict_pixels(network, features, prepared, stand_in(config), rc[apart]).probabilities)
+    return torch.cat(pixels) if pixels else rc[:0], torch.cat(said) if said else torch.empty(0, len(prepared.classes))
+
+
+def stand_in(config: Config) -> Config:
+    """The configuration of a stand-in: one branch in place of several."""
+    return config.override(f"model.branches=[{config.model.branches[0]}]", "model.twins=false", "train.patience=0")
+
+
+def block_folds(rc: Tensor, target: Tensor, side: int, seed: int) -> np.ndarray:
+    """The fold (n,) of each labelled pixel rc int64 (n, 2): whole squares of ``side`` pixels, dealt so that every fold gets about
+    as much of each class."""
+    _, square = np.unique(np.asarray(rc) // side, axis=0, return_inverse=True)
+    classes = int(target.max()) + 1
+    table = np.zeros((square.max() + 1, classes))
+    np.add.at(table, (square.reshape(-1), np.asarray(target)), 1)
+    table /= np.maximum(table.sum(0), 1)
+    order = generator(seed, "windows", STREAM).permutation(len(table))
+    got, fold = np.zeros((FOLDS, classes)), np.zeros(len(table), np.int64)
+    for k in order[np.argsort(-table[order].sum(1), kind="stable")]:  # the largest first
+        fold[k] = np.argmin((got * table[k]).sum(1))
+        got[fold[k]] += table[k]
+    return fold[square.reshape(-1)]
+
+
+def scored(rc: Tensor, target: Tensor, kept: np.ndarray, gap: int) -> np.ndarray:
+    """Which of the labelled pixels rc (n, 2) may be judged by a network that learned from those ``kept``: the others, more than
+    ``gap`` pixels (Chebyshev) from them, of the classes that it knows."""
+    from scipy.spatial import cKDTree
+
+    if not kept.any():
+        return np.zeros(len(rc), bool)
+    places, classes = np.asarray(rc), np.asarray(target)
+    distance = cKDTree(places[kept]).query(places, p=np.inf)[0]
+    return ~kept & (distance > gap) & np.isin(classes, classes[kept])
