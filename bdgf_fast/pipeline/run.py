@@ -36,8 +36,8 @@ from ..features.arrays import ArrayFeatures
 from ..features.dense import DiffusionFeatures
 from ..features.source import FeatureSource, hiding
 from ..files.json_files import read_json, write_json
-from ..network.distil import unlabelled
 from ..network.calibration import store
+from ..network.distil import unlabelled
 from ..network.held_out import calibrate
 from ..network.predict import predict_pixels
 from ..network.priors import Priors, named_shares
@@ -189,7 +189,7 @@ class Run:
             self._remember("train", history)
 
     def _calibrate(self, network: Any, features: FeatureSource | None) -> None:
-        """Fit the temperature and store it with the network. A student has learned probabilities, and takes its teacher's shares."""
+        """Fit the temperature and store it with the network; a student takes its teacher's shares."""
         if self.teacher is None:
             found = calibrate(network, features, self.prepared, self.config, seed=self.seed, device=self.device)
         else:
