@@ -34,6 +34,8 @@ FILES = (
     "areas.csv",
     "probabilities.tif",
     "probabilities.tif.aux.xml",
+    "quality.tif",
+    "quality.tif.aux.xml",
     "losses.png",
     "mask_rates.png",
     "confusion.png",

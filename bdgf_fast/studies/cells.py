@@ -15,6 +15,7 @@ from ..report.study_page import DEFAULT
 METHOD, STATISTICS = "method", "raw statistics"
 GUIDES = {"fusion": "feature fusion", "gate": "group channel gate", "channel_attention": "group channel attention",
           "cross_attention": "cross-attention"}  # fmt: skip
+HIDE_RATE = 0.3
 UNGUIDED = ("model.guide_cnn=none", "model.guide_mamba=none", "model.guide_transformer=none")
 
 
@@ -75,6 +76,10 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
     if several:
         balance, title = ("false", "off") if config.model.balance else ("true", "on")
         cells.append(Cell(f"input-balance-{title}", f"input balance {title}", "branches", (f"model.balance={balance}",)))
+        if config.model.mode == "dense":
+            rate, title = ("0", "off") if config.model.hide_rate else (str(HIDE_RATE), "on")
+            cells.append(Cell(f"hiding-{title}", f"hiding of modalities in training {title}", "branches",
+                              (f"model.hide_rate={rate}",)))  # fmt: skip
     if config.model.mode == "dense":
         if config.model.statistics and config.model.trees:
             cells.append(Cell("forests-off", "forests off", "branches", ("model.trees=0",)))
