@@ -18,6 +18,8 @@ TINY = 1e-12
 """Least probability whose logarithm is taken."""
 LOWEST, HIGHEST = 0.1, 10.0
 """Bounds of a fitted temperature."""
+RIDGE = 0.01
+"""Weight of the squared biases beside the mean log-likelihood; chosen on splits 0 to 2 of the Sentinel tile."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,14 @@ class Calibration:
     """Divides the fused log-probabilities."""
     prior: tuple[float, ...] | None = None
     """Share of each class among the training labels, which the losses saw; None in checkpoints of earlier versions."""
+    power: float = 1.0
+    """The fused probabilities to this power, times e^``bias``, are what class shares are estimated from and corrected in: one
+    temperature leaves what a class is over- or underrated by, and that would be taken for its share (Alexandari, Kundaje and
+    Shrikumar, "Maximum likelihood with bias-corrected calibration is hard-to-beat at label shift adaptation", 2020)."""
+    bias: tuple[float, ...] | None = None
+    """Of each class; None = 0."""
     fitted_on: str = "none"
-    """Where the labels came from that the temperature was fitted on: "validation", "held-out blocks" or "none"."""
+    """Where the labels came from: "validation part", "squares left out in turn" or "none"."""
     pixels: int = 0
     """How many they were."""
 
@@ -41,7 +49,9 @@ class Calibration:
     @classmethod
     def from_meta(cls, stored: dict[str, Any] | None) -> Calibration:
         """From a checkpoint's ``calibration``; None stands in those of earlier versions."""
-        return UNCALIBRATED if stored is None else cls(**{**stored, "prior": tuple(stored["prior"])})
+        return UNCALIBRATED if stored is None else cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        )
 
     def apply(self, probabilities: Tensor, dim: int) -> Tensor:
         """Calibrated probabilities, the classes along ``dim``; pixels with 0 for every class keep it."""
@@ -86,6 +96,23 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weight: np.nda
         return float(weight @ (logsumexp(inverse * log, axis=1) - inverse * own) / weight.sum())
 
     return float(1 / minimize_scalar(loss, bounds=(1 / HIGHEST, 1 / LOWEST), method="bounded", options={"xatol": 1e-4}).x)
+
+
+def fit_bias(probabilities: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+    """Power and bias (K,) by which the probabilities fit n labelled pixels best, see ``Calibration``; arguments as for
+    ``fit_temperature``. ``RIDGE`` holds the biases, of which there are many for few labels."""
+    from scipy.optimize import minimize
+    from scipy.special import logsumexp
+
+    log = np.log(np.maximum(np.asarray(probabilities, np.float64), TINY))
+    own, share = np.arange(len(truth)), np.asarray(weight, np.float64) / np.sum(weight)
+
+    def loss(values: np.ndarray) -> float:
+        said = values[0] * log + values[1:]
+        return float(share @ (logsumexp(said, axis=1) - said[own, truth]) + RIDGE * (values[1:] ** 2).sum())
+
+    found = minimize(loss, np.r_[1.0, np.zeros(log.shape[1])], bounds=[(1 / HIGHEST, 1 / LOWEST)] + [(None, None)] * log.shape[1]).x
+    return float(found[0]), found[1:]
 
 
 def store(path: Path | str, kind: str, calibration: Calibration) -> None:

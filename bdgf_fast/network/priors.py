@@ -37,11 +37,11 @@ def estimate_shares(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
     return found
 
 
-def corrected(probabilities: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """Probabilities (K, ...) under other class shares: times ``ratio`` (K,), new shares over old, divided by their sum; 0 for every
-    class stays 0."""
+def corrected(probabilities: np.ndarray, ratio: np.ndarray, power: float = 1.0) -> np.ndarray:
+    """Probabilities (K, ...) under other class shares: to a ``power``, times ``ratio`` (K,), new shares over old, divided by their
+    sum; 0 for every class stays 0."""
     ratio = np.asarray(ratio, np.float32).reshape(-1, *(1,) * (probabilities.ndim - 1))
-    found = np.maximum(probabilities, TINY) * ratio
+    found = np.maximum(probabilities, TINY) ** np.float32(power) * ratio
     return np.where(probabilities.any(0), found / found.sum(0), 0).astype(np.float32)
 
 
@@ -62,14 +62,17 @@ class Priors:
     """The class shares that a map goes by.
 
     Attributes: ``asked``, the setting; ``training`` (K,), the shares among the training labels, None where the checkpoint does not
-    know them; ``estimated`` (K,), the scene's shares by expectation-maximisation, None without the former; ``pixels``, how many
-    they were estimated from.
+    know them; ``estimated`` (K,), the scene's shares by expectation-maximisation, None without the former; ``given`` (K,), those of
+    the setting; ``power`` and ``factor`` (K,), by which calibrated probabilities are made ready for other shares; ``pixels``, how
+    many the shares were estimated from.
     """
 
     asked: str | Mapping[str, float]
     training: np.ndarray | None
     estimated: np.ndarray | None
     given: np.ndarray | None
+    power: float
+    factor: np.ndarray
     pixels: int
 
     @property
@@ -78,11 +81,11 @@ class Priors:
         if self.asked == "train" or self.training is None:
             return None
         shares = self.estimated if self.given is None else self.given
-        return None if shares is None else shares / self.training
+        return None if shares is None else self.factor * shares / self.training
 
     def correct(self, probabilities: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (K, ...) under these shares."""
-        return probabilities if self.ratio is None else corrected(probabilities, self.ratio)
+        return probabilities if self.ratio is None else corrected(probabilities, self.ratio, self.power)
 
     def facts(self, names: Sequence[str]) -> dict[str, Any]:
         """JSON-able, for a report."""
@@ -92,7 +95,8 @@ class Priors:
 
         asked = self.asked if isinstance(self.asked, str) else "given"
         return {"asked": asked, "training": by_name(self.training), "estimated": by_name(self.estimated),
-                "given": by_name(self.given), "pixels": self.pixels, "seed": SEED}  # fmt: skip
+                "given": by_name(self.given), "power": self.power, "factor": by_name(self.factor), "pixels": self.pixels,
+                "seed": SEED}  # fmt: skip
 
     @classmethod
     def from_facts(cls, stored: Mapping[str, Any]) -> Priors:
@@ -102,7 +106,8 @@ class Priors:
             return None if stored[name] is None else np.array(list(stored[name].values()))
 
         asked = stored["given"] if stored["asked"] == "given" else stored["asked"]
-        return cls(asked, shares("training"), shares("estimated"), shares("given"), stored["pixels"])
+        factor = np.array(list(stored["factor"].values()))
+        return cls(asked, shares("training"), shares("estimated"), shares("given"), stored["power"], factor, stored["pixels"])
 
 
 def settle_priors(
@@ -122,7 +127,7 @@ def settle_priors(
         if asked != "train":
             raise UserError("predict.priors: this network was trained by an earlier version, which did not keep the class "
                             "shares of its training labels; train again with `bdgf-fast train`")  # fmt: skip
-        return Priors(asked, None, None, given, 0)
+        return Priors(asked, None, None, given, 1.0, np.ones(len(names)), 0)
     training = np.array(calibration.prior)
     total = shape[0] * shape[1]
     drawn = np.random.default_rng(SEED).choice(total, min(SAMPLE, total), replace=False, shuffle=False)
@@ -132,8 +137,10 @@ def settle_priors(
         inside = (rows >= y) & (rows < y + block.shape[1]) & (columns >= x) & (columns < x + block.shape[2])
         pixels[inside] = block[:, rows[inside] - y, columns[inside] - x].T
     pixels = pixels[pixels.any(1)]
-    estimated = estimate_shares(np.maximum(pixels, TINY), training) if len(pixels) else training
-    return Priors(asked, training, estimated, given, len(pixels))
+    power = calibration.temperature * calibration.power  # the pixels have their temperature already
+    factor = np.ones(len(names)) if calibration.bias is None else np.exp(calibration.bias)
+    estimated = estimate_shares(corrected(pixels.T, factor, power).T, training) if len(pixels) else training
+    return Priors(asked, training, estimated, given, power, factor, len(pixels))
 
 
 def confidences(found: np.ndarray, calibration: Calibration, priors: Priors) -> dict[str, np.ndarray]:

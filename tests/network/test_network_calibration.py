@@ -65,7 +65,7 @@ def test_a_checkpoint_keeps_it_and_an_older_one_has_none(site, config, tmp_path)
     network, _, _ = load_network(path, config)
     assert network.calibration == UNCALIBRATED and network.calibration.temperature == 1
     before = predict_pixels(network, None, site.prepared, config, rc)
-    wanted = Calibration(2.0, (0.25, 0.25, 0.5), "held-out blocks", 60)
+    wanted = Calibration(2.0, (0.25, 0.25, 0.5), 0.4, (0.1, 0.0, -0.1), "validation part", 60)
     store(path, "train", wanted)
     network, _, _ = load_network(path, config)
     assert network.calibration == wanted

@@ -90,7 +90,7 @@ def test_training_priors_leave_the_probabilities():
 def test_confidence_by_hand():
     said = np.array([[0.8, 0.1], [0.2, 0.9]], np.float32)
     calibration = Calibration(temperature=0.5, prior=(0.5, 0.5))
-    found = confidences(said, calibration, Priors({"a": 0.1, "b": 0.9}, np.array([0.5, 0.5]), None, np.array([0.1, 0.9]), 0))
+    found = confidences(said, calibration, Priors({"a": 0.1, "b": 0.9}, np.array([0.5, 0.5]), None, np.array([0.1, 0.9]), 1.0, np.ones(2), 0))
     assert found["label"].tolist() == [0, 1]
     np.testing.assert_allclose(found["calibrated"], [0.8, 0.9])
     np.testing.assert_allclose(found["uncalibrated"], [2 / 3, 3 / 4], rtol=1e-5)  # square roots: 2 to 1, 3 to 1
@@ -103,3 +103,16 @@ def test_bad_shares_are_one_sentence():
     with pytest.raises(UserError, match="trained by an earlier version"):
         settle_priors("scene", UNCALIBRATED, NAMES, (2, 2), ())
     assert settle_priors("train", UNCALIBRATED, NAMES, (2, 2), ()).estimated is None
+
+
+def test_a_bias_is_not_taken_for_a_share():
+    """A classifier that overrates one class at home: with the bias known, the shares are found all the same."""
+    truth, said, _ = scene()
+    overrated = corrected(said.T, np.array([1, 1, 0.5]), 0.7)
+    blind, knowing = Calibration(prior=tuple(TRAINING)), Calibration(1, tuple(TRAINING), 1 / 0.7, (0, 0, np.log(2) / 0.7))
+    wide = overrated.reshape(3, 150, 200)
+    errors = [
+        np.abs(settle_priors("scene", calibration, NAMES, (150, 200), blocks(wide, 64)).estimated - TRUE).sum() / 2
+        for calibration in (blind, knowing)
+    ]
+    assert errors[1] < 0.015 < 0.05 < errors[0]

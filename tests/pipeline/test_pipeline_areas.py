@@ -39,7 +39,7 @@ def numbers(table, name):
 def test_the_temperature_is_in_the_checkpoint(run):
     stored = checkpoint.load(run / "checkpoints" / "network.safetensors", "train")[1]["calibration"]
     report = json.loads((run / "report.json").read_text())
-    assert stored["fitted_on"] == "held-out blocks" and 0 < stored["pixels"] <= report["train_pixels"]
+    assert stored["fitted_on"] == "squares left out in turn" and 0 < stored["pixels"] <= report["train_pixels"]
     assert 0.1 <= stored["temperature"] <= 10 and stored["temperature"] != 1
     counts = [entry["train"] for entry in report["classes"]]
     np.testing.assert_allclose(stored["prior"], np.array(counts) / sum(counts))
@@ -63,7 +63,8 @@ def test_the_map_goes_by_the_scenes_shares(run, tmp_path):
     assert report["priors"]["asked"] == "scene"
     training, estimated = (np.array(list(report["priors"][name].values())) for name in ("training", "estimated"))
     plain, written = read(tmp_path / "probabilities.tif"), read(run / "probabilities.tif")
-    np.testing.assert_allclose(written, corrected(plain, estimated / training), atol=1e-6)
+    factor = np.array(list(report["priors"]["factor"].values()))
+    np.testing.assert_allclose(written, corrected(plain, factor * estimated / training, report["priors"]["power"]), atol=1e-5)
     np.testing.assert_allclose(written.mean((1, 2)), estimated, atol=1e-3)  # every pixel of this small scene was taken
     codes = np.array([entry["code"] for entry in report["classes"]])
     np.testing.assert_array_equal(read(run / "map.tif")[0], codes[written.argmax(0)])
