@@ -268,8 +268,8 @@ class PredictConfig:
     """Arithmetic of the network: ``float32`` or ``bfloat16`` (autocast; the features stay in float32)."""
     calibrate: Flag = True
     """After the training fit one temperature of the fused probabilities: on the split's validation part where there is one, else on
-    squares of training labels that are left out in turn, by forests like the network's own (seconds) or, where it has none, a network
-    of one branch. Which class is the likeliest does not change; the test side takes no part."""
+    squares of training labels that are left out in turn, by forests like the network's own (seconds) or, where it has none, a
+    network of one branch. Which class is the likeliest does not change; the test side takes no part."""
     priors: Priors = "train"
     """The class shares that a map goes by: ``train`` (those of the training labels, which are drawn per class), ``scene`` (the
     scene's own, estimated without labels from its probabilities; the overall accuracy rises and the average accuracy falls where

@@ -74,7 +74,8 @@ def held_out(
     if len(getattr(network, "forests", ())):
         tile = tiles_of(features)
         rows = statistics_at(prepared, tile, config.model, rc, config.features.tile, network.context).cpu()
-    fold = block_folds(rc, target, prepared.scene.split_spec.block, NETWORK_FOLDS if rows is None else FOREST_FOLDS, seed)
+    folds = NETWORK_FOLDS if rows is None else FOREST_FOLDS
+    fold = block_folds(rc, target, prepared.scene.split_spec.block, folds, seed)
     pixels, said = [], []
     for k in range(fold.max() + 1):
         kept = fold != k

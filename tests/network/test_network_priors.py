@@ -90,7 +90,8 @@ def test_training_priors_leave_the_probabilities():
 def test_confidence_by_hand():
     said = np.array([[0.8, 0.1], [0.2, 0.9]], np.float32)
     calibration = Calibration(temperature=0.5, prior=(0.5, 0.5))
-    found = confidences(said, calibration, Priors({"a": 0.1, "b": 0.9}, np.array([0.5, 0.5]), None, np.array([0.1, 0.9]), 1.0, np.ones(2), 0))
+    given = Priors({"a": 0.1, "b": 0.9}, np.array([0.5, 0.5]), None, np.array([0.1, 0.9]), 1.0, np.ones(2), 0)
+    found = confidences(said, calibration, given)
     assert found["label"].tolist() == [0, 1]
     np.testing.assert_allclose(found["calibrated"], [0.8, 0.9])
     np.testing.assert_allclose(found["uncalibrated"], [2 / 3, 3 / 4], rtol=1e-5)  # square roots: 2 to 1, 3 to 1
