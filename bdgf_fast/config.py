@@ -272,8 +272,9 @@ class PredictConfig:
     network of one branch. Which class is the likeliest does not change; the test side takes no part."""
     priors: Priors = "train"
     """The class shares that a map goes by: ``train`` (those of the training labels, which are drawn per class), ``scene`` (the
-    scene's own, estimated without labels from its probabilities; the overall accuracy rises and the average accuracy falls where
-    classes are rare) or shares by class name with sum 1, such as ``{water = 0.1, trees = 0.9}`` (a class left out has none)."""
+    scene's own, estimated without labels from its probabilities; the average accuracy falls where classes are rare, and the
+    estimate errs where classes look other than in the training blocks) or shares by class name with sum 1, such as
+    ``{water = 0.1, trees = 0.9}`` (a class left out has none)."""
 
 
 @dataclass

@@ -88,8 +88,10 @@ def held_out(
         else:
             own = dataclasses.replace(split, train=rc[kept], val=rc[:0])
             other, _ = train(prepared, features, stand_in(config), seed=seed + k, split=own, device=device)
-            said.append(predict_pixels(other, features, prepared, stand_in(config), rc[apart]).probabilities)
-    return torch.cat(pixels) if pixels else rc[:0], torch.cat(said) if said else torch.empty(0, len(prepared.classes))
+            said.append(predict_pixels(other, features, prepared, config, rc[apart]).probabilities)
+    if not pixels:
+        return rc[:0], torch.empty(0, len(prepared.classes))
+    return torch.cat(pixels), torch.cat(said)
 
 
 def _forests(network: Any, rows: Tensor, target: Tensor, kept: np.ndarray, apart: np.ndarray, seed: int) -> Tensor:

@@ -53,8 +53,9 @@ def test_the_temperature_is_in_the_checkpoint(run):
 def test_the_report_shows_it(run):
     page = (run / "report.html").read_text()
     shown = page.replace("\n", " ").replace("&#39;", "'")
-    for words in ("How much of each class there is", "Reliability of the probabilities", "the scene's own class shares", "areas.csv"):
+    for words in ("How much of each class there is", "Reliability of the probabilities", "the scene's own class shares"):
         assert words in shown
+    assert "areas.csv" in page
     assert (run / "reliability.png").stat().st_size > 5000
 
 
