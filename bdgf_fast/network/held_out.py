@@ -95,7 +95,7 @@ def held_out(
 
 
 def _forests(network: Any, rows: Tensor, target: Tensor, kept: np.ndarray, apart: np.ndarray, seed: int) -> Tensor:
-    """Probabilities of the pixels ``apart`` by forests like the network's, grown on the pixels ``kept``; ``rows`` are statistics."""
+    """Probabilities of the pixels ``apart`` by forests like the network's, grown on those ``kept``; ``rows`` are statistics."""
     found = []
     for size in network.forest_seen:
         forest = Forest(network.classes)

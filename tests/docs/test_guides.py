@@ -71,6 +71,6 @@ def test_the_guide_to_areas(folder):
     with open("maps/areas.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert columns | {"code", "class"} == set(rows[0])
-    assert {row["unit"] for row in rows} == {"pixels"} and sum(int(row["pixels"]) for row in rows) == 96 * 96
+    assert {row["unit"] for row in rows} == {"ha"} and sum(int(row["pixels"]) for row in rows) == 96 * 96
     assert all(row["corrected"] and not row["error_matrix"] for row in rows)
     assert report["calibration"]["pixels"] > 50
