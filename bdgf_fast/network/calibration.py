@@ -49,9 +49,10 @@ class Calibration:
     @classmethod
     def from_meta(cls, stored: dict[str, Any] | None) -> Calibration:
         """From a checkpoint's ``calibration``; None stands in those of earlier versions."""
-        return UNCALIBRATED if stored is None else cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-        )
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in (stored or {}).items()
+        }
+        return cls(**known)
 
     def apply(self, probabilities: Tensor, dim: int) -> Tensor:
         """Calibrated probabilities, the classes along ``dim``; pixels with 0 for every class keep it."""
