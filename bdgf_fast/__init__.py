@@ -8,7 +8,8 @@ commands of `bdgf-fast` as functions::
     result = bf.run("scene.toml", out="runs/first", config={"train.epochs": 4}, seed=0)
     print(result.overall_accuracy, result.map_path)
 
-The other packages and the functions are imported when they are first asked for; they need what `bdgf-fast[app]` installs.
+The other packages and the functions are imported when they are first asked for; they need the packages of the extra
+`app`, which `pip install '.[app]'` in the repository installs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from . import diffusion as diffusion, features as features, network as network, nn as nn, report as report
     from .data.check import check as check
     from .pipeline.commands import compare as compare, distil as distil, evaluate as evaluate, predict as predict
-    from .pipeline.commands import pretrain as pretrain, run as run, run_seeds as run_seeds, train as train
+    from .pipeline.commands import predict_scenes as predict_scenes, pretrain as pretrain, run as run, run_seeds as run_seeds
+    from .pipeline.commands import train as train
     from .studies.commands import study as study
     from .studies.label_curve import label_curve as label_curve
     # fmt: on
@@ -38,7 +40,9 @@ __all__ = ["UserError", "backends", "explain", "ops", "reference", "use_backend"
 
 _PACKAGES = ("baselines", "compat", "config", "data", "diffusion", "features", "network", "nn", "report")
 _FUNCTIONS = {
-    **dict.fromkeys(("run", "run_seeds", "pretrain", "train", "evaluate", "predict", "distil", "compare"), "pipeline.commands"),
+    **dict.fromkeys(
+        ("run", "run_seeds", "pretrain", "train", "evaluate", "predict", "predict_scenes", "distil", "compare"), "pipeline.commands"
+    ),
     "study": "studies.commands",
     "label_curve": "studies.label_curve",
     "check": "data.check",

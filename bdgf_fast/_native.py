@@ -25,8 +25,8 @@ def load() -> ModuleType:
         import bdgf_fast
 
         raise ImportError(
-            f"bdgf_fast was imported from {bdgf_fast.__path__[0]}, which holds no compiled extension: run "
-            "`pip install .` (or `make dev`) in the repository, and run pytest against what is installed"
+            f"bdgf_fast was imported from {bdgf_fast.__path__[0]}, which holds no compiled extension: if bdgf_fast is "
+            "installed, leave this folder; else run `pip install .` (or `make dev`) in it, and run pytest against what is installed"
         ) from error
 
 

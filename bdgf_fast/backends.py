@@ -292,9 +292,13 @@ def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32, **fact
         facts: what else is known about them, such as `state=300` or `needs_grad=True`; limits on facts that are not given
             do not show.
     """
-    found = table(op, dtype=dtype, **facts)
-    rows = [tuple(found[0]), *(tuple(row.values()) for row in found)]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
     gpu = [f"  {row.text()}" for row in choices if op in (None, row.operation)]
-    return "\n".join([*lines, *(["CUDA or Triton on a GPU (bdgf_fast/dispatch.toml):", *gpu] if gpu else [])])
+    on_gpu = ["CUDA or Triton on a GPU (bdgf_fast/dispatch.toml):", *gpu] if gpu else []
+    return "\n".join([table_text(table(op, dtype=dtype, **facts)), *on_gpu])
+
+
+def table_text(found: list[dict[str, str]]) -> str:
+    """Rows of `table` as aligned lines under a heading."""
+    rows = [("operation", "device", "runs on", "has kernels for", "why"), *(tuple(row.values()) for row in found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows)

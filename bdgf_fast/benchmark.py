@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import backends, ops
 from .diffusion import Schedule
-from .errors import UserError
+from .errors import UserError, closest
 
 ROUNDS = 40
 GATED = 2
@@ -115,11 +115,12 @@ def cases() -> list[Case]:
 
 
 def bench(names: Sequence[str] = (), device: torch.device | str = "cpu", *, seconds: float = 1.0,
-          each: Callable[[Timing], None] | None = None) -> list[Timing]:  # fmt: skip
+          started: Callable[[], None] | None = None, each: Callable[[Timing], None] | None = None) -> list[Timing]:  # fmt: skip
     """Time the operations, all or those named, on a device.
 
     Args:
         seconds: spent on each case, about; at least three turns are taken.
+        started: called when the names are known to be right, before anything is timed.
         each: called with every row when it is there.
 
     Raises UserError for an unknown name, and for a result that differs from the definition: that is never timed. Example::
@@ -131,7 +132,9 @@ def bench(names: Sequence[str] = (), device: torch.device | str = "cpu", *, seco
     known = list(dict.fromkeys(case.op for case in cases()))
     for name in names:
         if name not in known:
-            raise UserError(f"there is no benchmark of {name!r}; there are: {', '.join(known)}")
+            raise UserError(f"there is no benchmark of {name!r}{closest(name, known)}; there are: {', '.join(known)}")
+    if started is not None:
+        started()
     rows = []
     for case in cases():
         if not names or case.op in names:

@@ -40,24 +40,25 @@ Window = Literal[4, 8, 16, 32, 64]
 
 @dataclass
 class DataConfig:
-    """What is cut from the scene."""
+    """The surroundings of a pixel."""
 
     __pydantic_config__ = FORBID
 
     patch: AtLeast7 = 11
-    """Side of the patch around a pixel, in pixels; any odd or even size from 7 on."""
+    """Side in pixels of the patch around a pixel, odd or even. The split keeps half of it between training blocks and test pixels
+    (``gap = "patch"``), one of the random forests summarises it, and with ``model.mode = "patch"`` the network sees it."""
 
 
 @dataclass
 class PretrainConfig:
-    """Stage 1: the multimodal denoising diffusion model."""
+    """First stage: the denoising diffusion model on all modalities."""
 
     __pydantic_config__ = FORBID
 
     steps: Count = 2400
     """Optimiser steps; 0 leaves the denoiser untrained (a control)."""
     batch: Annotated[Whole, Field(ge=2)] = 8
-    """Crops a step, over all ranks."""
+    """Crops per step, over all processes."""
     crop: AtLeast7 = 32
     """Side of a training crop in pixels (no larger than the scene; odd and even sizes work)."""
     learning_rate: Number = 1.5e-3
@@ -67,7 +68,7 @@ class PretrainConfig:
     clip_gradient: Number = 1.0
     """Largest gradient norm; 0 switches clipping off."""
     ema: Decay = 0.99
-    """Decay of the moving average of the weights; the average is what stage 2 uses. 0 switches it off."""
+    """Decay of the moving average of the weights; the features come from the average. 0 switches it off."""
     region: Literal["scene", "train"] = "scene"
     """Pixels the denoiser sees, never with labels: ``scene`` or ``train`` (crops whose centre lies in the training
     blocks)."""
@@ -95,11 +96,11 @@ class PretrainConfig:
     mask_every: Positive = 25
     """Decay of the influence's moving average, and the steps between two measurements of it."""
     mask_fill: Literal["zero", "noise"] = "zero"
-    """What a hidden modality's channels hold: ``zero`` or ``noise`` (a stream of its own, never the target's)."""
+    """What a hidden modality's channels hold: ``zero`` or ``noise`` (drawn independently of the noise that is to be predicted)."""
     widths: Several[Positive] = field(default_factory=lambda: [32, 64, 64])
     """Channels of the U-Net per level, finest first."""
     blocks: Positive = 1
-    """Residual blocks a level."""
+    """Residual blocks per level."""
     evaluate_every: Positive = 400
     """Steps between two measurements on held-out crops (also one at the end)."""
     precision: Precision = "float32"
@@ -110,48 +111,52 @@ class PretrainConfig:
 
 @dataclass
 class FeaturesConfig:
-    """Stage 2: features of the frozen denoiser, or of another model."""
+    """Features of the frozen denoiser, or of another model, which guide the classifier."""
 
     __pydantic_config__ = FORBID
 
     path: Listed[str] = field(default_factory=list)
     """Files with feature maps of another model on the scene's grid (.npy, .mat, GeoTIFF), which guide in place of the
-    denoiser's; stage 1 is then left out."""
+    denoiser's; the pre-training is then left out."""
     mode: Mode = "dense"
     """``dense`` (overlapping tiles of the scene, patches cropped from the maps) or ``patch`` (each patch through the
     U-Net)."""
     timesteps: Several[Count] = field(default_factory=lambda: [10, 100, 300])
     """Diffusion steps whose features are concatenated."""
+    noise: Literal["drawn", "none"] = "drawn"
+    """What the frozen denoiser is given at a diffusion step: ``drawn``, a noisy scene as in its training, with noise fixed by the
+    seed and the place; or ``none``, the signal in it alone, sqrt(abar_t) x0."""
     levels: Positive = 3
-    """Decoder levels used, coarsest first; blocks behind the last one are not run."""
+    """Decoder levels used, coarsest first; blocks after the last one are not run."""
     channels: Positive = 48
     """Channels after the principal components."""
     pca: Literal["joint", "level"] = "level"
-    """``joint``: one projection of all levels, the same guide for every stage. ``level``: one projection a level, the
+    """``joint``: one projection of all levels, the same guide for every stage. ``level``: one projection per level, the
     coarsest level guides the first stage."""
     tile: Positive = 256
-    """Side of a tile's core in pixels (a multiple of 2^(levels of the U-Net - 1)). Larger ones spend less on their halos."""
+    """Side in pixels of the tiles that the U-Net computes, without their margin (a multiple of 2^(levels of the U-Net - 1)). Larger
+    tiles spend less on their margins."""
     fit_pixels: Positive = 200_000
     """Training-side pixels the projection is fitted on, at most (by whole tiles)."""
 
 
 @dataclass
 class ModelConfig:
-    """Stage 3: the group network."""
+    """The classifier: branches of different kinds, each guided by the features."""
 
     __pydantic_config__ = FORBID
 
     mode: Mode = "dense"
-    """``dense`` (pieces of the scene are mapped at once, every pixel is computed once) or ``patch`` (each pixel is classified
-    by a patch of its own: a hundred times the work)."""
+    """``dense`` (all pixels of a tile are classified together, so that each is computed once) or ``patch`` (each pixel is
+    classified from a patch of its own, which takes some hundred times the work)."""
     branches: Several[BranchName] = field(default_factory=lambda: ["cnn", "mamba", "transformer"])
     """Any of ``cnn``, ``mamba``, ``transformer``."""
     width: Positive = 64
     stages: Positive = 3
     expand: Positive = 1
-    """Width of the scan over the width of the Mamba branch."""
+    """Width of the selective scan, as a multiple of the Mamba branch's width."""
     state: Positive = 8
-    """States N a channel of the selective scan."""
+    """States N per channel of the selective scan."""
     directions: Literal[1, 2, 4] = 4
     """Scan directions: 4, 2 (rows, both ways) or 1."""
     heads: Positive = 4
@@ -164,11 +169,11 @@ class ModelConfig:
     guide_transformer: Guide = "cross_attention"
     """Guidance of the transformer branch, likewise."""
     twins: Flag = False
-    """Beside each guided branch a copy of it without guidance. The two groups are trained apart and predict by their mean: where
-    the features mislead, the bands alone do not, and the other way round. Costs as much again."""
+    """Adds an unguided copy of each guided branch. The copies are trained separately, and both groups predict by their mean: where
+    the features mislead, the bands alone may not, and the other way round. Doubles the cost."""
     statistics: Flag = True
-    """Each head also sees mean, standard deviation and centre of every band and guide over the patch, standardised by the
-    training patches."""
+    """The head of each branch (its last layers) also sees mean, standard deviation and centre of every band and guiding feature
+    around the pixel, standardised by the training pixels."""
     balance: Flag = False
     """Every modality enters the branches with the same total variance, however many bands it has. Without it a modality's weight
     grows with its bands, which costs most where one sensor has many times the bands of another."""
@@ -176,23 +181,24 @@ class ModelConfig:
     attention_window: Window = 8
     """Dense mode: sides in pixels of the windows that the scans and gates, and the attentions, work in; both powers of two."""
     map_radius: Positive = 5
-    """Dense mode: a head sees its branch's map at the pixel, and mean and deviation within this many pixels of it."""
+    """Dense mode: a head sees its branch's feature map at the pixel, and mean and standard deviation within this many pixels."""
     radii: Listed[Positive] = field(default_factory=lambda: [5])
-    """Dense mode: the heads see value, mean and deviation of the bands within these distances, standardised."""
+    """Dense mode: the heads see value, mean and standard deviation of the bands within these distances in pixels, standardised."""
     context: Listed[Positive] = field(default_factory=lambda: [2, 6, 18])
-    """Dense mode: means and deviations of the bands within these distances, turned onto their principal axes, are further maps
-    whose statistics the heads and forests see; empty for none."""
+    """Dense mode: means and standard deviations of the bands within these distances, projected onto their principal components, are
+    further maps whose statistics the heads and forests see; empty for none."""
     guide_radii: Listed[Positive] = field(default_factory=lambda: [5])
-    """Dense mode: the same distances for the guides and for the maps of ``context``."""
+    """Dense mode: the same distances for the guiding features and for the maps of ``context``."""
     trees: Count = 100
-    """Dense mode: trees of each of the forests on those statistics that predict beside the branches; 0 for none."""
+    """Dense mode: trees in each of the two forests on those statistics, whose predictions are averaged with the branches'; 0 for
+    none."""
     statistics_noise: Size = 0.3
     """Dense mode: standard deviation of normal noise on the standardised statistics in training."""
     hide_rate: Share = 0.0
     """Dense mode: share of the training crops in which one modality is hidden, each as often; the forests are grown once more
     without each. Such a network also classifies pixels and scenes that lack a modality. 0 leaves them without a class."""
     hidden: Positive = 256
-    """Width of the heads' two layers."""
+    """Width of the two layers of each head."""
     dropout: Annotated[Number, Field(ge=0, le=0.9)] = 0.5
     """Dropout of the heads' inputs and layers."""
     fusion: Literal["mean", "logits", "learned"] = "mean"
@@ -202,21 +208,21 @@ class ModelConfig:
 
 @dataclass
 class TrainConfig:
-    """Training of the group network."""
+    """Second stage: training of the classifier."""
 
     __pydantic_config__ = FORBID
 
     epochs: Positive = 8
-    """Passes over the training pixels. A network over patches needs some 40: its steps have fewer of them."""
+    """Passes over the training pixels. With ``model.mode = "patch"`` some 40 are needed, because a step then has fewer of them."""
     most_steps: Positive = 2000
     """Dense mode: the training ends after this many steps, however many pixels there are."""
     crops: Positive = 48
-    """Dense mode: crops per step, over all ranks, each laid over a training pixel. Many small crops are worth more than few
-    large ones: labels beside each other say nearly the same."""
+    """Dense mode: crops per step, over all processes, each placed over a training pixel. Many small crops are worth more than few
+    large ones: neighbouring labels say nearly the same."""
     crop: Positive = 16
     """Dense mode: side of a crop in pixels. The loss is taken at the labels that are ``model.map_radius`` or more from its edge."""
     batch: Positive = 64
-    """Patch mode: patches per step, over all ranks; a last smaller batch is used, not dropped."""
+    """Patch mode: patches per step, over all processes; a last smaller batch is used, not dropped."""
     learning_rate: Number = 2e-3
     warmup: Share = 0.1
     weight_decay: Size = 0.05
@@ -241,8 +247,8 @@ class TrainConfig:
     """Arithmetic of the network's forward and backward: ``float32`` or ``bfloat16`` (autocast; weights, optimiser and
     losses stay float32)."""
     accumulate: Positive = 4
-    """Parts a batch is worked through in, one after the other: less memory, the same gradient but for L_sim, which
-    compares within a part."""
+    """Parts in which a batch is worked through, one after the other: it takes less memory, and the gradient is the same except for
+    that of the similarity loss, which compares within a part."""
     compile: Flag = False
     """Run the network through ``torch.compile``: minutes at the start, for long trainings."""
     patience: Count = 0
@@ -261,7 +267,7 @@ class PredictConfig:
     block: Positive = 256
     """Side of a predicted block in pixels; bounds the memory."""
     batch: Positive = 256
-    """Patches a forward pass."""
+    """Patch mode: patches per forward pass."""
     views: Literal[1, 8] = 1
     """Rotations and flips averaged over: 1 or 8."""
     precision: Precision = "float32"
@@ -279,7 +285,7 @@ class PredictConfig:
 
 @dataclass
 class Config:
-    """A run's configuration: one section per stage. ``seed`` is the default of every stage's seed argument."""
+    """A run's configuration: a table per section. ``seed`` is the default of every stage's seed argument."""
 
     __pydantic_config__ = FORBID
 
@@ -375,8 +381,8 @@ class Config:
     @classmethod
     def demo(cls) -> Config:
         """A run of a few minutes on the built-in scene. What differs from the defaults beside the budget was chosen on split 0 of
-        that scene: its spectral image has 28 of the 31 bands, so the modalities are balanced, and its classes are told by texture,
-        where statistics of the surroundings and the forests on them mislead."""
+        that scene: its spectral image has 28 of the 31 bands, so the modalities are balanced, and its classes differ by texture,
+        where statistics of the surroundings, and forests on them, mislead."""
         return cls().override(
             "pretrain.steps=300",
             "pretrain.evaluate_every=100",

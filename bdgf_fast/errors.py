@@ -1,5 +1,17 @@
 """Errors meant for the person at the keyboard: the command line prints their message without a traceback."""
 
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Sequence
+
+# What is wrong with a path that a person named, rather than with the program.
+_PATH_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+     errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
+)  # fmt: skip
+
 
 class UserError(Exception):
     """Something the user can mend; the message names the file or argument and the way out."""
@@ -7,6 +19,18 @@ class UserError(Exception):
 
 class SceneError(UserError):
     """A scene file or one of the rasters it names is wrong."""
+
+
+class MissingFile(SceneError):
+    """A file that a scene names does not exist."""
+
+
+class SceneErrors(SceneError):
+    """Several things are wrong with a scene at once: ``errors``."""
+
+    def __init__(self, errors: Sequence[SceneError]) -> None:
+        super().__init__(" ".join(map(str, errors)))
+        self.errors = list(errors)
 
 
 class SplitError(UserError):
@@ -25,6 +49,47 @@ class DataWarning(UserWarning):
     """Something about the data was decided for the user: excluded pixels, dropped bands, a split that leaks."""
 
 
+def closest(name: str, names: Sequence[str]) -> str:
+    """`` (did you mean 'x'?)`` where there is a name like this one."""
+    near = difflib.get_close_matches(name, names, 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
 def missing_package(name: str | None) -> str:
-    """What to say when a package that the application needs is not installed."""
-    return f"the package {name} is missing: the application needs its extra, pip install 'bdgf-fast[app]'"
+    """What to say when a package that the application needs is not installed; all that are missing are named at once."""
+    first = package_of(name or "")
+    others = [other for other in _application_packages() if other != first]
+    return f"the package {first} is missing, which the application needs: pip install {' '.join([first, *others])}"
+
+
+def package_of(module: str) -> str:
+    """What pip calls the package of a module."""
+    name = module.partition(".")[0]
+    return {"sklearn": "scikit-learn"}.get(name, name)
+
+
+def _application_packages() -> list[str]:
+    """Packages of the extra ``app`` that are not installed."""
+    import re
+    from importlib import metadata
+
+    try:
+        lines = metadata.requires("bdgf-fast") or []
+    except metadata.PackageNotFoundError:  # the sources, without an installation
+        return []
+    names = [re.split(r"[^\w.-]", line)[0] for line in lines if re.search(r"extra == .app.", line)]
+    installed = {str(found.metadata["Name"]).lower() for found in metadata.distributions()}
+    return [name for name in names if name.lower() not in installed]
+
+
+def spoken(error: Exception) -> str | None:
+    """The sentence for an error that a person can mend; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'while writing'}); free some space"
+    if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"the memory is full ({error}); a smaller predict.block, batch or --memory takes less"
+    return None

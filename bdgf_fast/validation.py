@@ -11,6 +11,8 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from .errors import closest
+
 FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 """Tables without unknown keys, described by the strings below their fields."""
 TAKES = {"int_type": "a whole number", "float_type": "a number", "bool_type": "true or false", "string_type": "text",
@@ -37,12 +39,6 @@ def as_priors(value: Any) -> Any:
     return value
 
 
-def closest(name: str, names: list[str]) -> str:
-    """`` (did you mean 'x'?)`` where there is a name like this one."""
-    near = difflib.get_close_matches(name, names, 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def sentence(error: ValidationError, root: type) -> str:
     """The first thing that is wrong with a table that should be the dataclass ``root``."""
     fault = error.errors(include_url=False)[0]
@@ -51,7 +47,8 @@ def sentence(error: ValidationError, root: type) -> str:
     if kind == "unexpected_keyword_argument":
         names = [field.name for field in dataclasses.fields(_owner(root, path[:-1]))]
         noun = "key" if len(path) > 1 else "section or key"
-        return f"unknown {noun} {name!r}{closest(path[-1], names)}; there are: {', '.join(names)}"
+        hint = closest(path[-1], names) or _elsewhere(path[-1], root)
+        return f"unknown {noun} {name!r}{hint}; there are: {', '.join(names)}"
     if kind == "dataclass_type":
         keys = ", ".join(field.name for field in dataclasses.fields(_owner(root, path)))
         return f"{name!r} is a section, not a value; its keys are: {keys}"
@@ -68,6 +65,16 @@ def sentence(error: ValidationError, root: type) -> str:
             return f"{name} is {value}; it must lie between {low} and {high}"
         return f"{name} is {value}; it must be at most {high}" if low is None else f"{name} is {value}; it must be at least {low}"
     return f"{name}: {fault['msg']}"
+
+
+def _elsewhere(key: str, root: type) -> str:
+    """The same hint where a key of this name, or one like it, is in a section of ``root``: 'train.epochs' for 'epochs'."""
+    sections = {field.name: _owner(root, [field.name]) for field in dataclasses.fields(root)}
+    keys = [(name, field.name) for name, section in sections.items() if dataclasses.is_dataclass(section)
+            for field in dataclasses.fields(section)]  # fmt: skip
+    near = difflib.get_close_matches(key, [name for _, name in keys], 1)
+    found = [repr(f"{section}.{name}") for section, name in keys if name in near]
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
 def _owner(root: Any, path: list[str]) -> Any:

@@ -2,8 +2,8 @@
 
 For each split (a seed) one denoiser is trained, and one network for each rate of `model.hide_rate`; every network classifies the
 test pixels with all modalities and with each one hidden. They are compared with networks that were trained without the modality
-from the start, denoiser included. FOLDER keeps what is finished, one JSON file per split; `--out` gathers them. The rate was
-chosen on splits 0 to 2; splits 20 to 25 are reported.
+from the start, on the features of an untrained denoiser (on this tile they serve as well as a trained one's). FOLDER keeps what
+is finished, one JSON file per split; `--out` gathers them. The rate was chosen on splits 0 to 2; splits 20 to 25 are reported.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def one_split(scene: Any, seed: int, rates: list[float], alone: bool, folder: Pa
         if name in found:
             continue
         part = whole.select([m for m in whole.modality_names if m != modality])
-        own = denoiser_of(part, base, seed, folder / f"denoiser-{seed}-without-{modality}.safetensors")
+        untrained = folder / f"untrained-{seed}-without-{modality}.safetensors"
+        own = denoiser_of(part, base.override("pretrain.steps=0"), seed, untrained)
         features = DiffusionFeatures.fit(own, part, base, seed)
         network, _ = train(part, features, base, seed=seed)
         row = evaluate(network, features, part, base)

@@ -2,7 +2,7 @@
 
 Written for selective_scan_cuda_oflex only. Where that is not installed, on any CPU:
 
-    python -m bdgf_fast.compat examples/four_direction_2d.py
+    bdgf-fast compat examples/four_direction_2d.py
 """
 
 import argparse

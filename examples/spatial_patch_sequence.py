@@ -2,7 +2,7 @@
 
 Written for mamba_ssm and causal_conv1d only. Where those are not installed, on any CPU:
 
-    python -m bdgf_fast.compat examples/spatial_patch_sequence.py
+    bdgf-fast compat examples/spatial_patch_sequence.py
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Written for mamba_ssm only. Where that is not installed, on any CPU:
 
-    python -m bdgf_fast.compat examples/spectral_sequence.py
+    bdgf-fast compat examples/spectral_sequence.py
 """
 
 import argparse

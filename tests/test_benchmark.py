@@ -50,5 +50,8 @@ def test_a_wrong_result_is_not_timed(backward, monkeypatch):
 
 
 def test_an_unknown_name_is_said(capsys):
-    assert main(["bench", "attention"]) == 2
-    assert "there is no benchmark of 'attention'; there are: selective_scan" in capsys.readouterr().err
+    assert main(["bench", "nope"]) == 2
+    out, err = capsys.readouterr()
+    assert "there is no benchmark of 'nope'; there are: selective_scan" in err and out == ""
+    assert main(["bench", "cross_atention"]) == 2
+    assert "(did you mean 'cross_attention'?)" in capsys.readouterr().err

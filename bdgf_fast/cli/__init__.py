@@ -2,15 +2,15 @@
 
 A person's mistake (a missing file, a grid that does not match, a class without pixels) is one sentence on stderr and exit
 status 2; Ctrl-C is 130; a reader that stops reading (`| head -1`) is 141, as for any program; anything else is a fault of
-ours, status 1, with the traceback under `--debug`. `data check` prints its findings on stdout and exits with 1 when something
-is missing or looks wrong.
+ours, status 1, with the traceback under `--debug`. `predict --scenes` exits with 1 when some of the scenes could not be mapped,
+and `data check` prints its findings on stdout and exits with 1 when something is missing or looks wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
-import errno
 import io
 import logging
 import os
@@ -19,17 +19,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from ..common.random_streams import SEEDS
-from ..errors import UserError, missing_package
+from ..compat.script import run_script
+from ..errors import UserError, missing_package, spoken
 from .parser import parser
 
 __all__ = ["main", "parser"]
 
+SPELT = {"±": "+-", "×": "x", "–": "-", "…": "..."}
+"""ASCII for what we print ourselves; other characters, as in the names of classes, are escaped."""
 EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED, EXIT_NO_READER = 1, 2, 130, 141
-# What is wrong with a path that a person named, rather than with the program.
-_PATH_ERRORS = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-     errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
-)  # fmt: skip
 
 
 def _check_common(args: argparse.Namespace) -> None:
@@ -70,12 +68,20 @@ def _dispatch(args: argparse.Namespace) -> int:
             raise UserError(missing_package(error.name)) from error
 
 
+def _spelt_out(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for the first characters that an encoding lacks."""
+    if isinstance(error, UnicodeEncodeError) and error.object[error.start] in SPELT:
+        return SPELT[error.object[error.start]], error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
 @contextlib.contextmanager
 def _speaking() -> Iterator[None]:
-    """Text that the terminal's encoding lacks is escaped, and warnings are sentences without source lines."""
+    """Text that the terminal's encoding lacks is spelt out or escaped, and warnings are sentences without source lines."""
+    codecs.register_error("bdgf_fast", _spelt_out)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="bdgf_fast")
     logging.getLogger("rasterio").setLevel(logging.WARNING)  # it tells GDAL's errors besides raising them
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}"
@@ -90,6 +96,9 @@ def _speaking() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 done, 1 internal error, 2 a person's mistake, 130 interrupted, 141 no reader)."""
     args = parser().parse_args(argv)
+    if args.command == "compat":  # the script speaks, fails and ends as under plain python
+        run_script(args)
+        return 0
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     with _speaking():
         try:
@@ -99,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             if args.debug:
                 raise
-            resume = "" if args.command == "study" else " with --resume"
+            resume = " with --resume" if hasattr(args, "resume") else ""
             hint = f"; the same command{resume} goes on" if getattr(args, "out", None) else ""
             print(f"\ninterrupted{hint}", file=sys.stderr)
             return EXIT_INTERRUPTED
@@ -117,14 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _sentence(error: Exception) -> tuple[str, int]:
     """What to say of an error, and the exit status."""
-    if isinstance(error, UserError):
-        return f"error: {error}", EXIT_USER
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"error: the disk is full ({error.filename or 'while writing'}); free some space", EXIT_USER
-    if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
-        return f"error: {error.filename}: {error.strerror}", EXIT_USER
-    if isinstance(error, MemoryError):
-        return f"error: the memory is full ({error}); a smaller predict.block, batch or --memory takes less", EXIT_USER
+    said = spoken(error)
+    if said is not None:
+        return f"error: {said}", EXIT_USER
     return f"internal error: {type(error).__name__}: {error}\nrun again with --debug for the traceback", EXIT_INTERNAL
 
 

@@ -14,19 +14,15 @@ if TYPE_CHECKING:  # `info` needs nothing that the application installs
     from ..config import Config
 
 
+EXIT_PARTLY = 1
+"""Some of many scenes could not be mapped."""
+
+
 def info(args: argparse.Namespace) -> int:
     from .. import backends
-    from ..pipeline.versions import versions
+    from ..pipeline.versions import info_text, versions
 
-    facts = versions()
-    if args.json:
-        print(json.dumps({"versions": facts, "backends": backends.table()}, indent=1))
-        return 0
-    width = max(len(name) for name in facts)
-    for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
-    print()
-    print(backends.explain())
+    print(json.dumps({"versions": versions(), "backends": backends.table()}, indent=1) if args.json else info_text())
     return 0
 
 
@@ -39,8 +35,8 @@ def bench(args: argparse.Namespace) -> int:
         rows = benchmark.bench(args.names, device, seconds=args.seconds)
         print(json.dumps([{**vars(row), "ratio": row.ratio} for row in rows], indent=1))
         return 0
-    print(benchmark.HEADING)
-    benchmark.bench(args.names, device, seconds=args.seconds, each=lambda row: print(benchmark.text(row), flush=True))
+    benchmark.bench(args.names, device, seconds=args.seconds, started=lambda: print(benchmark.HEADING),
+                    each=lambda row: print(benchmark.text(row), flush=True))  # fmt: skip
     return 0
 
 
@@ -115,7 +111,7 @@ def _runs(args: argparse.Namespace, scene: str, config: Config, baselines: Any) 
     from ..pipeline import commands
 
     options = {"config": config, "baselines": baselines, "resume": args.resume, "overwrite": args.overwrite, **_surroundings(args),
-               "tensorboard": args.tensorboard}  # fmt: skip
+               "tensorboard": args.tensorboard, "denoiser": getattr(args, "denoiser", None)}  # fmt: skip
     if args.seeds:
         found = commands.run_seeds(scene, args.out, args.seeds, each=lambda result: _say(f"\n{result}"), **options)
         _say(f"\n{found}")
@@ -130,7 +126,8 @@ def pretrain(args: argparse.Namespace) -> int:
 
     stage = commands.pretrain(args.scene, args.out, config=settings(Config(), args), resume=args.resume, overwrite=args.overwrite,
                               tensorboard=args.tensorboard, **_surroundings(args))  # fmt: skip
-    _say(f"pre-trained in {stage.seconds:.0f} s; next: bdgf-fast train {args.out}")
+    following = f"train {args.out}" if len(args.scene) == 1 else f"run SCENE --denoiser {args.out} --out RUN"
+    _say(f"pre-trained in {stage.seconds:.0f} s; next: bdgf-fast {following}")
     return 0
 
 
@@ -164,11 +161,26 @@ def evaluate(args: argparse.Namespace) -> int:
 def predict(args: argparse.Namespace) -> int:
     from ..pipeline import commands
 
+    if args.scenes is not None:
+        return _predict_scenes(args)
     found = commands.predict(args.directory, args.scene, args.out, memory=args.memory, stride=args.stride,
                              features=args.features or (), precision=args.precision, priors=args.priors,
                              **_surroundings(args))  # fmt: skip
     _say(f"wrote map.tif, probabilities.tif and map.png to {found.path}")
     return 0
+
+
+def _predict_scenes(args: argparse.Namespace) -> int:
+    from ..pipeline import commands
+
+    if args.out is None:
+        raise UserError("predict --scenes needs --out, the directory of the maps")
+    if args.features:
+        raise UserError("--features are the maps of one scene; give them with --scene, or leave out --scenes")
+    found = commands.predict_scenes(args.directory, args.scenes, args.out, memory=args.memory, stride=args.stride,
+                                    precision=args.precision, **_surroundings(args))  # fmt: skip
+    _say(str(found))
+    return EXIT_PARTLY if found.failed else 0
 
 
 def study(args: argparse.Namespace) -> int:

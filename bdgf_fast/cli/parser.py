@@ -4,44 +4,56 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..compat.script import add_arguments as add_compat_arguments
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+# --- arguments of several commands ---
 
 
 def _common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--debug", action="store_true", help="show the full traceback of an error")
-    command.add_argument("--quiet", action="store_true", help="print warnings only, and no progress bars")
-    command.add_argument("--device", default="auto", help="auto (a GPU if torch sees one), cpu, cuda or cuda:N (default: auto)")
-    command.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: as many as torch uses)")
-    command.add_argument(
+    group = command.add_argument_group("options of every command")
+    group.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    group.add_argument("--quiet", action="store_true", help="print warnings only, and no progress bars")
+    group.add_argument("--device", default="auto", help="auto (a GPU if torch sees one), cpu, cuda or cuda:N (default: auto)")
+    group.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: as many as torch uses)")
+    group.add_argument(
         "--backend",
         choices=("reference", "cpu", "triton", "cuda"),
-        help="use this backend for every operation (default: the fastest that can take the call, see `info`)",
+        help="use these kernels for every operation; reference is plain PyTorch (default: the fastest that can take the call, "
+        "see `bdgf-fast info`)",
     )
 
 
 def _configurable(command: argparse.ArgumentParser) -> None:
+    _set(command)
+    _config_file(command)
     command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="override one value of the configuration, such as pretrain.steps=500 (repeatable)",
-    )
-    _config(command)
-    command.add_argument(
-        "--seed", type=int, help="seed of the split, the weights and all noise (default: the configuration's seed, which is 0)"
+        "--seed", type=int, metavar="N",
+        help="seed of the split, the weights and all noise (default: the configuration's seed, which is 0)",
     )
 
 
-def _config(command: argparse.ArgumentParser) -> None:
+def _config_file(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--config", type=Path, metavar="FILE.toml",
-        help="configuration file with one table per section; values of --set override it",
+        help="configuration file with one table per section (`bdgf-fast config` prints one); values of --set override it",
     )
 
 
-def _features(command: argparse.ArgumentParser) -> None:
+def _set(command: argparse.ArgumentParser, text: str = "") -> None:
+    command.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
+        help=text or "change one value of the configuration, such as pretrain.steps=500 (repeatable)",
+    )
+
+
+def _features(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--features", type=Path, nargs="+", metavar="FILE",
         help="feature maps of another model on the grid of the scene (.npy, .mat, GeoTIFF), "
@@ -50,31 +62,41 @@ def _features(command: argparse.ArgumentParser) -> None:
 
 
 def _tensorboard(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--tensorboard", action="store_true", help="also write logs for TensorBoard to DIR/tensorboard")
+    command.add_argument(
+        "--tensorboard", action="store_true", help="also write logs for TensorBoard, to tensorboard/ in the run's directory"
+    )
 
 
 def _several(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--seeds", type=int, nargs="+", metavar="N", help="one run for each seed, and their mean and standard deviation"
+        "--seeds", type=int, nargs="+", metavar="N",
+        help="make one run for each seed, and print the mean and standard deviation of their accuracies",
     )
 
 
 def _directory(command: argparse.ArgumentParser, default: str | None = None) -> None:
     path = None if default is None else Path(default)
-    command.add_argument("--out", type=Path, required=path is None, default=path, help="directory of the run")
+    said = "" if default is None else f" (default: {default})"
+    command.add_argument("--out", type=Path, required=path is None, default=path, metavar="DIR", help=f"directory of the run{said}")
     group = command.add_mutually_exclusive_group()
-    group.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
-    group.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
+    group.add_argument("--resume", action="store_true", help="continue an interrupted run in the directory --out")
+    group.add_argument("--overwrite", action="store_true", help="replace an earlier run in the directory --out")
 
 
 def _predict_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
-    command.add_argument("--out", type=Path, help="directory for the map (default: the directory of the run)")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
+    which.add_argument(
+        "--scenes", type=Path, metavar="LIST.txt",
+        help="a text file that names one scene per line, relative to the file: each is mapped into a folder of --out, with an "
+        "index and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at the end)",
+    )
+    command.add_argument("--out", type=Path, help="directory for the map (default: the directory of the run) or the maps")
     _features(command)
     command.add_argument("--memory", metavar="SIZE", help="limit of the resident memory of each process, such as 2GiB")
     command.add_argument(
         "--stride", type=int, default=1, metavar="S",
-        help="networks over patches only: classify every S-th row and column, and interpolate",
+        help="for networks that classify patches (model.mode=patch): classify every S-th row and column, and interpolate",
     )
     command.add_argument(
         "--precision", choices=("float32", "bfloat16"),
@@ -88,154 +110,236 @@ def _predict_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands (used by the tests and the documentation as well)."""
-    root = argparse.ArgumentParser(
-        prog="bdgf-fast",
-        description="Land-cover maps from several sensors at once, by balanced diffusion-guided fusion (BDGF).",
-        epilog="SCENE is a scene file (TOML), NAME:FOLDER for a known data set (`data list` shows the names), or "
-        "`synthetic` for the built-in scene. To use several processes: torchrun --nproc-per-node N -m bdgf_fast COMMAND ...",
+def _scene(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "scene", metavar="SCENE",
+        help="a scene file (TOML), NAME:FOLDER for a known data set, or `synthetic` for the built-in scene",
     )
-    root.add_argument("--version", action="version", version=f"bdgf_fast {__version__}")
-    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="run the whole method and its baselines on a synthetic scene, in a few minutes")
-    _directory(demo, default="runs/demo")
-    _configurable(demo)
-    _several(demo)
-    _tensorboard(demo)
-    _common(demo)
 
-    run = commands.add_parser("run", help="run all stages on a scene: pretrain, train, predict, evaluate, report")
-    run.add_argument("scene", metavar="SCENE")
-    _directory(run)
-    _configurable(run)
-    _several(run)
-    run.add_argument(
+def _of_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("directory", type=Path, metavar="DIR", help="directory of a run")
+
+
+def _command(commands: Commands, name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+    """A command whose own --help begins with what the list of commands says of it."""
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".rstrip())
+
+
+# --- commands ---
+
+
+def _demo(commands: Commands) -> None:
+    command = _command(commands, "demo", "run the whole method and its baselines on a synthetic scene, in a few minutes")
+    _directory(command, default="runs/demo")
+    _configurable(command)
+    _several(command)
+    _tensorboard(command)
+    _common(command)
+
+
+def _run(commands: Commands) -> None:
+    command = _command(
+        commands, "run", "run all stages on a scene, from pre-training to the map and the report",
+        "It does what pretrain, train, predict and evaluate do one after the other.",
+    )
+    _scene(command)
+    _directory(command)
+    _configurable(command)
+    _several(command)
+    command.add_argument(
         "--baselines",
         choices=("none", "forest", "cnn", "all"),
         default="forest",
         help="baselines to compare with. forest: random forests; cnn: also a residual CNN; all: also channel "
         "exchange, a dual-branch denoiser, and the method on each modality alone (default: forest)",
     )
-    _features(run)
-    _tensorboard(run)
-    _common(run)
+    guides = command.add_mutually_exclusive_group()
+    _features(guides)
+    guides.add_argument(
+        "--denoiser", type=Path, metavar="DIR",
+        help="directory of a diffusion model that `pretrain` left, of several scenes or of one: it is not pre-trained again",
+    )
+    _tensorboard(command)
+    _common(command)
 
-    pretrain = commands.add_parser("pretrain", help="stage 1: pre-train the multimodal diffusion model")
-    pretrain.add_argument("scene", metavar="SCENE")
-    _directory(pretrain)
-    _configurable(pretrain)
-    _features(pretrain)
-    _tensorboard(pretrain)
-    _common(pretrain)
 
-    study = commands.add_parser(
-        "study", help="measure what each part of the method contributes: ablations, controls and baselines",
-        description="Run every cell (a setting) with every seed; cells with the same pre-training share it. The same command "
-        "continues an interrupted study, and finished cells are kept. Only test pixels are scored, and nothing is "
+def _pretrain(commands: Commands) -> None:
+    command = _command(commands, "pretrain", "first stage of a run: pre-train a diffusion model on all modalities, without labels")
+    command.add_argument(
+        "scene", metavar="SCENE", nargs="+",
+        help="a scene, as for `run`: `train` goes on in --out. Or several with the same modalities, whose diffusion model is then "
+        "for `run --denoiser`",
+    )
+    _directory(command)
+    _configurable(command)
+    _features(command)
+    _tensorboard(command)
+    _common(command)
+
+
+def _train(commands: Commands) -> None:
+    command = _command(commands, "train", "second stage: train the classifier on labels and on features of the diffusion model")
+    _of_run(command)
+    command.add_argument("--resume", action="store_true", help="continue from the last checkpoint (default: start again)")
+    _tensorboard(command)
+    _common(command)
+
+
+def _evaluate(commands: Commands) -> None:
+    command = _command(commands, "evaluate", "measure the accuracy of a trained run on its test pixels, and write the report")
+    _of_run(command)
+    _common(command)
+
+
+def _predict(commands: Commands) -> None:
+    command = _command(commands, "predict", "write the map and the class probabilities of a whole scene, by a trained run")
+    _of_run(command)
+    _predict_options(command)
+    _common(command)
+
+
+def _distil(commands: Commands) -> None:
+    command = _command(
+        commands, "distil", "train a small, fast network on the predictions of a trained run, without further labels",
+        "The small network is a run of its own in --out, on the same scene and split; `predict` takes it like any other run.",
+    )
+    command.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
+    _directory(command)
+    command.add_argument(
+        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
+    )
+    _configurable(command)
+    _tensorboard(command)
+    _common(command)
+
+
+def _report(commands: Commands) -> None:
+    command = _command(commands, "report", "write one HTML page that compares several evaluated runs")
+    command.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of two or more runs")
+    page = Path("comparison.html")
+    command.add_argument("--page", type=Path, default=page, metavar="FILE", help=f"file to write (default: {page})")
+    _common(command)
+
+
+def _study(commands: Commands) -> None:
+    command = _command(
+        commands, "study", "measure what each part of the method contributes: ablations, controls and baselines",
+        "It runs every cell (the method with one setting changed) with every seed; cells with the same pre-training share it. The "
+        "same command continues an interrupted study, and finished cells are kept. Only test pixels are scored, and nothing is "
         "selected by them.",
     )
-    study.add_argument("scene", metavar="SCENE")
-    study.add_argument("--out", type=Path, required=True, help="directory of the study")
-    study.add_argument(
+    _scene(command)
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the study")
+    command.add_argument(
         "--preset", choices=("quick", "full"), default="quick",
         help="quick: fewer steps and a random sample of the test pixels, at most about 100 s per cell on two cores; full: the "
         "configuration as it is (default: quick)",
     )
-    study.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="seeds to run (default: 0 1 2)")
-    study.add_argument(
+    command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="seeds to run (default: 0 1 2)")
+    command.add_argument(
         "--cells", nargs="+", metavar="NAME",
-        help="names of cells or groups; `all` runs every cell and `list` shows them (default: all "
+        help="names of cells or groups of them; `all` runs every cell, and `list` prints the names and runs none (default: all "
         "in the quick preset, the main ones in the full preset)",
     )
-    study.add_argument(
+    command.add_argument(
         "--labels", type=int, nargs="+", metavar="N",
         help="run the study once for each of these numbers of training pixels per class, and draw accuracy over them",
     )
-    study.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the default cell (repeatable)"
+    _set(command, "change one value of the default cell's configuration, such as train.epochs=20 (repeatable)")
+    _config_file(command)
+    _features(command)
+    _common(command)
+
+
+def _data(commands: Commands) -> None:
+    text = "examine data before training on it: check, list, schema"
+    looks = _command(commands, "data", text).add_subparsers(dest="look", required=True, metavar="COMMAND")
+
+    check = _command(
+        looks, "check", "report what is there, what is missing and what looks wrong",
+        "The exit status is 1 if something is missing or wrong.",
     )
-    _config(study)
-    _features(study)
-    _common(study)
-
-    for name, text in (
-        ("train", "stage 3: train the group network on diffusion features"),
-        ("evaluate", "measure the accuracy on the test pixels, and write a report"),
-        ("predict", "write the map and the class probabilities of a whole scene"),
-    ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("directory", type=Path, metavar="DIR", help="directory of a run")
-        if name == "predict":
-            _predict_options(command)
-        if name == "train":
-            command.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
-            _tensorboard(command)
-        _common(command)
-
-    distil = commands.add_parser(
-        "distil", help="train a small, fast network on what a trained one says of unlabelled pixels",
-        description="The small network is a run of its own in --out, on the same scene and split; `predict` takes it like any "
-        "other run.",
-    )
-    distil.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
-    _directory(distil)
-    distil.add_argument(
-        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
-    )
-    _configurable(distil)
-    _tensorboard(distil)
-    _common(distil)
-
-    report = commands.add_parser("report", help="write one page that compares several evaluated runs")
-    report.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of two or more runs")
-    page = Path("comparison.html")
-    report.add_argument("--page", type=Path, default=page, metavar="FILE", help=f"file to write (default: {page})")
-    _common(report)
-
-    data = commands.add_parser("data", help="examine data before training on it: check, list, schema")
-    looks = data.add_subparsers(dest="look", required=True, metavar="COMMAND")
-    check = looks.add_parser("check", help="report what is there, what is missing and what looks wrong (then the exit status is 1)")
-    check.add_argument("scene", metavar="DIR|SCENE", help="a folder, a scene file or NAME:FOLDER")
     check.add_argument(
-        "--run", type=Path, metavar="RUN", help="directory of a run: also compare the values with those of its training region"
+        "scene", metavar="SCENE",
+        help="a scene file (TOML), NAME:FOLDER for a known data set, or a folder that holds scene.toml or the files of a known set",
+    )
+    check.add_argument(
+        "--run", type=Path, metavar="DIR", help="directory of a run: also compare the values with those of its training region"
     )
     check.add_argument("--strict", action="store_true", help="exit status 1 also for findings marked `look`")
     _common(check)
-    _common(looks.add_parser("schema", help="print the JSON schema of scene files, for editors"))
-    names = looks.add_parser("list", help="list the data sets that are known by name, or the files and classes of one")
-    names.add_argument("name", nargs="?", metavar="NAME")
+
+    _common(_command(looks, "schema", "print the JSON schema of scene files (editors complete and check with it)"))
+
+    names = _command(looks, "list", "list the data sets that are known by name, or the files and classes of one")
+    names.add_argument("name", nargs="?", metavar="NAME", help="a known data set (default: list them all)")
     _common(names)
 
-    config = commands.add_parser(
-        "config", help="print the configuration as a commented TOML file, as a start for your own",
-        description="Print every value with its description: the defaults, as changed by --config and --set. A file for --config "
+
+def _config(commands: Commands) -> None:
+    command = _command(
+        commands, "config", "print the configuration as a commented TOML file, as a start for your own",
+        "It prints every value with its description: the defaults, as changed by --config and --set. A file for --config "
         "only needs the values that differ from the defaults.",
     )
-    config.add_argument("--defaults", action="store_true", help="print the built-in defaults, whatever else is given")
-    config.add_argument("--schema", action="store_true", help="print the JSON schema of such files instead, for editors")
-    config.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value (repeatable)")
-    _config(config)
-    _common(config)
-
-    bench = commands.add_parser(
-        "bench", help="time the operations on this machine and compare them with plain PyTorch",
-        description="Compare every result with its definition in float64, then time our kernel and the baseline in turn. Keep the "
-        "machine quiet.",
+    command.add_argument("--defaults", action="store_true", help="print the built-in defaults, whatever else is given")
+    command.add_argument(
+        "--schema", action="store_true", help="print the JSON schema of such files instead (editors complete and check with it)"
     )
-    bench.add_argument("names", nargs="*", metavar="OPERATION", help="operations to time (default: all)")
-    bench.add_argument("--seconds", type=float, default=1.0, metavar="S", help="approximate time for each case (default: 1)")
-    bench.add_argument("--json", action="store_true", help="print JSON")
-    _common(bench)
+    _set(command)
+    _config_file(command)
+    _common(command)
 
-    completion = commands.add_parser(
-        "completion", help='print the completion of a shell, for use as eval "$(bdgf-fast completion bash)"'
+
+def _bench(commands: Commands) -> None:
+    command = _command(
+        commands, "bench", "time the operations on this machine and compare them with plain PyTorch",
+        "It compares every result with its definition in float64, then times our kernel and the baseline in turn. Keep the "
+        "machine quiet meanwhile.",
     )
-    completion.add_argument("shell", choices=("bash", "zsh"))
-    _common(completion)
+    command.add_argument("names", nargs="*", metavar="OPERATION", help="operations to time, such as selective_scan (default: all)")
+    command.add_argument("--seconds", type=float, default=1.0, metavar="S", help="approximate time for each case (default: 1)")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _common(command)
 
-    info = commands.add_parser("info", help="show versions, what was built, and which backend each operation uses")
-    info.add_argument("--json", action="store_true", help="print JSON")
-    _common(info)
+
+def _info(commands: Commands) -> None:
+    command = _command(commands, "info", "show versions, what was built, and which backend runs each operation")
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    _common(command)
+
+
+def _compat(commands: Commands) -> None:
+    add_compat_arguments(
+        _command(
+            commands, "compat", "run a script written for mamba_ssm, causal_conv1d or VMamba, unchanged, without these packages",
+            "Where these packages are not installed, the script's imports lead to stand-ins on the operations of bdgf_fast.",
+        )
+    )
+
+
+def _completion(commands: Commands) -> None:
+    command = _command(
+        commands, "completion", "print a script that completes commands and options in your shell",
+        'Put eval "$(bdgf-fast completion bash)" into ~/.bashrc, or the same with zsh into ~/.zshrc.',
+    )
+    command.add_argument("shell", choices=("bash", "zsh"), help="your shell")
+    _common(command)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands (used by the tests and the documentation as well)."""
+    root = argparse.ArgumentParser(
+        prog="bdgf-fast",
+        description="Land-cover maps from several sensors at once, by balanced diffusion-guided fusion (BDGF).",
+        epilog="SCENE is a scene file (TOML), NAME:FOLDER for a known data set (`bdgf-fast data list` prints the names), or "
+        "`synthetic` for the built-in scene. `bdgf-fast COMMAND --help` explains a command. To use several processes: "
+        "torchrun --nproc-per-node N -m bdgf_fast COMMAND ...",
+    )
+    root.add_argument("--version", action="version", version=f"bdgf_fast {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_demo, _run, _pretrain, _train, _evaluate, _predict, _distil, _report, _study, _data, _config, _bench, _info,
+                _compat, _completion):  # fmt: skip
+        add(commands)
     return root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import SceneError
+from ..errors import SceneError, package_of
 
 
 def require(module: str, source: str) -> Any:
@@ -14,4 +14,4 @@ def require(module: str, source: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise SceneError(f"{source} needs the package {module}: pip install 'bdgf-fast[app]'.") from None
+        raise SceneError(f"{source} needs the package {package_of(module)}: pip install {package_of(module)}.") from None

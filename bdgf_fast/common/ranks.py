@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 WAIT = timedelta(minutes=30)  # for the slowest rank: rank 0 fits baselines alone while the others wait
+PATIENCE = timedelta(days=30)  # for ranks that work through shares of their own, one of which may take far longer
+_alone = False
 
 
 @contextmanager
@@ -30,8 +32,28 @@ def group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within, each rank works by itself, as if there were no other: ``ranks`` is (0, 1) and nothing waits. At the end all wait for
+    one another, however long that takes. Every rank must enter it."""
+    global _alone
+    if ranks()[1] == 1:
+        yield
+        return
+    everyone = dist.new_group(backend="gloo", timeout=PATIENCE)
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
+    dist.barrier(group=everyone)
+    dist.destroy_process_group(everyone)
+
+
 def ranks() -> tuple[int, int]:
-    """(rank, world size); (0, 1) outside torch.distributed."""
+    """(rank, world size); (0, 1) outside torch.distributed and within ``alone``."""
+    if _alone:
+        return 0, 1
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
@@ -56,6 +78,11 @@ def reduce_sum(x: Tensor) -> Tensor:
 def reduce_mean(x: Tensor) -> Tensor:
     """Mean over the ranks, in place, without a gradient."""
     return reduce_sum(x) / ranks()[1]
+
+
+def on_any_rank(*flags: bool) -> list[bool]:
+    """Each flag: whether it is set on one rank at least. Every rank must call it."""
+    return [count > 0 for count in reduce_sum(torch.tensor(flags, dtype=torch.int64)).tolist()]
 
 
 class _Sum(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """For code written against mamba_ssm, causal_conv1d, VMamba's kernels or torch's attention: the same names, our kernels.
 
-`install()` makes those packages importable where they are not installed; `python -m bdgf_fast.compat script.py ARGS` runs
-a script so. Importing this package alone changes nothing.
+`install()` makes those packages importable where they are not installed; `bdgf-fast compat script.py ARGS` runs a
+script so. Importing this package alone changes nothing.
 """
 
 from .causal_conv1d import causal_conv1d_fn, causal_conv1d_update

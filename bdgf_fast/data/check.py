@@ -22,7 +22,7 @@ from bdgf_fast.data.scene_file import in_folder, known_scene, load_scene
 from bdgf_fast.data.sources.matfile import list_variables, listing
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import make_split
-from bdgf_fast.errors import DataWarning, SceneError, SplitError, StateError
+from bdgf_fast.errors import DataWarning, MissingFile, SceneError, SceneErrors, SplitError, StateError
 
 LEVELS = ("ok", "note", "look", "missing", "wrong")
 # Values that stand for "no value" in many files; with 1e30 and beyond they are looked for at both ends of each band.
@@ -320,20 +320,20 @@ def _tally(total: np.ndarray, best: np.ndarray, strip: np.ndarray, count: np.nda
 
 @contextmanager
 def _heeding(report: Report) -> Iterator[None]:
-    """Turn warnings and the error that ends the look into findings."""
-    ending = None
+    """Turn warnings and the errors that end the look into findings."""
+    ending: list[SceneError] = []
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always", DataWarning)
         try:
             yield
         except SceneError as error:
-            ending = str(error)
+            ending = error.errors if isinstance(error, SceneErrors) else [error]
     said = [text for _, text in report.findings]
     for text in [str(w.message) for w in seen if issubclass(w.category, DataWarning)]:
         if not any(one in text for one in said):  # the notes of scene and split come as warnings too
             report.add("look", text)
-    if ending is not None:
-        report.add("wrong", ending)
+    for one in ending:
+        report.add("missing" if isinstance(one, MissingFile) else "wrong", str(one))
 
 
 def _times(shape: tuple[int, ...]) -> str:

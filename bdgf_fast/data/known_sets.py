@@ -38,7 +38,7 @@ import numpy as np
 from bdgf_fast.data.sources.gdal_raster import GdalRaster
 from bdgf_fast.data.sources.matfile import choose_variable, list_variables, load_names
 from bdgf_fast.data.sources.readers import find_file, load_array
-from bdgf_fast.errors import SceneError
+from bdgf_fast.errors import MissingFile, SceneError
 
 LABEL_ROLES = ("labels", "train", "test")
 SUFFIXES = (".mat", ".npy", ".tif", ".tiff", ".txt", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".pix", ".hdr")
@@ -222,7 +222,7 @@ def find(known: KnownSet, folder: Path, named: Mapping[str, Any] | None = None) 
     assert best is not None  # `folder` itself comes first
     for role, text in (named or {}).items():
         if role not in best.files:
-            raise SceneError(f"{folder}: files names {text!r} for {role}, but there is no such file.")
+            raise MissingFile(f"{folder}: files names {text!r} for {role}, but there is no such file.")
     return best
 
 

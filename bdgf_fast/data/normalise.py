@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,17 +117,25 @@ def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Norm
     At most MAX_SAMPLE_VALUES values are held: beyond that every k-th pixel, in row-major order, is used.
     Warns when some bands do not vary, and when none does.
     """
-    total = int(region.sum())
+    return fit_together([(scene, modality, region)])
+
+
+def fit_together(parts: Sequence[tuple[Scene, Modality, np.ndarray]]) -> Normaliser | None:
+    """The same over several scenes with the same bands in the same order: every pixel counts alike. Bands without any value must be
+    so in all of them."""
+    scene, modality, _ = parts[0]
+    total = sum(int(region.sum()) for _, _, region in parts)
     if total == 0:
         raise SceneError(f"{scene.labels_source}: no valid pixel in the training region; use more training blocks.")
     step = -(-total * len(modality.bands) // MAX_SAMPLE_VALUES)
     picked, seen = [], 0
-    for y0, y1 in scene.strips():
-        inside = region[y0:y1]
-        count = int(inside.sum())
-        if count:
-            picked.append(modality.read(y0, y1, 0, scene.width)[:, inside][:, (-seen) % step :: step])
-            seen += count
+    for own, bands, region in parts:
+        for y0, y1 in own.strips():
+            inside = region[y0:y1]
+            count = int(inside.sum())
+            if count:
+                picked.append(bands.read(y0, y1, 0, own.width)[:, inside][:, (-seen) % step :: step])
+                seen += count
     sample = np.concatenate(picked, axis=1)
     scaling = Scaling.fit(sample)
     alive = scaling.high > scaling.low

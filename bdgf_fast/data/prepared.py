@@ -101,6 +101,11 @@ class PreparedScene:
                 )
         return torch.from_numpy(valid)
 
+    def forget_validity(self) -> None:
+        """Free what says which pixels are valid; whoever asks again causes another pass over the rasters."""
+        self.__dict__.pop("valid", None)
+        self.scene._lacking = None
+
     def lacking(self) -> torch.Tensor:
         """int16 (H, W), the modality that a pixel lacks a value of: its index, -1 where none is lacking, and -2 where the pixel
         cannot be classified: it lacks more than one, or one that this view does not know."""
@@ -291,8 +296,8 @@ class PreparedScene:
         """Prepare ``scene`` with the stored normalisation; ``split`` (None at prediction) is kept as it is.
 
         The scene may have another size, fewer classes, and its bands in another order where their names tell it; modalities
-        the state does not know are left aside. ``may_lack``: it may also have no file of one modality, which then reads as 0.
-        Raises StateError naming the modality, the bands or the class that differs.
+        the state does not know are left aside; a state without classes takes the scene's. ``may_lack``: it may also have no file of
+        one modality, which then reads as 0. Raises StateError naming the modality, the bands or the class that differs.
         """
         where = f"{scene.labels_source} does not fit the checkpoint of scene {state.get('scene')!r}"
         if state.get("version") != STATE_VERSION:
@@ -302,7 +307,7 @@ class PreparedScene:
             )
         try:
             normalisers = [Normaliser.from_state(entry) for entry in state["modalities"]]
-            classes = [ClassInfo(c["code"], c["name"], tuple(c["colour"])) for c in state["classes"]]
+            classes = [ClassInfo(c["code"], c["name"], tuple(c["colour"])) for c in state["classes"]] or scene.classes
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"the checkpoint's data state is damaged ({error!r}); train again.") from None
         present = {m.name: m for m in scene.modalities}
@@ -312,7 +317,7 @@ class PreparedScene:
                     continue
                 more = " (its network can do without one modality, not without several)" if may_lack else ""
                 raise StateError(f"{where}: it has no modality {normaliser.name!r}, only {', '.join(present)}{more}.")
-            order = _order(scene, present[normaliser.name], normaliser, where)
+            order = band_order(scene, present[normaliser.name], normaliser, where)
             if order is not None:
                 present[normaliser.name] = present[normaliser.name].reordered(order)
                 empty = [order.index(band) for band in scene.empty.get(normaliser.name, [])]
@@ -329,28 +334,31 @@ class PreparedScene:
         return out
 
 
-def _order(scene: Scene, modality: Modality, normaliser: Normaliser, where: str) -> list[int] | None:
-    """The modality's bands in the order the checkpoint knows, told by their names; None where they stand in it."""
-    bands, wanted = ([name.strip().casefold() for name in names] for names in (modality.bands, normaliser.bands))
+def band_order(
+    scene: Scene, modality: Modality, known: Normaliser | Modality, where: str, holder: str = "the checkpoint"
+) -> list[int] | None:
+    """The modality's bands in the order of ``known``, which is that of the ``holder``, told by their names; None where they stand
+    in it. Raises StateError, which begins with ``where``."""
+    bands, wanted = ([name.strip().casefold() for name in names] for names in (modality.bands, known.bands))
     if len(bands) != len(wanted):
-        raise StateError(f"{where}: modality {normaliser.name!r} has {counted(len(bands), 'band')}, the checkpoint {len(wanted)}.")
+        raise StateError(f"{where}: modality {known.name!r} has {counted(len(bands), 'band')}, {holder} {len(wanted)}.")
     if bands == wanted:
         return None
     if sorted(bands) == sorted(wanted) and len(set(bands)) == len(bands):
         warnings.warn(
-            f"{scene.labels_source}: the bands of modality {normaliser.name!r} stand in another order than in the checkpoint and "
-            f"are taken by their names, {', '.join(normaliser.bands)}.",
+            f"{scene.labels_source}: the bands of modality {known.name!r} stand in another order than in {holder} and "
+            f"are taken by their names, {', '.join(known.bands)}.",
             DataWarning,
             stacklevel=3,
         )
         return [bands.index(name) for name in wanted]
     first = next(i for i, (a, b) in enumerate(zip(bands, wanted, strict=True)) if a != b)
-    said = f"band {first + 1} of modality {normaliser.name!r} is called {modality.bands[first]!r} here, {normaliser.bands[first]!r}"
+    said = f"band {first + 1} of modality {known.name!r} is called {modality.bands[first]!r} here, {known.bands[first]!r}"
     moved = [name for i, name in enumerate(bands) if name in wanted and wanted[i] != name]
     if moved:
-        raise StateError(f"{where}: {said} in the checkpoint; name the bands alike, with band_names, or put them in that order.")
+        raise StateError(f"{where}: {said} in {holder}; name the bands alike, with band_names, or put them in that order.")
     warnings.warn(
-        f"{scene.labels_source}: {said} in the checkpoint; check that the order is the same.", DataWarning, stacklevel=3
+        f"{scene.labels_source}: {said} in {holder}; check that the order is the same.", DataWarning, stacklevel=3
     )
     return None
 

@@ -30,7 +30,7 @@ def load_scene(path: str | Path) -> Scene:
     A known data set is named in place of tables, in the file (``dataset = "augsburg"`` and ``folder = "..."``, see
     `bdgf_fast.data.known_sets`) or without one: ``load_scene("augsburg:FOLDER")``.
 
-    Labels are read at once, rasters only in windows later. Raises SceneError naming the file, the key and the mend.
+    Labels are read at once, rasters only in windows later. Raises SceneError naming the file, the key and the correction.
     """
     reference = known_sets.split_reference(path)
     if reference is not None:
@@ -38,8 +38,7 @@ def load_scene(path: str | Path) -> Scene:
         return known_scene(known_sets.find(known, folder), {}, f"{known.name} in {folder}", folder)
     path = in_folder(Path(path))
     if not path.is_file():
-        hint = f" For a folder with a known data set say NAME:{path}." if path.is_dir() else ""
-        raise SceneError(f"{path} does not exist or is no file; name a scene file (.toml).{hint}")
+        raise _no_scene(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark in front
     except (ValueError, RecursionError) as error:
@@ -50,6 +49,18 @@ def load_scene(path: str | Path) -> Scene:
         check_tables(table, str(path), DatasetTable)
         return known_scene(known_sets.find_from_table(table, path), table, str(path), path)
     return build_scene(table, str(path), path.parent, path)
+
+
+def _no_scene(path: Path) -> SceneError:
+    """What to say of a path that is no file."""
+    if path.is_dir():
+        others = sorted(path.glob("*.toml"))
+        what = f"such as {others[0]}" if others else f"or NAME:{path} where the files of a known data set lie in it"
+        return SceneError(f"{path} is a folder without {DEFAULT_NAME}; name a scene file, {what}.")
+    known = known_sets.by_name(str(path))
+    if known is not None:
+        return SceneError(f"{path} is a known data set; say {known.name}:FOLDER with the folder of its files.")
+    return SceneError(f"{path} does not exist; name a scene file (.toml), or NAME:FOLDER for a known data set.")
 
 
 def in_folder(path: Path) -> Path:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Strict, TypeAdapter, ValidationError, WithJsonSchema
 
-from bdgf_fast.errors import SceneError
-from bdgf_fast.validation import FORBID, closest
+from bdgf_fast.errors import SceneError, closest
+from bdgf_fast.validation import FORBID
 
 RESAMPLING = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "max", "min", "med", "q1", "q3", "rms")
 _TEXTS = {"type": "array", "items": {"type": "string"}}

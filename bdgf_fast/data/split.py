@@ -61,7 +61,7 @@ def make_split(
     * ``per_class``: ``per_class`` random pixels of each class for training, the others for testing. Patches of the two
       sides overlap, which flatters every method; kept because much of the literature does it. ``gap`` defaults to 0.
 
-    Up to ``per_class`` training pixels a class are kept: classes in ascending code, one generator
+    Up to ``per_class`` training pixels per class are kept: classes in ascending code, one generator
     ``default_rng(seed + 1)`` permuting each class's candidates in row-major order.
 
     ``train_region`` is the training blocks; for the other kinds the union of the patches around the training pixels.
@@ -134,7 +134,8 @@ def _check(spec: SplitSpec, scene: Scene) -> None:
     if spec.kind not in KINDS:
         raise SplitError(f"{where}: kind is {spec.kind!r}; it can be {', '.join(KINDS)}.")
     if not scene.classes:
-        raise SplitError(f"{scene.labels_source} has no labels to train on; add a [labels] table.")
+        raise SplitError(f"{scene.labels_source} has no labels to train on; add a [labels] table, or map the scene "
+                         "with a run that is trained already: `bdgf-fast predict DIR --scene SCENE --out MAPS`.")  # fmt: skip
     if spec.kind == "blocks":
         if spec.block < 1:
             raise SplitError(f"{where}: block is {spec.block}; it is a side length in pixels, at least 1.")
@@ -149,7 +150,7 @@ def _check(spec: SplitSpec, scene: Scene) -> None:
     if spec.kind == "given" and not {"train", "test"} <= set(scene.given):
         raise SplitError(f'{where}: kind = "given" needs a train and a test map in [labels].')
     if spec.kind == "per_class" and spec.per_class is None:
-        raise SplitError(f'{where}: kind = "per_class" needs per_class, the number of training pixels a class.')
+        raise SplitError(f'{where}: kind = "per_class" needs per_class, the number of training pixels per class.')
     if spec.per_class is not None and spec.per_class < 1:
         raise SplitError(f"{where}: per_class is {spec.per_class}; it is at least 1.")
     if not (spec.gap is None or spec.gap in NAMED_GAPS or (isinstance(spec.gap, int) and spec.gap >= 0)):

@@ -47,14 +47,14 @@ def synthetic_scene(
         size: (rows, columns), at least 64 each.
         bands: of the spectral cube, reflectance at 400-2450 nm.
         noise: factor on the spectral and height noise and on the speckle's spread; 0 gives a clean scene.
-        split: rules other than blocks of 14 px with 30 % for training and 40 pixels a class.
+        split: rules other than blocks of 14 px with 30 % for training and 40 pixels per class.
 
     Modalities: "spectral" (``bands``), "sar" (VV, VH in dB), "surface" (metres), float32, without nodata; every pixel
     has a label. Raises UserError for a size or number of bands that is too small.
     """
     height, width = size
     if min(size) < MIN_SIDE:
-        raise UserError(f"size is {height} x {width}; a synthetic scene has at least {MIN_SIDE} pixels a side.")
+        raise UserError(f"size is {height} x {width}; each side of a synthetic scene has at least {MIN_SIDE} pixels.")
     if bands < 3:
         raise UserError(f"bands is {bands}; a spectral cube has at least 3.")
     rng = np.random.default_rng(seed)

@@ -74,6 +74,10 @@ class Denoiser:
         mask = None if hidden is None else channel_mask(hidden, self.groups)
         return q_sample(x0, t, self.schedule, seed, channel_mask=mask, mask_mode=self.mask_fill, **address)
 
+    def signal(self, x0: Tensor, t: Tensor) -> Tensor:
+        """What of x_t comes of x0 (B, C, H, W) at t (B,): sqrt(abar_t) x0, without the noise."""
+        return self.schedule.to(x0.device).sqrt_alphas_cumprod[t][:, None, None, None] * x0
+
     @torch.no_grad()
     def estimate_x0(self, noisy: Tensor, t: Tensor, hidden: Tensor | None = None) -> Tensor:
         """The estimate of x0 (B, C, H, W) for every modality, whatever the prediction type; a hidden one's is the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from ..common.random_streams import generator
 from ..common.ranks import leads, ranks, reduce_mean, reduce_sum
 from ..config import Config, PretrainConfig
 from ..data.prepared import PreparedScene
+from ..errors import UserError
 from ..files import checkpoint as ckpt
 from ..ops import denoising_loss
-from .crops import CropSampler
+from .crops import Crops
 from .denoiser import Denoiser
 from .evaluation import BATCH, INFLUENCE_BELOW, evaluate_denoiser
 from .masking import MaskingPolicy, make_policy, measure_influence
@@ -29,7 +31,7 @@ KIND = "pretrain"
 
 
 def pretrain(
-    prepared: PreparedScene,
+    prepared: PreparedScene | Sequence[PreparedScene],
     config: Config,
     *,
     seed: int,
@@ -38,11 +40,12 @@ def pretrain(
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Denoiser, dict[str, Any]]:
-    """Pre-train a denoiser on a prepared scene, without labels.
+    """Pre-train a denoiser on a prepared scene, or on several that are prepared alike, without labels.
 
     Args:
         prepared: the scene (``bdgf_fast.data.PreparedScene``); with ``pretrain.region = "train"`` its split's
-            ``train_region`` is used.
+            ``train_region`` is used. Or several, whose crops are drawn in proportion to their pixels (see ``Crops``); a modality
+            that a scene has not is hidden in its crops and takes no part in their loss.
         seed: decides weights, crops, timesteps, masks and noise. Each is a function of (seed, step), so a resumed run
             gives the same bits as an uninterrupted one.
         checkpoint: file to write every ``pretrain.checkpoint_every`` steps and at the end.
@@ -57,17 +60,20 @@ def pretrain(
     Raises UserError for a checkpoint that is damaged or was made with another configuration, seed or set of modalities.
     """
     c = config.pretrain
+    scenes = [prepared] if isinstance(prepared, PreparedScene) else list(prepared)
     torch.manual_seed(int(generator(seed, "weights").integers(2**63)))
-    denoiser = Denoiser.create(prepared.groups, prepared.modality_names, c).to(device)
+    denoiser = Denoiser.create(scenes[0].groups, scenes[0].modality_names, c).to(device)
     optimisation = Optimisation(
         denoiser.unet, c.learning_rate, c.weight_decay, c.warmup, c.steps, c.ema, c.clip_gradient
     )
-    policy = make_policy(c, len(prepared.groups))
+    policy = make_policy(c, len(denoiser.groups))
     region = None
     if c.region == "train":
-        assert prepared.split is not None, "the scene has no split: make one with make_split and prepare"
-        region = prepared.split.train_region
-    sampler = CropSampler(prepared, c, region)
+        if len(scenes) > 1:
+            raise UserError('pretrain.region is "train", which is a part of one scene; several scenes are seen whole: "scene"')
+        assert scenes[0].split is not None, "the scene has no split: make one with make_split and prepare"
+        region = scenes[0].split.train_region
+    crops = Crops(scenes, c, region)
     run = {"config": config.to_dict()["pretrain"], "seed": seed, "denoiser": denoiser.describe()}
     log = _Log(denoiser.names, c.steps)
     start = 0
@@ -79,11 +85,14 @@ def pretrain(
         log.load(meta["log"])
         optimisation.load(tensors)
     for step in range(start, c.steps):
-        x0 = _batch(prepared, sampler, c, seed, step, *ranks()).to(device)
-        losses = _step(denoiser, policy, optimisation, x0, c, seed, step)
-        log.add(step, losses, policy)
+        x0, absent = _batch(crops, c, seed, step, *ranks())
+        losses = _step(denoiser, policy, optimisation, x0.to(device), absent.to(device), c, seed, step)
+        log.add(step, losses, ~absent, policy)
         if policy.wants_influence and step % c.mask_every == 0:
-            policy.update(_influence(denoiser, _batch(prepared, sampler, c, seed, step).to(device), seed, step))
+            x0, absent = _batch(crops, c, seed, step)
+            whole = ~absent.any(1)
+            if int(whole.sum()) >= 2:  # an influence is that of a modality among all of them
+                policy.update(_influence(denoiser, x0[whole].to(device), seed, step))
         done = step + 1
         if done % c.evaluate_every == 0 or done == c.steps:
             with optimisation.averaged():
@@ -91,7 +100,7 @@ def pretrain(
                     {
                         "step": done,
                         "mask_rate": policy.rates().tolist(),
-                        **evaluate_denoiser(denoiser, prepared, sampler, seed),
+                        **evaluate_denoiser(denoiser, crops, seed),
                     }
                 )
         if checkpoint is not None and (done % c.checkpoint_every == 0 or done == c.steps) and leads():
@@ -102,7 +111,7 @@ def pretrain(
     optimisation.use_average()
     if not log.evaluations:  # an untrained control
         log.evaluations.append(
-            {"step": 0, "mask_rate": policy.rates().tolist(), **evaluate_denoiser(denoiser, prepared, sampler, seed)}
+            {"step": 0, "mask_rate": policy.rates().tolist(), **evaluate_denoiser(denoiser, crops, seed)}
         )
         if checkpoint is not None and leads():
             ckpt.save(
@@ -123,18 +132,15 @@ def load_denoiser(path: Path | str) -> Denoiser:
     return denoiser
 
 
-def _batch(
-    prepared: PreparedScene, sampler: CropSampler, c: PretrainConfig, seed: int, step: int, rank: int = 0, world: int = 1
-) -> Tensor:
-    """A rank's crops of the step's batch (by default all of them): (b, C, crop, crop)."""
-    crops = sampler.draw(generator(seed, "crops", step), c.batch)
+def _batch(crops: Crops, c: PretrainConfig, seed: int, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
+    """A rank's crops of the step's batch (by default all of them): (b, C, crop, crop), and what they have not: bool (b, M)."""
+    corners = crops.draw(generator(seed, "crops", step), c.batch)
     turns = generator(seed, "augmentation", step).integers(0, 8, c.batch)
     windows = [
-        dihedral(prepared.window(y, x, sampler.size, sampler.size), int(turns[i]) if c.augment else 0)
-        for i, (y, x) in enumerate(crops)
-        if i % world == rank
+        dihedral(crops.window(corner), int(turns[i]) if c.augment else 0) for i, corner in enumerate(corners) if i % world == rank
     ]
-    return torch.stack(windows) if windows else torch.empty(0, prepared.channels, sampler.size, sampler.size)
+    x0 = torch.stack(windows) if windows else torch.empty(0, crops.scenes[0].channels, crops.size, crops.size)
+    return x0, crops.absent([scene for scene, _, _ in corners[rank::world]])
 
 
 def _step(
@@ -142,16 +148,18 @@ def _step(
     policy: MaskingPolicy,
     optimisation: Optimisation,
     x0: Tensor,
+    absent: Tensor,
     c: PretrainConfig,
     seed: int,
     step: int,
 ) -> Tensor:
-    """One optimiser step; returns the unweighted losses (b, M), detached."""
+    """One optimiser step; returns the unweighted losses (b, M), 0 where the sample has not the modality, detached."""
     rank, world = ranks()
     mine = torch.arange(rank, c.batch, world, device=x0.device)
     t = torch.from_numpy(generator(seed, "timesteps", step).integers(0, c.timesteps, c.batch)).to(x0.device)[mine]
     uniform = torch.from_numpy(generator(seed, "masks", step).random((c.batch, len(denoiser.groups) + 1)))
-    hidden = policy.draw(uniform).to(x0.device)[mine]
+    hidden = policy.draw(uniform).to(x0.device)[mine] | absent
+    hidden = torch.where(hidden.all(1, keepdim=True), absent, hidden)  # the one that stays may be one that is not there
     noisy = denoiser.noisy(x0, t, seed, hidden=hidden, sample_ids=mine, stream=step)
     with torch.autocast(x0.device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
         prediction = denoiser.unet(noisy, t, ~hidden)
@@ -169,6 +177,7 @@ def _step(
         sample_ids=mine,
         stream=step,
     )
+    losses = losses * ~absent
     weights = torch.full((len(denoiser.groups),), 1 / len(denoiser.groups), device=x0.device)
     if c.weights == "channels":
         weights = torch.tensor(denoiser.groups, device=x0.device) / sum(denoiser.groups)
@@ -189,28 +198,26 @@ class _Log:
 
     def __init__(self, names: tuple[str, ...], steps: int) -> None:
         self.names, self.every = names, max(1, math.ceil(steps / 200))
-        self.sums, self.count = np.zeros(len(names)), 0
+        self.sums, self.counts = np.zeros(len(names)), np.zeros(len(names), int)
         self.steps: list[int] = []
         self.losses: list[list[float]] = []
         self.rates: list[list[float]] = []
         self.evaluations: list[dict[str, Any]] = []
 
-    def add(self, step: int, losses: Tensor, policy: MaskingPolicy) -> None:
-        total = (
-            reduce_sum(torch.cat([losses.double().sum(0), losses.new_full((1,), len(losses)).double()])).cpu().numpy()
-        )
-        self.sums += total[:-1] / total[-1]
-        self.count += 1
+    def add(self, step: int, losses: Tensor, present: Tensor, policy: MaskingPolicy) -> None:
+        total = reduce_sum(torch.stack([losses.double().sum(0), present.sum(0).to(losses.device).double()])).cpu().numpy()
+        self.sums += total[0] / total[1].clip(min=1)
+        self.counts += total[1] > 0
         if (step + 1) % self.every == 0:
             self.steps.append(step + 1)
-            self.losses.append((self.sums / self.count).tolist())
+            self.losses.append((self.sums / self.counts.clip(min=1)).tolist())
             self.rates.append(policy.rates().tolist())
-            self.sums, self.count = np.zeros(len(self.names)), 0
+            self.sums, self.counts = np.zeros(len(self.names)), np.zeros(len(self.names), int)
 
     def state(self) -> dict[str, Any]:
         return {
             "sums": self.sums.tolist(),
-            "count": self.count,
+            "count": self.counts.tolist(),
             "steps": self.steps,
             "losses": self.losses,
             "rates": self.rates,
@@ -218,8 +225,9 @@ class _Log:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({key: value for key, value in state.items() if key != "count"})
         self.sums = np.array(state["sums"])
+        self.counts = np.array(np.broadcast_to(state["count"], len(self.names)))  # one number in checkpoints of one scene's time
 
     def history(self) -> dict[str, Any]:
         last = self.evaluations[-1]

@@ -79,10 +79,9 @@ class DiffusionFeatures(DenoiserFeatures):
         if self.prepared.hidden_index is not None:
             hidden = torch.zeros(count, len(self.denoiser.groups), dtype=torch.bool, device=self.device)
             hidden[:, self.prepared.hidden_index] = True
-        noisy = self.denoiser.noisy(
+        noisy = self._input(
             x,
             t,
-            self.seed,
             hidden=hidden,
             sample_ids=torch.arange(count, device=self.device),
             stream=STREAM,

@@ -27,10 +27,9 @@ class PatchFeatures(DenoiserFeatures):
         t = torch.tensor(self.config.timesteps, device=self.device).repeat_interleave(n)
         noisy = torch.cat(
             [
-                self.denoiser.noisy(
+                self._input(
                     x[k * n : (k + 1) * n],
                     t[k * n : (k + 1) * n],
-                    self.seed,
                     sample_ids=(rc[:, 0] * self.prepared.width + rc[:, 1]).to(self.device),
                     stream=STREAM + k,
                 )

@@ -197,3 +197,7 @@ class DenoiserFeatures(ProjectedFeatures):
         super().__init__(prepared, config, seed, projection, bias)
         self.denoiser = denoiser
         self.device = next(denoiser.unet.parameters()).device
+
+    def _input(self, x0: Tensor, t: Tensor, **address: Any) -> Tensor:
+        """What the denoiser is given of x0 (B, C, H, W) at t (B,), as ``features.noise`` says; ``address`` is that of the noise."""
+        return self.denoiser.signal(x0, t) if self.config.noise == "none" else self.denoiser.noisy(x0, t, self.seed, **address)

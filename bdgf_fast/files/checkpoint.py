@@ -61,7 +61,7 @@ def save(path: Path | str, kind: str, tensors: dict[str, Tensor], meta: dict[str
 def load(path: Path | str, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint of ``kind`` -> (tensors on the CPU, meta).
 
-    Raises UserError naming the file and the mend when it is missing, truncated, damaged, foreign or of another kind.
+    Raises UserError naming the file and the correction when it is missing, truncated, damaged, foreign or of another kind.
     """
     path = Path(path)
     if not path.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -227,8 +227,7 @@ def _map_writer(
     codes, _ = map_codes(classes)
     by_code = {int(code): info for code, info in zip(codes, classes, strict=True)}
     with _create(path, *shape, crs, transform, "uint8", 1, NO_CLASS) as data:
-        table = {0: (0, 0, 0, 0), **{code: (*info.colour, 255) for code, info in by_code.items()}}
-        data.write_colormap(1, table)
+        data.write_colormap(1, colour_table(by_code))
         data.set_band_description(1, "class")
         data.update_tags(1, **{f"CLASS_{code}": info.name for code, info in by_code.items()})
         yield data
@@ -237,10 +236,20 @@ def _map_writer(
         part.write_text(_pam(by_code), encoding="utf-8")
 
 
+def colour_table(by_code: Mapping[int, MapClass]) -> dict[int, tuple[int, int, int, int]]:
+    """Red, green, blue and opacity of each code; that of no value is transparent."""
+    return {NO_CLASS: (0, 0, 0, 0), **{code: (*info.colour, 255) for code, info in by_code.items()}}
+
+
+def category_names(by_code: Mapping[int, MapClass]) -> str:
+    """GDAL's XML for the names of the codes 0..max, as it stands within a band."""
+    names = [by_code[c].name if c in by_code else "" for c in range(max(by_code) + 1)]
+    listed = "".join(f"      <Category>{escape(name)}</Category>\n" for name in names)
+    return f"    <CategoryNames>\n{listed}    </CategoryNames>\n"
+
+
 def _pam(by_code: dict[int, MapClass]) -> str:
     """GDAL's sidecar: category names for codes 0..max, and a raster attribute table with colours."""
-    names = [by_code[c].name if c in by_code else "" for c in range(max(by_code) + 1)]
-    categories = "".join(f"      <Category>{escape(name)}</Category>\n" for name in names)
     # usage: 5 = min and max of the value, 2 = name, 6-8 = red, green, blue; type: 0 = integer, 2 = text.
     fields = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
     defined = "".join(
@@ -252,8 +261,7 @@ def _pam(by_code: dict[int, MapClass]) -> str:
         for i, (code, info) in enumerate(sorted(by_code.items()))
     )
     return (
-        '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
-        f"{categories}    </CategoryNames>\n"
+        f'<PAMDataset>\n  <PAMRasterBand band="1">\n{category_names(by_code)}'
         f'    <GDALRasterAttributeTable tableType="thematic">\n{defined}{rows}    </GDALRasterAttributeTable>\n'
         "  </PAMRasterBand>\n</PAMDataset>\n"
     )

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UserError
-from ..validation import closest
+from ..errors import UserError, closest
 from .calibration import TINY, Calibration
 
 SAMPLE, SEED = 200_000, 0
@@ -52,7 +51,7 @@ def named_shares(asked: str | Mapping[str, float], names: Sequence[str]) -> np.n
         return None
     for name in asked:
         if name not in names:
-            raise UserError(f"predict.priors names no class of this scene: {name!r}{closest(name, list(names))}; "
+            raise UserError(f"predict.priors names no class of this scene: {name!r}{closest(name, names)}; "
                             f"the classes are: {', '.join(names)}")  # fmt: skip
     return np.array([asked.get(name, 0.0) for name in names]) / sum(asked.values())
 

@@ -136,7 +136,7 @@ def ddpm_step(
     Args:
         pred: (batch, ...), the denoiser's output at t.
         t: int64 (batch,) on the device, or one int. Out of range: ValueError on the CPU, NaN for that sample elsewhere.
-        sample: x_t, of pred's shape; float32, float16 or bfloat16 (float64 on the CPU), any strides.
+        sample: x_t, the noisy sample at step t, of pred's shape; float32, float16 or bfloat16 (float64 on the CPU), any strides.
         schedule: a `Schedule`, or a tensor of abar (T,). The coefficients are worked out in float64.
         prev_t: likewise, t - 1 when None; below 0 is the end, where abar is 1.
         prediction_type: "epsilon", "sample" or "v_prediction".

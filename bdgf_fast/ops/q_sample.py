@@ -93,7 +93,7 @@ def q_sample(
             eps, which would give the target away).
 
     Returns:
-        x_t, of x0's shape and dtype. Differentiable in x0.
+        the noisy sample x_t, of x0's shape and dtype. Differentiable in x0.
 
     Raises:
         ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.

@@ -1,1 +1,1 @@
-"""A run: its directory, its stages, what it was made from, and what stands beside it."""
+"""A run: its directory, its stages, what it was made from, and the baselines."""

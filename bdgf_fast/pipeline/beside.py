@@ -1,4 +1,4 @@
-"""What stands beside the method in a run's report: baselines on the same split and normalisation."""
+"""Baselines that a run's report compares the method with, on the same split and normalisation."""
 
 from __future__ import annotations
 

@@ -23,9 +23,13 @@ from ..network.whole_scene import parse_bytes
 from ..report.comparison_page import compare as write_comparison
 from ..report.metrics import METRICS
 from .beside import forests, networks
-from .results import MapResult, RunResult, SeedsResult, StageResult
+from .many_maps import predict_list
+from .many_scenes import pretrain_scenes
+from .pretrained import Pretrained
+from .results import MapResult, MapsResult, RunResult, SeedsResult, StageResult
 from .run import Run
 from .run_directory import RunDirectory
+from .scene_list import named, read_list
 from .session import session
 from .settings import ConfigLike, configured, with_seed
 from .summary import summary
@@ -42,8 +46,8 @@ ALONE = (
 
 def run(
     scene: PathLike | Scene, out: PathLike, *, config: ConfigLike = None, seed: int | None = None, baselines: Baselines = "forest",
-    features: Sequence[PathLike] = (), resume: bool = False, overwrite: bool = False, device: Device = "auto",
-    tensorboard: bool = False, quiet: bool = False,
+    features: Sequence[PathLike] = (), denoiser: PathLike | StageResult | MapResult | None = None, resume: bool = False,
+    overwrite: bool = False, device: Device = "auto", tensorboard: bool = False, quiet: bool = False,
 ) -> RunResult:  # fmt: skip
     """All stages on a scene: pre-train, train, predict, evaluate; what `bdgf-fast run` does.
 
@@ -53,8 +57,10 @@ def run(
         config: what differs from the defaults: ``{"train.epochs": 4}``, ``{"train": {"epochs": 4}}`` or a TOML file with a table a
             section; or a whole ``bdgf_fast.config.Config``.
         seed: of the split, the weights and all noise (default: the configuration's, which is 0).
-        baselines: what stands beside the result: "none", "forest", "cnn" (forests and a residual CNN) or "all".
+        baselines: to compare with: "none", "forest", "cnn" (forests and a residual CNN) or "all".
         features: files with another model's maps, which guide in place of the diffusion features.
+        denoiser: directory of a denoiser that ``pretrain`` left, of many scenes or of a run: it takes the place of stage 1, and the
+            bands are scaled as it knows them.
         resume: go on where a stopped run in ``out`` ended. overwrite: replace an earlier run there.
         device: "auto" (a GPU where torch sees one), "cpu", "cuda" or "cuda:N".
         tensorboard: also write logs for TensorBoard, to ``out``/tensorboard.
@@ -69,7 +75,7 @@ def run(
     if baselines not in BASELINES:
         raise UserError(f"baselines is {baselines!r}; it takes one of: {', '.join(BASELINES)}")
     with session(device) as chosen:
-        made = _begin(scene, out, config, seed, features, resume, overwrite, chosen, tensorboard, quiet)
+        made = _begin(scene, out, config, seed, features, resume, overwrite, chosen, tensorboard, quiet, denoiser)
         for stage in ("pretrain", "train", "predict"):
             if not made.directory.done(stage):
                 getattr(made, stage)()
@@ -110,29 +116,46 @@ def run_seeds(
 
 
 def pretrain(
-    scene: PathLike | Scene, out: PathLike, *, config: ConfigLike = None, seed: int | None = None,
+    scene: PathLike | Scene | Sequence[PathLike | Scene], out: PathLike, *, config: ConfigLike = None, seed: int | None = None,
     features: Sequence[PathLike] = (), resume: bool = False, overwrite: bool = False, device: Device = "auto",
     tensorboard: bool = False, quiet: bool = False,
 ) -> StageResult:  # fmt: skip
-    """Stage 1 alone, the multimodal diffusion model; arguments as for ``run``. ``train`` goes on in the same directory.
+    """First stage alone, the diffusion model on all modalities; arguments as for ``run``. ``train`` goes on in the same directory.
+
+    Of several scenes with the same modalities, whose sizes may differ and which may lack some of them, it makes a denoiser for
+    runs on any of them and on others: ``run(scene, out, denoiser=...)``. No labels are needed.
 
     Example::
 
         stage = bdgf_fast.pretrain("scene.toml", "runs/first")
         print(stage.checkpoint, stage.seconds)
         bdgf_fast.train("runs/first")
+
+        stage = bdgf_fast.pretrain(["a.toml", "b.toml", "c.toml"], "denoisers/alps")
+        bdgf_fast.run("a.toml", "runs/a", denoiser=stage)
     """
+    scenes = [scene] if isinstance(scene, (str, os.PathLike, Scene)) else list(scene)
+    if not scenes:
+        raise UserError("pretrain takes at least one scene")
     with session(device) as chosen:
+        if len(scenes) > 1:
+            settings = with_seed(configured(Config(), config, features=features), seed)
+            directory = RunDirectory(out, resume=resume, overwrite=overwrite)
+            pretrain_scenes(directory, [reference_of(one) for one in scenes], settings, quiet=quiet, device=chosen,
+                            tensorboard=tensorboard)  # fmt: skip
+            return _stage(directory, "pretrain", "denoiser")
+        scene = scenes[0]
         made = _begin(scene, out, config, seed, features, resume, overwrite, chosen, tensorboard, quiet)
         made.pretrain()
-        return _stage(made, "pretrain", "denoiser")
+        return _stage(made.directory, "pretrain", "denoiser")
 
 
 def train(
     directory: PathLike | MapResult, *, resume: bool = False, device: Device = "auto", tensorboard: bool = False,
     quiet: bool = False,
 ) -> StageResult:  # fmt: skip
-    """The group network of a run that has pre-trained. ``resume`` goes on from the last checkpoint, else training begins anew.
+    """Second stage: train the classifier of a run that has pre-trained. ``resume`` goes on from the last checkpoint, else training
+    begins anew.
 
     Example::
 
@@ -144,7 +167,7 @@ def train(
         if not resume:
             made.restart_training()
         made.train()
-        return _stage(made, "train", "network")
+        return _stage(made.directory, "train", "network")
 
 
 def distil(
@@ -185,7 +208,7 @@ def distil(
 
 
 def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet: bool = False) -> RunResult:
-    """Accuracy of a trained run on its test pixels, forests beside it, and the report.
+    """Accuracy of a trained run on its test pixels, that of random forests to compare with, and the report.
 
     Example::
 
@@ -209,7 +232,7 @@ def predict(
         scene: another scene with the same modalities (default: the run's own); it needs ``out``.
         out: directory of the map (default: the run's own).
         memory: resident memory each process stays within: bytes, or a text like "2GiB".
-        stride: of a patch network: classify every stride-th pixel and interpolate.
+        stride: for a network that classifies patches (model.mode = "patch"): take every stride-th row and column, and interpolate.
         features: the other scene's feature maps, where another model's guide.
         precision: "float32" or "bfloat16" in place of the run's ``predict.precision``.
         priors: "train", "scene" or shares by class name in place of the run's ``predict.priors``.
@@ -231,6 +254,42 @@ def predict(
         made.predict(None if scene is None else reference_of(scene), target, memory=limit, stride=stride,
                      maps=[Path(path) for path in features] or None, precision=precision, priors=priors)  # fmt: skip
     return MapResult(target or folder)
+
+
+def predict_scenes(
+    directory: PathLike | MapResult, scenes: PathLike | Sequence[PathLike | Scene], out: PathLike, *,
+    memory: int | str | None = None, stride: int = 1, precision: str | None = None, device: Device = "auto", quiet: bool = False,
+) -> MapsResult:  # fmt: skip
+    """Maps of many scenes by a trained run, each in a folder of ``out``, with an index and mosaics; what ``predict --scenes`` does.
+
+    Args:
+        directory: the run's directory, or its result.
+        scenes: a text file that names one scene per line, or the scenes themselves.
+        out: directory of the maps. One that holds some of them is gone on with: finished scenes are not mapped again, unless the
+            model, its settings or the scene has changed.
+        memory, stride, precision: as for ``predict``.
+
+    A scene that cannot be mapped does not stop the others: ``failed`` of the result says what is wrong with it. Example::
+
+        found = bdgf_fast.predict_scenes("runs/first", ["a.toml", "b.toml"], "maps")
+        print(found, found.failed)
+    """
+    if stride < 1:
+        raise UserError(f"--stride is {stride}; it takes 1 or more")
+    limit = parse_bytes(memory) if isinstance(memory, str) else memory
+    folder, target = _folder(directory), Path(out)
+    one_file = isinstance(scenes, (str, os.PathLike))
+    listed = named(read_list(scenes) if one_file else [reference_of(scene) for scene in scenes])  # type: ignore[arg-type, union-attr]
+    if target.resolve() == folder.resolve():
+        raise UserError("predict --scenes needs another --out than the run's directory: many maps do not belong into it")
+    with session(device) as chosen:
+        made = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=True, own_scene=False)
+        if made.guide == "maps":
+            raise UserError(f"{folder}: the network is guided by maps of another model, which belong to one scene; map each scene "
+                            "by --scene with its --features")  # fmt: skip
+        made.directory.require("train", "train")
+        predict_list(made, listed, target, memory=limit, stride=stride, precision=precision)
+    return MapsResult(target)
 
 
 def compare(directories: Sequence[PathLike | MapResult], out: PathLike = "comparison.html") -> Path:
@@ -267,24 +326,32 @@ def reference_of(scene: PathLike | Scene) -> str:
     return str(scene.path)
 
 
-def _folder(directory: PathLike | MapResult) -> Path:
-    return directory.path if isinstance(directory, MapResult) else Path(directory)
+def _folder(directory: PathLike | MapResult | StageResult) -> Path:
+    return directory.path if isinstance(directory, (MapResult, StageResult)) else Path(directory)
 
 
 def _begin(
     scene: PathLike | Scene, out: PathLike, config: ConfigLike, seed: int | None, features: Sequence[PathLike], resume: bool,
     overwrite: bool, device: torch.device, tensorboard: bool, quiet: bool,
+    denoiser: PathLike | StageResult | MapResult | None = None,
 ) -> Run:  # fmt: skip
     reference, settings = reference_of(scene), with_seed(configured(Config(), config, features=features), seed)
+    pretrained = None
+    if denoiser is not None:
+        if _folder(denoiser).resolve() == Path(out).resolve():
+            raise UserError(f"--denoiser {_folder(denoiser)} is --out itself; name another --out")
+        pretrained = Pretrained.open(_folder(denoiser))
+        settings = pretrained.configure(settings)
     directory = RunDirectory(out, resume=resume, overwrite=overwrite)
-    return Run(directory, reference, settings, settings.seed, quiet=quiet, device=device, tensorboard=tensorboard)
+    return Run(directory, reference, settings, settings.seed, quiet=quiet, device=device, tensorboard=tensorboard,
+               pretrained=pretrained)  # fmt: skip
 
 
-def _stage(made: Run, name: str, checkpoint: str) -> StageResult:
-    path = made.directory / "history.json"
+def _stage(directory: RunDirectory, name: str, checkpoint: str) -> StageResult:
+    path = directory / "history.json"
     history = read_json(path).get(name, {}) if path.exists() else {}
-    file = made.directory.checkpoints / f"{checkpoint}.safetensors"
-    return StageResult(made.directory.path, file, made.directory.facts(name)["seconds"], history)
+    file = directory.checkpoints / f"{checkpoint}.safetensors"
+    return StageResult(directory.path, file, directory.facts(name)["seconds"], history)
 
 
 def _beside(made: Run, baselines: str) -> tuple[dict[str, Any], list[str]]:

@@ -79,12 +79,13 @@ def _open(path: Path) -> IO[str] | None:
 
 @contextlib.contextmanager
 def released() -> Iterator[None]:
-    """Let go of every directory locked within."""
+    """Let go of every directory locked within; what was held before stays locked."""
+    before = set(_held)
     try:
         yield
     finally:
-        while _held:
-            directory, (stream, _) = _held.popitem()
+        for directory in _held.keys() - before:
+            stream, _ = _held.pop(directory)
             with contextlib.suppress(OSError):  # another still reads there, or the place cannot be written
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 (directory / LOCK).unlink()

@@ -34,16 +34,17 @@ SHOWN_ONLY = re.compile(r"name|.*\.rgb|labels\.colours.*")
 MOST_NAMED = 4
 
 
-def describe(scene: Scene, maps: Sequence[str] = (), before: Any = None) -> dict[str, Any]:
+def describe(scene: Scene, maps: Sequence[str] = (), before: Any = None, *, always_read: int = ALWAYS_READ) -> dict[str, Any]:
     """JSON-able facts about a scene and the files ``maps`` of another model: size, time and sha256 of every file, the tables of
     the scene file, what the rasters were read as, and digests of the labels and of the given sides.
 
-    Every file is read once, but for large ones that have kept their size and time since the description ``before``.
+    Every file is read once, but for those above ``always_read`` bytes that have kept their size and time since the description
+    ``before``.
     """
     known = before.get("files", {}) if isinstance(before, dict) else {}
     return {
         "version": VERSION,
-        "files": {str(path): _stamp(path, known.get(str(path))) for path in files(scene, maps)},
+        "files": {str(path): _stamp(path, known.get(str(path)), always_read) for path in files(scene, maps)},
         "tables": _tables(scene),
         "modalities": {
             m.name: {
@@ -79,6 +80,8 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for key in sorted(a.keys() | b.keys()):
         if a.get(key) != b.get(key) and not SHOWN_ONLY.fullmatch(key):
             out.append(f"{_spoken(key)} was {a.get(key, 'not set')}, is {b.get(key, 'not set')}")
+    if before.get("denoiser") != now.get("denoiser"):
+        out.append("the denoiser")
     if before["labels"] != now["labels"] or before["classes"] != now["classes"]:
         out.append("the labels")
     out += [f"the {side} side in [labels]" for side in sorted(before["given"].keys() | now["given"].keys())
@@ -102,16 +105,18 @@ def require_same(where: Path, noun: str, before: Any, now: dict[str, Any]) -> No
         )
 
 
-def bind(folder: Path, scene: Scene, maps: Sequence[str]) -> None:
-    """Write what the run in ``folder`` is made from."""
-    write_json(folder / ORIGIN, describe(scene, maps))
+def bind(folder: Path, scene: Scene, maps: Sequence[str], denoiser: str | None = None) -> None:
+    """Write what the run in ``folder`` is made from; ``denoiser`` is the sha256 of one that it was given."""
+    write_json(folder / ORIGIN, {**describe(scene, maps), **({} if denoiser is None else {"denoiser": denoiser})})
 
 
-def check(folder: Path, scene: Scene, maps: Sequence[str]) -> None:
-    """Raise UserError when the scene of the run in ``folder`` is no longer what it was made from."""
+def check(folder: Path, scene: Scene, maps: Sequence[str], denoiser: Path | None = None) -> None:
+    """Raise UserError when the scene of the run in ``folder``, or the ``denoiser`` that it was given, is no longer what the run was
+    made from."""
     path = folder / ORIGIN
     before = read_json(path) if path.exists() else None
-    require_same(folder, "run", before, describe(scene, maps, before))
+    given = {} if denoiser is None or not denoiser.exists() else {"denoiser": digest_of(denoiser)}
+    require_same(folder, "run", before, {**describe(scene, maps, before), **given})
 
 
 # --- the split ---
@@ -141,6 +146,12 @@ def load_split(path: Path) -> Split:
 # --- parts ---
 
 
+def digest_of(path: Path) -> str:
+    """The sha256 of a file's content."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _local(source: str) -> list[Path]:
     """The files on this machine behind a raster's source (a path, ``file[variable]``, a path into an archive) and, where there
     is one, the ENVI header that says how the values are stored. Addresses have none: what is read of them is all that is known."""
@@ -152,14 +163,13 @@ def _local(source: str) -> list[Path]:
     return [path, *(p for p in (path.with_suffix(".hdr"), Path(f"{path}.hdr")) if p != path and p.is_file())]
 
 
-def _stamp(path: Path, known: dict[str, Any] | None) -> dict[str, Any]:
+def _stamp(path: Path, known: dict[str, Any] | None, always_read: int) -> dict[str, Any]:
     try:
         facts = path.stat()
         stamp = {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
-        if known is not None and facts.st_size > ALWAYS_READ and {**stamp, "sha256": known["sha256"]} == known:
+        if known is not None and facts.st_size > always_read and {**stamp, "sha256": known["sha256"]} == known:
             return known
-        with open(path, "rb") as stream:
-            return {**stamp, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+        return {**stamp, "sha256": digest_of(path)}
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

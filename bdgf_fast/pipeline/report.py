@@ -12,6 +12,7 @@ from ..network.reach import reach
 from ..report.areas import area_table, write_areas
 from ..report.metrics import METRICS, by_class
 from ..report.run_page import area, inputs, render
+from .pretrained import note_of
 from .run_directory import STAGES, RunDirectory
 from .scoring import is_scored
 from .versions import versions
@@ -19,15 +20,16 @@ from .versions import versions
 
 def write_report(
     directory: RunDirectory, prepared: PreparedScene, config: Config, seed: int, guide: str, result: dict[str, Any],
-    baselines: dict[str, Any], notes: Sequence[str],
+    baselines: dict[str, Any], notes: Sequence[str], given: dict[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write report.json, report.html and its pictures; returns the content of report.json.
 
     Args:
         guide: what guides the network, as in ``Run.guide``.
         result: accuracy on the test pixels, as ``report.evaluation.score`` gives it, and what ``scoring.trust`` does.
-        baselines: accuracy of what stands beside the method, by its name.
+        baselines: accuracy of each, by its name.
         notes: sentences for the page.
+        given: facts about a denoiser that took the place of stage 1.
     """
     scene, split = prepared.scene, prepared.split
     assert split is not None, "a report needs the split's test pixels"
@@ -62,13 +64,14 @@ def write_report(
         "balance": stage1["balance"],
         "features": config.features.path if guide == "maps" else guide,
         "baselines": baselines,
-        "notes": list(notes),
+        "denoiser": given,
+        "notes": [*notes, *([] if given is None else [note_of(given)])],
         "train_pixels": len(split.train),
         "test_pixels": len(split.test),
         "split": split.summary(),
         "reach": reach(config),
         "by_distance": result["by_distance"],
-        "normalisation": "fitted on the training side",
+        "normalisation": "fitted on the training side" if given is None else "that of the denoiser",
         "pretrain_region": config.pretrain.region,
         "seconds": {stage: directory.facts(stage).get("seconds", 0.0) for stage in STAGES},
         "peak_memory_bytes": max(facts.get("peak_memory_bytes", 0) for facts in directory.state["stages"].values()),

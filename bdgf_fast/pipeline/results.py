@@ -42,7 +42,7 @@ class MapResult:
 
     @property
     def probabilities_path(self) -> Path:
-        """The class probabilities, a GeoTIFF with one band a class."""
+        """The class probabilities, a GeoTIFF with one band per class."""
         return self.path / "probabilities.tif"
 
     def map(self) -> np.ndarray:
@@ -101,7 +101,7 @@ class RunResult(MapResult):
 
     @property
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Accuracy of what stands beside the method, by its name."""
+        """Accuracy of each baseline, by its name."""
         return self.report["baselines"]
 
     @property
@@ -127,3 +127,42 @@ class SeedsResult:
 
     def __str__(self) -> str:
         return summary_text(self.summary, self.path)
+
+
+@dataclass(frozen=True)
+class MapsResult:
+    """The maps of many scenes, each in a folder of ``path``, with index.json and the mosaics beside them.
+
+    Example::
+
+        found = bdgf_fast.predict_scenes("runs/first", "scenes.txt", "maps")
+        print(found.maps["valley"].map().shape, found.failed, found.mosaics)
+    """
+
+    path: Path
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """The content of index.json: a GeoJSON collection with a feature a scene."""
+        return read_json(self.path / "index.json")
+
+    @property
+    def maps(self) -> dict[str, MapResult]:
+        """The scenes that are mapped, by their names."""
+        done = [f["id"] for f in self.index["features"] if f["properties"]["state"] == "done"]
+        return {name: MapResult(self.path / name) for name in done}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """What is wrong with each scene that could not be mapped, by its name."""
+        return {f["id"]: f["properties"]["error"] for f in self.index["features"] if f["properties"]["state"] == "failed"}
+
+    @property
+    def mosaics(self) -> list[Path]:
+        """The mosaics: virtual rasters, one a coordinate system."""
+        return [self.path / entry["file"] for entry in self.index["mosaics"]]
+
+    def __str__(self) -> str:
+        mosaics = "".join(f", {path}" for path in self.mosaics)
+        failed = f"; {len(self.failed)} could not be mapped" if self.failed else ""
+        return f"{len(self.maps)} of {len(self.index['features'])} scenes are mapped{failed}: {self.path / 'index.json'}{mosaics}"

@@ -8,10 +8,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -21,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..common.memory import peak_memory_bytes
 from ..common.progress import bar
 from ..common.ranks import barrier, leads
 from ..config import Config
@@ -53,10 +50,12 @@ from ..report.metrics import METRICS
 from ..report.tensorboard import Log
 from . import origin
 from .locks import lock
+from .pretrained import Pretrained
 from .report import write_report
-from .run_directory import STAGES, RunDirectory
+from .run_directory import RunDirectory
 from .scenes import NO_TEST, SYNTHETIC, check_size, open_scene
 from .scoring import keep, score_pixels, trust
+from .stage import Stage, remember, require_same_settings
 
 
 class Run:
@@ -72,6 +71,8 @@ class Run:
         device: where the networks run.
         tensorboard: also write logs for TensorBoard, to DIR/tensorboard.
         own_scene: open the run's scene; without it only `predict` of another one works.
+        pretrained: a denoiser that takes the place of stage 1; a new run keeps a copy of it.
+        given: the facts about that denoiser, of a run that is opened again.
         teacher: directory of a trained run whose probabilities are learned in place of labels, on its split.
 
     A new run settles its split and normalisation and keeps them with a description of what it was made from; a run that is opened
@@ -84,13 +85,15 @@ class Run:
 
     def __init__(self, directory: RunDirectory, reference: str, config: Config, seed: int, *,
                  modalities: list[str] | None = None, quiet: bool = False, device: torch.device | str = "cpu",
-                 tensorboard: bool = False, own_scene: bool = True, teacher: str | None = None):
+                 tensorboard: bool = False, own_scene: bool = True, pretrained: Pretrained | None = None,
+                 given: dict[str, Any] | None = None, teacher: str | None = None):
         self.directory, self.config, self.seed, self.device = directory, config, seed, torch.device(device)
         self.quiet = quiet or not leads()
         self.reference = reference if reference == SYNTHETIC else absolute_reference(reference)
-        self.modalities, self.teacher = modalities, teacher
+        self.modalities, self.pretrained, self.teacher = modalities, pretrained, teacher
+        self.given = given if pretrained is None else pretrained.facts
         self.log = Log(directory / "tensorboard") if tensorboard and leads() else None
-        self._check_settings()
+        require_same_settings(directory, self._settings())
         if own_scene:
             self._open_scene()
             barrier()
@@ -101,7 +104,8 @@ class Run:
         barrier()  # every rank has looked before the first writes
         self.scene = open_scene(self.reference)
         if begun:
-            origin.check(self.directory.path, self.scene, self.config.features.path)
+            origin.check(self.directory.path, self.scene, self.config.features.path,
+                         None if self.given is None else self._checkpoint("denoiser"))
             self.split = origin.load_split(self.directory / origin.SPLIT)
             self.prepared = PreparedScene.from_state(self.scene, self.split, read_json(stored))
             return
@@ -113,7 +117,7 @@ class Run:
         else:
             self.split = origin.load_split(Path(self.teacher) / origin.SPLIT)
         check_split(self.split, config)
-        self.prepared = prepare(scene, self.split)
+        self.prepared = prepare(scene, self.split) if self.pretrained is None else self.pretrained.prepare(scene, self.split)
         if self.modalities is not None:
             self.prepared = self.prepared.select(self.modalities)
         settings = self.directory / "config.json"
@@ -122,7 +126,11 @@ class Run:
             self.directory.mark("configured")
         if leads():
             origin.save_split(self.directory / origin.SPLIT, self.split, scene.labels)
-            origin.bind(self.directory.path, scene, config.features.path)
+            origin.bind(self.directory.path, scene, config.features.path, None if self.given is None else self.given["sha256"])
+        if self.pretrained is not None:
+            warn_of_values(self.prepared)
+            self.pretrained.copy_to(self.directory)
+            remember(self.directory, "pretrain", self.pretrained.history, None)
         write_json(stored, self.prepared.state())
 
     @classmethod
@@ -131,9 +139,11 @@ class Run:
         """The run in `path`, as it was configured when it began; `elsewhere` when nothing is to be written into it."""
         directory = RunDirectory.open(path, read_only=elsewhere)
         settings = read_json(directory / "config.json")
+        if "scenes" in settings:
+            raise UserError(f"{path} holds a denoiser of several scenes, and no run; use it by `run SCENE --denoiser {path}`")
         return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
                    modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene,
-                   teacher=settings.get("teacher"))
+                   given=settings.get("denoiser"), teacher=settings.get("teacher"))
 
     @staticmethod
     def settings_of(path: Path) -> Config:
@@ -142,20 +152,8 @@ class Run:
 
     def _settings(self) -> dict[str, Any]:
         own = {"scene": self.reference, "seed": self.seed, "modalities": self.modalities, "config": self.config.to_dict()}
-        return own if self.teacher is None else {**own, "teacher": self.teacher}
-
-    def _check_settings(self) -> None:
-        """Raise UserError when a resumed directory was begun with other settings."""
-        path = self.directory / "config.json"
-        if not path.exists():
-            return
-        before = read_json(path)
-        before["config"] = Config.from_dict(before["config"]).to_dict()  # an earlier version knew fewer settings
-        changed = sorted(_leaves(before).items() ^ _leaves(self._settings()).items())
-        if changed:
-            names = ", ".join(sorted({name for name, _ in changed}))
-            raise UserError(f"{self.directory.path} was begun with other settings ({names}); "
-                            "resume with the same ones, or --overwrite")
+        more = {"denoiser": self.given, "teacher": self.teacher}
+        return {**own, **{name: value for name, value in more.items() if value is not None}}
 
     # --- stages ---
 
@@ -165,18 +163,18 @@ class Run:
         return "none" if not guided(self.config.model) else "maps" if self.config.features.path else "denoiser"
 
     def pretrain(self) -> None:
-        """Stage 1. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides."""
-        with self._stage("pretrain", "diffusion model") as progress:
-            if self.guide != "denoiser":
+        """First stage. Goes on from its checkpoint where one is there; nothing to do where no denoiser guides, or one was given."""
+        with self._stage("pretrain", "diffusion model", {} if self.given is None else {"given": True}) as progress:
+            if self.guide != "denoiser" or self.given is not None:
                 return
             _, history = pretrain(self.prepared, self.config, seed=self.seed, checkpoint=self._checkpoint("denoiser"), resume=True,
                                   progress=progress, device=self.device)
-            self._remember("pretrain", history)
+            remember(self.directory, "pretrain", history, self.log)
 
     def train(self) -> None:
-        """Stages 2 and 3: fit the features' projection, then train the group network."""
+        """Second stage: fit the features' projection, then train the classifier."""
         self.directory.require("pretrain", "pretrain")
-        with self._stage("train", "group network") as progress:
+        with self._stage("train", "classifier") as progress:
             features: FeatureSource | None = None
             if self.guide == "maps":
                 features = ArrayFeatures.fit(self.prepared, self.config, self.seed, self.config.features.path)
@@ -186,7 +184,7 @@ class Run:
             network, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
                                resume=True, progress=progress, device=self.device, split=split, targets=targets)
             self._calibrate(network, features)
-            self._remember("train", history)
+            remember(self.directory, "train", history, self.log)
 
     def _calibrate(self, network: Any, features: FeatureSource | None) -> None:
         """Fit the temperature and store it with the network; a student takes its teacher's shares."""
@@ -207,7 +205,7 @@ class Run:
         barrier()
 
     def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
-                maps: Sequence[Path] | None = None, precision: str | None = None,
+                maps: Sequence[Path] | None = None, precision: str | None = None, scene: Scene | None = None,
                 priors: str | Mapping[str, float] | None = None) -> None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
@@ -218,6 +216,7 @@ class Run:
             stride: classify every stride-th pixel and interpolate the probabilities.
             maps: the other scene's feature maps, where another model's guide (default: the run's own).
             precision, priors: in place of the run's `predict.precision` and `predict.priors`.
+            scene: what `reference` names, where it is open already.
         """
         if maps and self.guide != "maps":
             raise UserError("--features: this run's network is not guided by maps of another model")
@@ -227,22 +226,22 @@ class Run:
             prepared = self.prepared
         else:
             prepared = PreparedScene.from_state(
-                open_scene(reference), None, read_json(self.directory / "scene.json"), may_lack=self.config.model.hide_rate > 0
+                scene or open_scene(reference), None, read_json(self.directory / "scene.json"),
+                may_lack=self.config.model.hide_rate > 0,
             )
             warn_of_values(prepared)
+        config, names = self._with_predict(precision=precision, priors=priors), [info.name for info in prepared.classes]
+        named_shares(config.predict.priors, names)  # a mistake is said before anything is written
         target.mkdir(parents=True, exist_ok=True)
         if leads():
             lock(target)
         own = reference is None and out is None
-        config = self._with_predict(precision=precision, priors=priors)
-        names = [info.name for info in prepared.classes]
-        named_shares(config.predict.priors, names)  # a mistake is said before anything is computed
         facts: dict[str, Any] = {"stride": stride, "precision": config.predict.precision}
         stage = self._stage("predict", "prediction", facts) if own else bar("prediction", self.quiet)
         test = self.split.test if own else None
         with stage as progress:
             network, features = self._network(prepared, maps)
-            made_of = {"network": _digest(self._checkpoint("network")), "scene": reference or self.reference,
+            made_of = {"network": origin.digest_of(self._checkpoint("network")), "scene": reference or self.reference,
                        "files": self._stamps(prepared.scene, maps)}
             found, blocks = predict_scene(network, features, prepared, config, target, made_of, memory=memory, stride=stride,
                                           pixels=test, progress=progress)  # fmt: skip
@@ -292,7 +291,8 @@ class Run:
         with self._stage("evaluate", "test pixels") as progress:
             result = self._accuracy(progress) if leads() else {}
         if leads():
-            report = write_report(self.directory, self.prepared, self.config, self.seed, self.guide, result, baselines or {}, notes)
+            report = write_report(self.directory, self.prepared, self.config, self.seed, self.guide, result, baselines or {}, notes,
+                                  self.given)  # fmt: skip
             if self.log is not None:
                 self.log.report(report, self.directory.path)
         barrier()
@@ -362,48 +362,13 @@ class Run:
         denoiser.unet.to(self.device)
         return denoiser
 
+    def model_digests(self) -> dict[str, str]:
+        """The sha256 of the checkpoints that a map is made with, to know what other weights predicted."""
+        names = ("network", "denoiser") if self.guide == "denoiser" else ("network",)
+        return {name: origin.digest_of(self._checkpoint(name)) for name in names}
+
     def _checkpoint(self, name: str) -> Path:
         return self.directory.checkpoints / f"{name}.safetensors"
 
-    def _remember(self, stage: str, history: dict[str, Any]) -> None:
-        path = self.directory / "history.json"
-        if leads():
-            write_json(path, {**(read_json(path) if path.exists() else {}), stage: history})
-        if self.log is not None:
-            self.log.history(stage, history)
-
     def _stage(self, name: str, title: str, facts: dict[str, Any] | None = None) -> AbstractContextManager[Callable]:
-        return _Stage(self.directory, name, bar(title, self.quiet), self.log, {} if facts is None else facts)
-
-
-class _Stage:
-    """Times a stage, takes the marks of the stages behind it back at the start and marks it at the end, with ``facts``."""
-
-    def __init__(self, directory: RunDirectory, name: str, progress: AbstractContextManager[Callable], log: Log | None,
-                 facts: dict[str, Any]):
-        self.directory, self.name, self.progress, self.log, self.facts = directory, name, progress, log, facts
-
-    def __enter__(self) -> Callable:
-        self.directory.forget(*STAGES[STAGES.index(self.name) :])
-        self.start = time.perf_counter()
-        progress = self.progress.__enter__()
-        return progress if self.log is None else self.log.watch(self.name, progress)
-
-    def __exit__(self, kind, value, traceback) -> None:
-        self.progress.__exit__(kind, value, traceback)
-        if kind is None:
-            seconds = round(time.perf_counter() - self.start, 3)
-            self.directory.mark(self.name, seconds=seconds, peak_memory_bytes=peak_memory_bytes(), **self.facts)
-            barrier()  # the stage's files stand before any rank reads them
-
-
-def _digest(path: Path) -> str:
-    """The sha256 of a checkpoint, to know blocks predicted by other weights."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, str]:
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _leaves(inner, f"{path}.{key}" if path else str(key)).items()}
-    return {path: repr(value)}
+        return Stage(self.directory, name, bar(title, self.quiet), self.log, {} if facts is None else facts)

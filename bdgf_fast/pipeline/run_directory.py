@@ -89,8 +89,11 @@ class RunDirectory:
     @classmethod
     def open(cls, path: str | Path, *, read_only: bool = False) -> RunDirectory:
         """Open an existing run for its next stage, or for reading alone."""
+        if not Path(path).is_dir():
+            there = "is a file" if Path(path).exists() else "does not exist"
+            raise UserError(f"{path} {there}; name the directory of a run, the --out of an earlier `bdgf-fast run`")
         if not (Path(path) / "state.json").exists():
-            raise UserError(f"{path} holds no run (state.json is missing): start one with `bdgf-fast run` or `pretrain`")
+            raise UserError(f"{path} holds no run (state.json is missing); name the --out of an earlier `bdgf-fast run`")
         return cls(path, resume=True, read_only=read_only)
 
     @property
@@ -126,7 +129,10 @@ class RunDirectory:
     def require(self, stage: str, command: str) -> None:
         """Raise when `stage` has not ended; `command` is what the person should run first."""
         if not self.done(stage):
-            raise UserError(f"{self.path}: stage {stage} has not ended; run `bdgf-fast {command}` first")
+            if command == "pretrain":  # it takes the scene
+                raise UserError(f"{self.path} has not ended its pre-training; run `bdgf-fast pretrain SCENE --out {self.path} "
+                                "--resume` first")  # fmt: skip
+            raise UserError(f"{self.path}: stage {stage} has not ended; run `bdgf-fast {command} {self.path}` first")
 
     def _remove(self) -> None:
         for name in FILES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..config import Config
 from ..data import Scene, load_scene, synthetic_scene
 from ..errors import UserError
@@ -15,6 +17,10 @@ NO_TEST = "{}: the split leaves no test pixel; choose smaller blocks or a smalle
 
 def open_scene(reference: str) -> Scene:
     """The scene a person named: a TOML file, NAME:FOLDER of a known data set, or the built-in one."""
+    folder = Path(reference)
+    if (folder / "state.json").is_file() and not (folder / "scene.toml").exists():
+        raise UserError(f"{folder} is the directory of a run, not a scene; to continue the run name its scene and --out {folder} "
+                        f"--resume, to map another scene run `bdgf-fast predict {folder} --scene SCENE --out MAPS`")  # fmt: skip
     return synthetic_scene() if reference == SYNTHETIC else load_scene(reference)
 
 
@@ -23,7 +29,7 @@ def check_size(scene: Scene, config: Config) -> None:
     size, shorter = f"{scene.height} x {scene.width}", min(scene.height, scene.width)
     own_denoiser = guided(config.model) and not config.features.path
     if shorter < SMALLEST and (own_denoiser or config.model.mode == "patch"):
-        raise UserError(f"the scene is {size} pixels; the {'diffusion model' if own_denoiser else 'network over patches'} needs at "
+        raise UserError(f"the scene is {size} pixels; the {'diffusion model' if own_denoiser else 'network on patches'} needs at "
                         f"least {SMALLEST} x {SMALLEST}")
     if config.model.mode == "patch" and config.data.patch > shorter:
         raise UserError(f"data.patch is {config.data.patch} pixels, larger than the scene ({size}); "

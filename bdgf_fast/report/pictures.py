@@ -14,7 +14,7 @@ from .embedding import FUSION
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first: there may be no display)
 
-STAGES = {"pretrain": "diffusion model, loss per modality", "train": "group network"}
+STAGES = {"pretrain": "diffusion model, loss per modality", "train": "classifier"}
 VERDICTS = {"better": "tab:blue", "worse": "tab:red", "open": "0.35"}
 PARTS = {"loss": "total", "ce": "branches", "ce_fused": "fused", "entropy": "entropy alignment",
          "similarity": "similarity alignment"}  # fmt: skip
@@ -27,7 +27,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def losses(history: dict[str, Any], path: Path) -> None:
-    """Loss curves: per modality of the diffusion model, per part of the group network."""
+    """Loss curves: per modality of the diffusion model, per part of the classifier."""
     stages = [(name, history[name]["curves"]) for name in STAGES if history.get(name, {}).get("curves", {}).get("step")]
     count = max(len(stages), 1)
     figure, axes = plt.subplots(1, count, figsize=(5.5 * count, 3.6), layout="constrained", squeeze=False)

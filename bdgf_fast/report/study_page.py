@@ -15,7 +15,8 @@ DEFAULT = "default"
 """Name of the cell that the others are compared with."""
 LEVEL = 0.95
 PLOT = "differences.png"
-HEADS = ("cell", "OA %", "AA %", "kappa", "difference to the default", "verdict", "seeds", "s a cell", "s pre-training")
+HEADS = ("cell", "OA %", "AA %", "kappa", "difference to the default", "verdict", "seeds", "seconds per cell",
+         "seconds of pre-training")  # fmt: skip
 
 
 def difference(values: dict[str, float], default: dict[str, float]) -> dict[str, Any] | None:
@@ -176,9 +177,9 @@ def _policies(study: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, l
 def _intro(study: dict[str, Any], default: dict[str, Any]) -> str:
     seeds = ", ".join(sorted(default["oa"], key=int)) or "none yet"
     pixels = study["test_pixels"]
-    drawn = f"{pixels} random test pixels a seed (all where there are fewer), drawn before any training, the same for every cell"
+    drawn = f"{pixels} random test pixels per seed (all where there are fewer), drawn before any training, the same for every cell"
     scored = drawn if pixels else "all test pixels"
-    quick = "meant for at most about 100 s a cell on two cores, the table has the seconds it took"
+    quick = "meant for at most about 100 s per cell on two cores; the table has the seconds that it took"
     preset = f"{study['preset']} ({quick})" if study["preset"] == "quick" else study["preset"]
     changed = ", ".join(_changed(study["config"], Config().to_dict())) or "none"
     return (f"Scene {study['name']}, preset {preset}; settings other than the built-in ones: {changed}. "

@@ -19,7 +19,7 @@ class Log:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError(
-                "--tensorboard needs the package tensorboard: pip install 'bdgf-fast[tensorboard]', or leave the option out"
+                "--tensorboard needs the package tensorboard: pip install tensorboard, or leave the option out"
             ) from None
         self.writer = SummaryWriter(str(folder))
 

@@ -83,7 +83,7 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
     if config.model.mode == "dense":
         if config.model.statistics and config.model.trees:
             cells.append(Cell("forests-off", "forests off", "branches", ("model.trees=0",)))
-        cells.append(Cell("patch-network", "network over patches, with unguided copies", "branches",
+        cells.append(Cell("patch-network", "one patch per pixel, with unguided copies", "branches",
                           (*PATCH_TRAINING, "model.twins=true")))  # fmt: skip
     if config.model.statistics:
         cells.append(Cell("head-statistics-off", "statistics in the heads off", "branches", ("model.statistics=false",)))
@@ -107,8 +107,11 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
             ]
             break
     if own_denoiser:
-        cells.append(Cell("patch-features", "network and features over patches", "features",
+        cells.append(Cell("patch-features", "network and features on one patch per pixel", "features",
                           (*PATCH_TRAINING, "features.mode=patch")))  # fmt: skip
+    if own_denoiser and used:
+        noise, title = ("none", "noise-free") if config.features.noise == "drawn" else ("drawn", "noisy")
+        cells.append(Cell(f"{title}-input", f"features from {title} input", "features", (f"features.noise={noise}",)))
     if several and own_denoiser:  # maps of another model still show a single modality what the others saw
         cells += [Cell(f"{m}-alone", f"{m} alone", "modalities", modalities=(m,)) for m in modalities]
     if own_denoiser and used:

@@ -1,7 +1,8 @@
 """What mkdocs does to a page beside Markdown: measured figures from the benchmark's file, and formulas as MathML.
 
 `<!-- measured: PREFIX ... -->` becomes a table of the rows of bench/results/cpu.json whose group starts with a prefix;
-`<!-- known sets -->` a table of the data sets known by name;
+`<!-- known sets -->` a table of the data sets known by name. What follows up to `<!-- end -->` is for readers of the plain file, and
+goes;
 links to bench/results/*.json, which lie outside of docs/, lead to copies of these files on the site;
 fenced `math` blocks and inline dollar-backtick formulas (GitHub's own forms) become MathML, so that no script is loaded.
 """
@@ -18,7 +19,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results/cpu.json"
-_MEASURED = re.compile(r"<!-- measured: (.+?) -->")
+_MEASURED = re.compile(r"<!-- measured: ([^>]+?) -->.*?<!-- end -->", re.DOTALL)
+_KNOWN = re.compile(r"<!-- known sets -->.*?<!-- end -->", re.DOTALL)
 _BLOCK = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _RESULT_LINK = re.compile(r"\]\((?:\.\./)+bench/results/([\w.]+)\)")
 _INLINE = re.compile(r"\$`(.+?)`\$")
@@ -78,7 +80,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     markdown = _RESULT_LINK.sub(lambda found: f"]({up}files/{found[1]})", markdown)
     data = json.loads(RESULTS.read_text())
     markdown = _MEASURED.sub(lambda found: measured(found[1].split(), data), markdown)
-    markdown = markdown.replace("<!-- known sets -->", known_sets())
+    markdown = _KNOWN.sub(lambda found: known_sets(), markdown)
     markdown = _BLOCK.sub(lambda found: _formula(found[1], "block"), markdown)
     return _INLINE.sub(lambda found: _formula(found[1], "inline"), markdown)
 

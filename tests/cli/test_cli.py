@@ -1,5 +1,6 @@
 """The command line towards its surroundings: closed pipes, narrow encodings, seeds, places that cannot be written, warnings."""
 
+import io
 import logging
 import os
 import shutil
@@ -43,6 +44,24 @@ def test_names_beyond_the_terminal_s_encoding(scene):
     process = program("data", "check", scene, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
     out, err = process.communicate()
     assert process.returncode == 0 and err == "" and r"W\xe4lder \u68ee\u6797 " in out
+
+
+def test_signs_beyond_the_terminal_s_encoding_are_spelt_out(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    with cli._speaking():
+        print("OA 75.2 ± 2.8 %, 3 × 3, Wälder", flush=True)
+    assert written.getvalue() == b"OA 75.2 +- 2.8 %, 3 x 3, W\\xe4lder\n"
+
+
+def test_missing_packages_are_named_as_pip_calls_them(monkeypatch):
+    from importlib import metadata
+
+    from bdgf_fast.errors import missing_package
+
+    lines = ["torch>=2.6", "scikit-learn>=1.5; extra == 'app'", 'nowhere-package>=1,<2; extra == "app"', "ruff; extra == 'docs'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: lines)
+    assert missing_package("sklearn.ensemble").endswith(": pip install scikit-learn nowhere-package")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,11 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -183,21 +187,51 @@ if __name__ == "__main__":
 """
 
 
-def test_runner(run_python, tmp_path):
+RUNNERS = [("-m", "bdgf_fast.compat"), ("-m", "bdgf_fast", "compat")]
+
+
+@pytest.mark.parametrize("runner", RUNNERS, ids=" ".join)
+def test_runner(runner, run_python, tmp_path):
     """An unmodified script, its arguments, and its worker processes, which import it anew."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = run_python("-m", "bdgf_fast.compat", "script.py", "--force", "7")
+    done = run_python(*runner, "script.py", "--force", "7")
     assert done.stdout.splitlines() == ["['script.py', '--force', '7'] script.py", "entered", "child [3]"]
     assert "stand-ins on bdgf_fast's operations: mamba_ssm" in done.stderr
     assert "torch.cuda.device does nothing for CPU tensors" in done.stderr
 
 
-def test_runner_of_a_module(run_python, tmp_path):
+@pytest.mark.parametrize("runner", RUNNERS, ids=" ".join)
+def test_runner_of_a_module(runner, run_python, tmp_path):
     (tmp_path / "some.json").write_text("[1]")
-    done = run_python("-m", "bdgf_fast.compat", "-m", "json.tool", "--compact", "some.json")
+    done = run_python(*runner, "-m", "json.tool", "--compact", "some.json")
     assert done.stdout.strip() == "[1]"
 
 
-def test_runner_without_script(run_python):
-    done = run_python("-m", "bdgf_fast.compat", "missing.py", ok=False)
+@pytest.mark.parametrize("runner", RUNNERS, ids=" ".join)
+def test_runner_without_script(runner, run_python):
+    done = run_python(*runner, "missing.py", ok=False)
     assert done.returncode == 2 and "script is missing.py; there is no such file" in done.stderr
+
+
+def test_a_script_that_fails_fails_as_under_python(run_python, tmp_path):
+    (tmp_path / "script.py").write_text("import sys\nif sys.argv[1] == 'exit':\n    sys.exit(7)\nraise ValueError('mine')\n")
+    done = run_python("-m", "bdgf_fast", "compat", "script.py", "exit", ok=False)
+    assert done.returncode == 7
+    done = run_python("-m", "bdgf_fast", "compat", "script.py", "raise", ok=False)
+    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.endswith("ValueError: mine\n")
+
+
+def test_the_command_in_a_folder_of_sources(tmp_path):
+    """In a clone the folder bdgf_fast has no kernels: the installed command does not look there."""
+    command = Path(sys.executable).parent / "bdgf-fast"
+    if not command.exists():
+        pytest.skip("bdgf-fast is not installed beside this Python")
+    (tmp_path / "bdgf_fast").mkdir()
+    (tmp_path / "bdgf_fast/__init__.py").write_text("raise RuntimeError('the sources')\n")
+    (tmp_path / "script.py").write_text("import mamba_ssm, bdgf_fast\nprint(bdgf_fast.__file__)\n")
+    (tmp_path / "below").mkdir()
+    for arguments in (("below/script.py",), ("-m", "below.script")):
+        shutil.copy(tmp_path / "script.py", tmp_path / "below/script.py")
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # as a person runs it
+        done = subprocess.run([command, "compat", *arguments], cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0 and str(tmp_path) not in done.stdout, done.stderr

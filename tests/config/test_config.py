@@ -36,6 +36,10 @@ def test_override_converts_and_leaves_the_original():
     [
         ("pretrain.step=3", ["pretrain.step", "steps", "batch"]),
         ("pretran.steps=3", ["pretran", "pretrain", "features"]),
+        ("epochs=3", ["unknown section or key 'epochs' (did you mean 'train.epochs'?)"]),
+        ("epoch=3", ["(did you mean 'train.epochs'?)"]),
+        ("batch=3", ["(did you mean 'pretrain.batch' or 'train.batch' or 'predict.batch'?)"]),
+        ("model.epochs=3", ["unknown key 'model.epochs' (did you mean 'train.epochs'?)"]),
         ("pretrain.steps=x", ["pretrain.steps", "whole number"]),
         ("pretrain.steps=1.5", ["pretrain.steps", "whole number"]),
         ("pretrain.steps=true", ["pretrain.steps", "whole number"]),

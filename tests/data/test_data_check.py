@@ -9,7 +9,7 @@ from bdgf_fast.cli import main
 from bdgf_fast.data import load_scene, make_split, prepare
 from bdgf_fast.data.check import check
 from bdgf_fast.data.known_sets import known_sets
-from bdgf_fast.errors import DataWarning
+from bdgf_fast.errors import DataWarning, SceneError
 
 pytest.importorskip("rasterio")
 pytest.importorskip("h5py")
@@ -220,6 +220,21 @@ def test_missing_files_are_named(tmp_path, capsys):
     assert main(["data", "check", f"houston2013:{tmp_path}"]) == 1
     out = capsys.readouterr().out
     assert "MISSING lidar (LiDAR or houston_lidar" in out and "MISSING test (TSLabel" in out and "2 missing" in out
+
+
+def test_every_missing_file_of_a_scene_is_named(tmp_path, capsys):
+    scene = tmp_path / "scene.toml"
+    np.save(tmp_path / "there.npy", np.ones((9, 9)))
+    files = ('path = "a.tif"', 'files = "B*.tif"', 'path = "there.npy"')
+    tables = [f'[[modality]]\nname = "m{i}"\n{line}\n' for i, line in enumerate(files)]
+    scene.write_text("".join(tables) + '[labels]\npath = "gt.tif"\n')
+    assert main(["data", "check", str(scene)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["MISSING", "MISSING", "MISSING", "3"] and lines[-1] == "3 missing"
+    said = ("a.tif does not exist; it is named in", "no file is named like 'B*.tif'", "gt.tif does not exist")
+    assert all(words in line for words, line in zip(said, lines[1:], strict=False))
+    with pytest.raises(SceneError, match=r"a\.tif does not exist; .*B\*\.tif.*gt\.tif does not exist; it is named in .*\[labels\]"):
+        load_scene(scene)
 
 
 def test_truncated_file(tmp_path):

@@ -247,7 +247,10 @@ def test_names_and_references(tmp_path, monkeypatch):
     assert absolute_reference("d.toml") == str(tmp_path / "d.toml")
     with pytest.raises(SceneError, match=r"no data set is known as 'trent'.*Did you mean 'trento'"):
         load_scene(f"trent:{tmp_path}")
-    with pytest.raises(SceneError, match=r"does not exist or is no file.*say NAME:"):
+    with pytest.raises(SceneError, match=r"is a folder without scene.toml; name a scene file, such as .*odd\.toml"):
+        load_scene(tmp_path)
+    (tmp_path / "augsburg:odd.toml").unlink()
+    with pytest.raises(SceneError, match=r"is a folder without scene.toml; name a scene file, or NAME:"):
         load_scene(tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_without_classes_every_code_becomes_one(folder, write_toml):
 def test_scene_without_labels(folder, write_toml):
     scene = load_scene(write_toml(modality("hsi", "hsi.tif")))
     assert (scene.labels == -1).all() and scene.classes == []
-    with pytest.raises(UserError, match=r"no labels to train on; add a \[labels\] table"):
+    with pytest.raises(UserError, match=r"no labels to train on; add a \[labels\] table, or map the scene"):
         make_split(scene)
 
 

@@ -76,6 +76,8 @@ def test_names_of_a_field(scene, tmp_path):
         scene('path = "gt.gpkg"\nfield = "cover"\nclasses = { 2 = "wood" }')
     with pytest.raises(SceneError, match=r'holds the fields id, cover; name the one with the class in .* with field = "\.\.\."'):
         scene('path = "gt.gpkg"')
+    with pytest.raises(SceneError, match=r"has no field 'covr' \(did you mean 'cover'\?\); it has: id, cover\. Correct field in"):
+        scene('path = "gt.gpkg"\nfield = "covr"')
 
 
 def test_shapefiles_in_another_system_and_given_sides(scene, tmp_path):
@@ -101,6 +103,8 @@ def test_overlaps_nulls_and_layers(scene, tmp_path):
     write(tmp_path / "gt.gpkg", SHAPES, layer="b", kind=[1, 2, 2])
     with pytest.raises(SceneError, match=r"holds the layers a, b; name one in .* with layer"):
         scene('path = "gt.gpkg"')
+    with pytest.raises(SceneError, match=r"has no layer 'c'; it has: a, b\. Correct layer in .*\[labels\]"):
+        scene('path = "gt.gpkg"\nlayer = "c"')
     assert np.array_equal(scene('path = "gt.gpkg"\nlayer = "b"').labels, expected(0, 1, 1))
 
 

@@ -1,5 +1,6 @@
 """The notebook runs top to bottom, in a kernel of its own."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     printed = "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
     accuracy = float(printed.split("overall accuracy ")[1].split(",")[0])
     assert accuracy > 0.4  # seven classes; guessing gives 0.14
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_shows_its_pictures(path):
+    """The committed outputs are what a reader on a git host sees."""
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    shown = [output for cell in cells for output in cell["outputs"] if "image/png" in output.get("data", {})]
+    drawn = [cell for cell in cells if "plt.show()" in "".join(cell["source"])]
+    assert len(shown) == len(drawn) >= 2
+    assert all(cell["execution_count"] for cell in cells)
 
 
 def test_there_is_a_notebook():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from html import unescape
@@ -34,10 +35,20 @@ def site(tmp_path_factory):
 
 def test_pages_and_figures(site, hooks):
     page = (site / "operations/selective_scan/index.html").read_text(encoding="utf-8")
-    assert "<math" in page and "BDGFFORMULA" not in page and "<!-- measured" not in page
+    assert "<math" in page and "BDGFFORMULA" not in page and "<!-- measured" not in page and "On the built site" not in page
     table = hooks.measured(["selective_scan"], json.loads(hooks.RESULTS.read_text()))
     first = next(row for row in table.splitlines() if "fwd (" in row)
     assert all(cell.strip() in unescape(page) for cell in first.strip("|").split("|"))
+
+
+def test_a_reader_of_the_plain_file_is_told_where_the_table_is(hooks):
+    """A marker alone is invisible where Markdown is shown without the hooks."""
+    marked = [path for path in (ROOT / "docs").rglob("*.md") if path.name != "adding_an_operation.md"
+              and re.search(r"^<!-- (measured: .+|known sets) -->$", path.read_text(encoding="utf-8"), re.MULTILINE)]  # fmt: skip
+    assert len(marked) >= 14
+    for path in marked:
+        left = hooks._KNOWN.sub("", hooks._MEASURED.sub("", path.read_text(encoding="utf-8")))
+        assert "<!--" not in left, f"{path}: a table's marker needs a sentence for readers of the plain file, and <!-- end -->"
 
 
 def test_reference_holds_every_operation(site):

@@ -5,6 +5,8 @@ import json
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -74,3 +76,26 @@ def test_the_guide_to_areas(folder):
     assert {row["unit"] for row in rows} == {"ha"} and sum(int(row["pixels"]) for row in rows) == 96 * 96
     assert all(row["corrected"] and not row["error_matrix"] for row in rows)
     assert report["calibration"]["pixels"] > 50
+
+
+def test_many_scenes(folder, capsys, caplog):
+    """Every step of the guide, in its order: a program, the settings, the commands and what they print, the programs after them."""
+    pytest.importorskip("rasterio")
+    text = (GUIDES / "many_scenes.md").read_text(encoding="utf-8")
+    write, look, python = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    exec(compile(write, "many_scenes.md", "exec"), {"__name__": "guide"})
+    Path("quick.toml").write_text(TOML.findall(text)[0], encoding="utf-8")
+    Path("scenes/list.txt").write_text(re.search(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1], encoding="utf-8")
+    for command, output in SESSION.findall(text):
+        status = main([*command.split()[1:], "--quiet", "--threads", "1"])
+        said = capsys.readouterr()
+        assert status == ("not mapped" in output), said.err
+        lines = [*said.out.splitlines(), *caplog.messages]
+        for line in output.splitlines():
+            assert any(re.fullmatch(".*".join(map(re.escape, line.split("…"))), own) for own in lines), (line, lines)
+    states = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[:2] for line in states] == [
+        ["west", "done"], ["east", "done"], ["north_east", "done"], ["south", "failed"]
+    ]  # fmt: skip
+    exec(compile(python, "many_scenes.md", "exec"), {"__name__": "guide"})
+    assert "(96, 64) [" in capsys.readouterr().out

@@ -18,10 +18,10 @@ ROWS = {
     "random forest on the same statistics and the features": (
         DENSE, "random-forest-statistics-at-several-radii-bands-and-features"
     ),
-    "dual-branch denoiser, network over patches": (PATCHES, "dual-branch-denoiser"),
-    "BDGF over patches, six branches": (PATCHES, "default"),
+    "dual-branch denoiser, one patch per pixel": (PATCHES, "dual-branch-denoiser"),
+    "BDGF, one patch per pixel, six branches": (PATCHES, "default"),
     "random forest on patch statistics": (DENSE, "random-forest-patch-statistics"),
-    "residual CNN, over patches": (PATCHES, "residual-cnn"),
+    "residual CNN, one patch per pixel": (PATCHES, "residual-cnn"),
 }  # fmt: skip
 TABLE = dict(re.findall(r"^\| ([^|]+?) \| (\d+\.\d ± \d+\.\d) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
 

@@ -106,6 +106,33 @@ def test_patches_blocks_and_restored_features(site, config, denoiser, mode, size
             features.tile(0, 0, 8, 8)
 
 
+@pytest.mark.parametrize("mode", ["dense", "patch"])
+def test_noise_free_input_is_the_signal_alone(site, config, denoiser, mode):
+    """The denoiser sees sqrt(abar_t) x0: no seed enters, and the mean over many noises of x_t is approached."""
+    config = config.override("model.mode=patch", f"features.mode={mode}")
+    seen = []
+    whole = denoiser.unet.features
+    denoiser.unet.features = lambda x, t, visible=None, **_: seen.append((x, t)) or whole(x, t)
+    rc = torch.tensor([[5, 9]])
+    inputs = {}
+    for noise, seed in (("drawn", 3), ("drawn", 4), ("none", 3), ("none", 4)):
+        changed = config.override(f"features.noise={noise}")
+        features = DiffusionFeatures.fit(denoiser, site.prepared, changed, seed)
+        seen.clear()
+        features.patches(rc, 8)
+        inputs[noise, seed] = seen[0]
+    assert not torch.equal(inputs["drawn", 3][0], inputs["drawn", 4][0])
+    x, t = inputs["none", 3]
+    assert torch.equal(x, inputs["none", 4][0]) and t.tolist() == config.features.timesteps
+    abar = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)[t]
+    if mode == "patch":
+        clean = site.prepared.patches(rc, 8)[0]
+        torch.testing.assert_close(x, (abar.sqrt()[:, None, None, None] * clean).float())
+    noisy = inputs["drawn", 3][0]
+    spread = (noisy - x).flatten(1).std(1).double()
+    torch.testing.assert_close(spread, (1 - abar).sqrt(), rtol=0.15, atol=0)
+
+
 def test_a_denoiser_of_other_modalities_is_refused(site, config, denoiser):
     with pytest.raises(ValueError, match="channels per modality"):
         DiffusionFeatures.fit(denoiser, site.prepared.select(["radar"]), config, 0)

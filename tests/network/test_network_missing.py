@@ -74,7 +74,7 @@ def test_what_a_pixel_lacks(site):
         return values
 
     prepared = with_radar(site, change)
-    with pytest.warns(UserWarning, match="260 of 4225 pixels hold nodata or NaN in modality 'radar'; they take no part in training"):
+    with pytest.warns(UserWarning, match="260 of 4225 pixels hold nodata or NaN in modality 'radar'; they take no part"):
         found = prepared.lacking()
     assert (found[:4] == 1).all() and (found[4:] == -1).all()
     assert torch.equal(torch.as_tensor(prepared.valid), found == -1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,24 @@ def test_several_seeds_give_mean_and_deviation(scene_file, tiny, tmp_path):
     assert row["overall_accuracy"]["std"] == pytest.approx(np.std(values, ddof=1))
 
 
+@pytest.fixture(scope="module")
+def begun(finished, tmp_path_factory):
+    """A run of which no stage has ended."""
+    out = tmp_path_factory.mktemp("begun") / "run"
+    shutil.copytree(finished, out)
+    (out / "state.json").write_text('{"stages": {"configured": {}}}')
+    return out
+
+
+@pytest.fixture(scope="module")
+def unlabelled(scene_file, tmp_path_factory):
+    """The scene without its labels."""
+    path = tmp_path_factory.mktemp("unlabelled") / "scene.toml"
+    table = scene_file.read_text(encoding="utf-8").partition("[labels]")[0]
+    path.write_text(table.replace('path = "', f'path = "{scene_file.parent}/'), encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -128,7 +147,15 @@ def test_several_seeds_give_mean_and_deviation(scene_file, tiny, tmp_path):
         (["run", "{scene}", "--out", "{out}", "--set", "model.mode=patch", "--set", "data.patch=99"], "larger than the scene"),
         (["run", "{scene}", "--out", "{done}"], "--resume"),
         (["run", "{scene}", "--out", "{done}", "--resume", "--seed", "5"], "begun with other settings"),
-        (["train", "{out}"], "holds no run"),
+        (["train", "{out}"], "out does not exist; name the directory of a run"),
+        (["predict", "{scene}"], "scene.toml is a file; name the directory of a run"),
+        (["evaluate", "{folder}"], "holds no run (state.json is missing); name the --out of an earlier"),
+        (["predict", "{begun}"], "stage train has not ended; run `bdgf-fast train {begun}` first"),
+        (["train", "{begun}"], "run `bdgf-fast pretrain SCENE --out {begun} --resume` first"),
+        (["run", "{done}", "--out", "{out}"], "is the directory of a run, not a scene; to continue the run name its scene"),
+        (["run", "{unlabelled}", "--out", "{out}"], "`bdgf-fast predict DIR --scene SCENE --out MAPS`"),
+        (["run", "{scene}", "--out", "{out}", "--set", "epochs=3"], "unknown section or key 'epochs' (did you mean 'train.epochs'"),
+        (["run", "augsburg", "--out", "{out}"], "augsburg is a known data set; say augsburg:FOLDER"),
         (["run", "{scene}", "--out", "{scene}"], "is a file"),
         (["predict", "{done}", "--scene", "{scene}"], "--out"),
         (["run", "{scene}", "--out", "{out}", "--threads", "0"], "--threads"),
@@ -139,11 +166,12 @@ def test_several_seeds_give_mean_and_deviation(scene_file, tiny, tmp_path):
         (["predict", "{done}", "--out", "{out}", "--memory", "100MB"], "too small"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments, sentence, finished, scene_file, tmp_path, capsys):
-    places = {"out": tmp_path / "out", "scene": scene_file, "done": finished}
+def test_bad_input_is_one_sentence(arguments, sentence, finished, begun, unlabelled, scene_file, tmp_path, capsys):
+    places = {"out": tmp_path / "out", "scene": scene_file, "done": finished, "folder": tmp_path, "begun": begun,
+              "unlabelled": unlabelled}  # fmt: skip
     assert main([word.format(**places) for word in arguments]) == 2
     text = capsys.readouterr().err
-    assert sentence in text and text.startswith("error: ") and "Traceback" not in text
+    assert sentence.format(**places) in text and text.startswith("error: ") and "Traceback" not in text
 
 
 def test_damaged_checkpoint_names_the_file(finished, scene_file, tiny, tmp_path, capsys):
@@ -169,9 +197,26 @@ def test_full_disk_leaves_no_half_file(finished, scene_file, capsys, monkeypatch
     assert not list(Path(out).glob("*"))
 
 
+@pytest.mark.parametrize(
+    "built, said",
+    [
+        ({"cuda": None, "cuda_missing_because": "no nvcc was found"}, "none: no nvcc was found"),
+        ({"cuda": "13.0.88", "cuda_architectures": "80-real 120-virtual"}, "CUDA 13.0.88, for compute capability 8.0, 12.0"),
+    ],
+)
+def test_an_extension_with_and_without_cuda_is_described(monkeypatch, built, said):
+    from bdgf_fast.pipeline import versions
+
+    rest = {"extension": "_C.so", "compiler": "GNU", "threads": "OpenMP", "cpu_isas": ["scalar"], "cpu_isa": "scalar"}
+    monkeypatch.setattr(versions._native, "build_info", lambda: {**rest, **built})
+    assert versions.extension()["CUDA kernels"] == said
+
+
 def test_info_lists_every_operation(capsys):
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert {row["operation"] for row in facts["backends"]} >= {"selective_scan", "q_sample", "cross_attention"}
     assert main(["info"]) == 0
-    assert "selective_scan" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "selective_scan" in page and "\nCompiled extension\n" in page and "_because" not in page
+    assert "extension extension" not in page and not any(key.startswith("extension extension") for key in facts["versions"])

@@ -18,7 +18,7 @@ import numpy as np
 
 from bdgf_fast.common.packages import require
 from bdgf_fast.data.sources.matfile_structure import damage
-from bdgf_fast.errors import SceneError
+from bdgf_fast.errors import SceneError, closest
 
 _NOT_ARRAYS = ("struct", "cell", "char", "function", "opaque", "object")
 CHUNK_CACHE = 256 * 2**20  # bytes per open array
@@ -126,7 +126,7 @@ def load_variable(path: Path, variable: str | None) -> np.ndarray | Hdf5Array:
         variable = arrays[0]
     name, steps = _steps(variable, path)
     if name not in [entry[0] for entry in listed]:
-        raise SceneError(f"{path} has no variable {name!r}; it holds {listing(listed)}.")
+        raise SceneError(f"{path} has no variable {name!r}{closest(name, [n for n, *_ in listed])}; it holds {listing(listed)}.")
     return _load_hdf5(path, variable, name, steps) if _is_hdf5(path) else _load_v5(path, variable, name, steps)
 
 

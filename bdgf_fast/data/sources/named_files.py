@@ -13,7 +13,7 @@ from bdgf_fast.data.sources.grid import fit_to_grid, guess_layout
 from bdgf_fast.data.sources.raster import ArrayRaster, Raster
 from bdgf_fast.data.sources.readers import is_array_file, is_vector_file, load_array, locate, matching
 from bdgf_fast.data.sources.vectors import Features, burn, name_codes, read_features
-from bdgf_fast.errors import SceneError
+from bdgf_fast.errors import MissingFile, SceneError, SceneErrors
 
 FILE_KEYS = ("path", "variable", "field", "layer")
 SIDES = ("train", "test", "val")
@@ -48,12 +48,26 @@ class Source:
 def open_sources(
     said: str, base: Path, entries: list[dict[str, Any]], labels: dict[str, Any] | None
 ) -> dict[tuple[str, int, int], Source]:
-    """All files of the [[modality]] tables and of [labels], by ("modality", entry, file) or (side, 0, 0)."""
+    """All files of the [[modality]] tables and of [labels], by ("modality", entry, file) or (side, 0, 0). All that are missing are
+    said at once."""
     sources: dict[tuple[str, int, int], Source] = {}
+    missing: list[SceneError] = []
+
+    def add(key: tuple[str, int, int], text: str, table: dict[str, Any], where: str) -> None:
+        try:
+            sources[key] = _open(key, base, text, table, where)
+        except MissingFile as error:
+            missing.append(error)
+
     for i, entry in enumerate(entries, 1):
         where = entry_name(said, i, entry)
-        for j, name in enumerate(_files(entry, base, where)):
-            sources["modality", i, j] = _open(("modality", i, j), base, name, entry, where)
+        try:
+            names = _files(entry, base, where)
+        except MissingFile as error:
+            missing.append(error)
+            continue
+        for j, name in enumerate(names):
+            add(("modality", i, j), name, entry, where)
     for key in LABELS:
         if labels and key in labels:
             where = f"{said}, [labels]"
@@ -68,7 +82,9 @@ def open_sources(
                 table.pop("variable", None)
             if not isinstance(text, str):
                 raise SceneError(f"{where}: {key} is {text!r}; it must be a file name.")
-            sources[key, 0, 0] = _open((key, 0, 0), base, text, table, where)
+            add((key, 0, 0), text, table, where)
+    if missing:
+        raise missing[0] if len(missing) == 1 else SceneErrors(missing)
     return sources
 
 

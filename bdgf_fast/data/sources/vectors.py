@@ -11,7 +11,7 @@ import numpy as np
 from bdgf_fast.common.packages import require
 from bdgf_fast.data.classes import as_codes
 from bdgf_fast.data.sources.raster import ArrayRaster, Raster
-from bdgf_fast.errors import SceneError
+from bdgf_fast.errors import SceneError, closest
 
 
 @dataclass
@@ -41,13 +41,12 @@ def read_features(path: Any, field: str | None, layer: str | None, where: str) -
         if layer is None and len(layers) == 1:
             layer = layers[0]
         if layer not in layers:
-            raise SceneError(f'{source} holds the layers {", ".join(layers) or "none"}; name one in {where} with layer = "...".')
+            raise SceneError(_unnamed(source, "layer", layer, layers, where))
         fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
         if field is None and len(fields) == 1:
             field = fields[0]
         if field not in fields:
-            held = ", ".join(fields) or "none"
-            raise SceneError(f'{source} holds the fields {held}; name the one with the class in {where} with field = "...".')
+            raise SceneError(_unnamed(source, "field", field, fields, where))
         meta, _, shapes, columns = pyogrio.raw.read(path, layer=layer, columns=[field], force_2d=True)
         geometry = shapely.from_wkb(shapes, on_invalid="raise") if shapes is not None else np.empty(0, object)
         crs = rasterio.crs.CRS.from_user_input(meta["crs"]) if meta["crs"] else None
@@ -71,6 +70,15 @@ def read_features(path: Any, field: str | None, layer: str | None, where: str) -
     elif all(value.lstrip("-").isdecimal() and len(value) < 19 for value in values):
         values = np.array([int(value) for value in values], np.int64)
     return Features(source, geometry, values, crs, int((~there).sum()))
+
+
+def _unnamed(source: str, key: str, given: str | None, names: list[str], where: str) -> str:
+    """What to say when a layer or field is needed, or another one was named than there are."""
+    held = ", ".join(names) or "none"
+    if given is not None:
+        return f"{source} has no {key} {given!r}{closest(given, names)}; it has: {held}. Correct {key} in {where}."
+    which = "the one with the class" if key == "field" else "one"
+    return f'{source} holds the {key}s {held}; name {which} in {where} with {key} = "...".'
 
 
 def name_codes(maps: Mapping[str, Features], classes: Mapping[int, str] | None, notes: list[str]) -> dict[int, str] | None:

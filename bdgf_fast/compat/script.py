@@ -1,0 +1,42 @@
+"""Run a script, unmodified, with stand-ins for the packages that it imports and that are missing: `bdgf-fast compat`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import runpy
+import sys
+
+from .stand_in import install
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The command's arguments; whatever follows the script is the script's own."""
+    command.add_argument("--force", action="store_true", help="use the stand-ins in place of installed packages, too")
+    command.add_argument("-m", dest="module", action="store_true", help="SCRIPT is the name of a module, as with python -m")
+    command.add_argument("script", metavar="SCRIPT", help="the Python file to run")
+    command.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="arguments of the script, passed on as they are")
+    command.set_defaults(parser=command)
+
+
+def run_script(options: argparse.Namespace) -> None:
+    """Run the script as `python SCRIPT ARGS` or `python -m SCRIPT ARGS` does; what it raises is not caught."""
+    if not options.module and not os.path.exists(options.script):
+        options.parser.error(f"script is {options.script}; there is no such file")
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    log = logging.getLogger("bdgf_fast.compat")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+    sys.argv = [options.script, *options.args]
+    if not sys.flags.safe_path:  # first on the path, as python has it: the script's folder, or the working directory
+        sys.path[0] = os.getcwd() if options.module else os.path.dirname(os.path.abspath(options.script))
+    install(force=options.force, host_devices=True)
+    if options.module:
+        runpy.run_module(options.script, run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(options.script, run_name="__main__")
