@@ -258,7 +258,8 @@ def predict(
 
 def predict_scenes(
     directory: PathLike | MapResult, scenes: PathLike | Sequence[PathLike | Scene], out: PathLike, *,
-    memory: int | str | None = None, stride: int = 1, precision: str | None = None, device: Device = "auto", quiet: bool = False,
+    memory: int | str | None = None, stride: int = 1, precision: str | None = None,
+    priors: str | Mapping[str, float] | None = None, device: Device = "auto", quiet: bool = False,
 ) -> MapsResult:  # fmt: skip
     """Maps of many scenes by a trained run, each in a folder of ``out``, with an index and mosaics; what ``predict --scenes`` does.
 
@@ -267,7 +268,7 @@ def predict_scenes(
         scenes: a text file that names one scene per line, or the scenes themselves.
         out: directory of the maps. One that holds some of them is gone on with: finished scenes are not mapped again, unless the
             model, its settings or the scene has changed.
-        memory, stride, precision: as for ``predict``.
+        memory, stride, precision, priors: as for ``predict``.
 
     A scene that cannot be mapped does not stop the others: ``failed`` of the result says what is wrong with it. Example::
 
@@ -288,7 +289,7 @@ def predict_scenes(
             raise UserError(f"{folder}: the network is guided by maps of another model, which belong to one scene; map each scene "
                             "by --scene with its --features")  # fmt: skip
         made.directory.require("train", "train")
-        predict_list(made, listed, target, memory=limit, stride=stride, precision=precision)
+        predict_list(made, listed, target, memory=limit, stride=stride, precision=precision, priors=priors)
     return MapsResult(target)
 
 

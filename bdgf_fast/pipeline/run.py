@@ -2,7 +2,7 @@
 
     pretrain  -> checkpoints/denoiser.safetensors
     train     -> checkpoints/network.safetensors (with the features' projection)
-    predict   -> probabilities.tif, map.tif, map.png
+    predict   -> probabilities.tif, map.tif, map.png, areas.csv
     evaluate  -> report.json, report.html and its pictures
 """
 
@@ -230,8 +230,7 @@ class Run:
                 may_lack=self.config.model.hide_rate > 0,
             )
             warn_of_values(prepared)
-        config, names = self._with_predict(precision=precision, priors=priors), [info.name for info in prepared.classes]
-        named_shares(config.predict.priors, names)  # a mistake is said before anything is written
+        config, names = self.predict_config(precision, priors), [info.name for info in prepared.classes]
         target.mkdir(parents=True, exist_ok=True)
         if leads():
             lock(target)
@@ -274,15 +273,19 @@ class Run:
         blocks = split.train_region if split is not None and split.kind == "blocks" else None
         write_png(path, prepared.scene, index, classes=prepared.classes, title=prepared.scene.name, scored=scored, blocks=blocks)
 
-    def _with_predict(self, **values: Any) -> Config:
+    def predict_config(self, precision: str | None = None, priors: str | Mapping[str, float] | None = None) -> Config:
         """The configuration with these values of its section `predict`, where they are not None. Raises UserError."""
-        given = {name: value for name, value in values.items() if value is not None}
+        given = {name: value for name, value in (("precision", precision), ("priors", priors)) if value is not None}
         try:  # texts may be JSON, as in --set
-            return self.config.override(
+            config = self.config.override(
                 *(f"predict.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items())
             )
         except ValueError as error:
             raise UserError(str(error)) from error
+        classes = read_json(self.directory / "scene.json").get("classes")  # the earliest runs kept none
+        names = [entry["name"] for entry in classes] if classes else [info.name for info in self.scene.classes]
+        named_shares(config.predict.priors, names)
+        return config
 
     def evaluate(self, baselines: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> dict[str, Any]:
         """Accuracy on the test pixels and the report. Takes their labels from the map where every pixel of it was predicted, else
