@@ -82,7 +82,7 @@ def test_many_scenes(folder, capsys, caplog):
     """Every step of the guide, in its order: a program, the settings, the commands and what they print, the programs after them."""
     pytest.importorskip("rasterio")
     text = (GUIDES / "many_scenes.md").read_text(encoding="utf-8")
-    write, look, python = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    write, look, python = re.findall(r"^```py(?:thon)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     exec(compile(write, "many_scenes.md", "exec"), {"__name__": "guide"})
     Path("quick.toml").write_text(TOML.findall(text)[0], encoding="utf-8")
     Path("scenes/list.txt").write_text(re.search(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1], encoding="utf-8")
