@@ -22,7 +22,7 @@ bool fits(const DecisionForestArgs& a, int64_t nodes, int64_t i) {
   return (feature >= 0) & (feature < a.x.shape[1]) & (leaf | inner);
 }
 
-// What the kernel reads by: a number out of range would leave a table, a child before its node could walk for ever.
+// What the kernel reads by: a number out of range would leave a table, with a child before its node the search could go on for ever.
 void check_tables(const char* op, const DecisionForestArgs& a, int64_t nodes) {
   bool fine = true;
   for (int64_t i = 0; i < nodes; ++i) fine &= fits(a, nodes, i);
@@ -54,7 +54,8 @@ void decision_forest(py::handle out, py::handle x, py::handle feature, py::handl
   const int64_t nodes = features.numel;
   const TensorView shares = table_arg(op, "share", share, DType::f32, {nodes, -1});
   const TensorView roots = table_arg(op, "root", root, DType::i32, {-1});
-  args.classes = shares.shape[1], args.trees = roots.numel;
+  args.classes = shares.shape[1];
+  args.trees = roots.numel;
   if (args.trees < 1) bad_value(op, "root", "has no tree; it takes at least one");
   args.feature = static_cast<const int32_t*>(features.data);
   args.threshold = static_cast<const float*>(table_arg(op, "threshold", threshold, DType::f32, {nodes}).data);

@@ -59,10 +59,10 @@ def _along(sums, sums2, at, column, columns, before, window, s_x, there, BLOCK: 
     first = tl.zeros((BLOCK,), tl.float32)
     second = tl.zeros((BLOCK,), tl.float32)
     for d in range(window):
-        place = column + (d - before)
-        seen = there & (place >= 0) & (place < columns)
-        first += tl.load(sums + at + place * s_x, seen, 0.0)
-        second += tl.load(sums2 + at + place * s_x, seen, 0.0)
+        at_column = column + (d - before)
+        seen = there & (at_column >= 0) & (at_column < columns)
+        first += tl.load(sums + at + at_column * s_x, seen, 0.0)
+        second += tl.load(sums2 + at + at_column * s_x, seen, 0.0)
     return first, second
 
 
@@ -153,9 +153,9 @@ def _statistics(x, channels, i, samples, low, high):
 
 def _window_columns(x, last, reach, radius):
     """Sums of x and x^2 down the columns of every window, and the window's side."""
-    near, window = _inner(x, reach - radius), 2 * radius + 1
-    sums, sums2 = _maps(x, last, 2, x.shape[2] - 2 * reach, near.shape[3])
-    _run(box_columns, sums.shape, last, sums, sums2, near, None, near.shape[2], 0, window, *sums.stride(), *near.stride())
+    around, window = _inner(x, reach - radius), 2 * radius + 1
+    sums, sums2 = _maps(x, last, 2, x.shape[2] - 2 * reach, around.shape[3])
+    _run(box_columns, sums.shape, last, sums, sums2, around, None, around.shape[2], 0, window, *sums.stride(), *around.stride())
     return sums, sums2, window
 
 

@@ -1,7 +1,7 @@
 """Depthwise causal convolution: one read and one write, the taps from cache; the backward computes the activation again.
 
 A tile is BLOCK_B samples x BLOCK_D channels (its rows) x BLOCK_L steps, so that rows of a few steps fill a program too.
-The backward keeps its gradients of weight and bias in registers over all the samples it walks, writes one partial sum a
+The backward keeps its gradients of weight and bias in registers over all its samples, writes one partial sum a
 row of the tile, and those are added up in order.
 """
 
@@ -58,13 +58,16 @@ def causal_conv1d_fwd(
 
 @triton.jit
 def causal_conv1d_bwd(
-    grad_x, partial, grad_out, x, weight, bias, batch, dim, length, tiles_b, tiles_d, walkers,
+    grad_x, partial, grad_out, x, weight, bias, batch, dim, length, tiles_b, tiles_d, sample_programs,
     gx_b, gx_d, gx_l, go_b, go_d, go_l, x_b, x_d, x_l, weight_d, weight_w, bias_d,
     SILU: tl.constexpr, WIDTH: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
-    """Program (walker, channel tile) takes every walkers-th sample tile; partial (walkers, BLOCK_B, WIDTH + 1, dim)."""
+    """Program (p, channel tile) takes every sample_programs-th sample tile from p on.
+
+    partial: (sample_programs, BLOCK_B, WIDTH + 1, dim).
+    """
     program = tl.program_id(0)
-    walker = program // tiles_d
+    sample_program = program // tiles_d
     sums = ()
     for _ in tl.static_range(WIDTH + 1):
         sums = sums + (tl.zeros((BLOCK_B * BLOCK_D, BLOCK_L), tl.float32),)
@@ -75,7 +78,7 @@ def causal_conv1d_bwd(
     shift = tl.zeros((BLOCK_B * BLOCK_D, 1), tl.float32)
     if bias is not None:
         shift += tl.load(bias + channel * bias_d, channel < dim, 0.0)[:, None]
-    for tile in range(walker, tiles_b, walkers):
+    for tile in range(sample_program, tiles_b, sample_programs):
         sample, channel, there = _row(tile * tiles_d + program % tiles_d, batch, dim, tiles_d, BLOCK_B, BLOCK_D)
         for start in range(0, length, BLOCK_L):
             step = start + tl.arange(0, BLOCK_L)
@@ -107,7 +110,7 @@ def causal_conv1d_bwd(
                 target = grad_x + (sample * gx_b + channel * gx_d)[:, None] + step.to(tl.int64)[None, :] * gx_l
                 tl.store(target, gradient.to(grad_x.dtype.element_ty), there[:, None] & (step < length)[None, :])
     if partial is not None:
-        part = walker * BLOCK_B + tl.arange(0, BLOCK_B * BLOCK_D) // BLOCK_D
+        part = sample_program * BLOCK_B + tl.arange(0, BLOCK_B * BLOCK_D) // BLOCK_D
         for w in tl.static_range(WIDTH + 1):
             tl.store(partial + (part.to(tl.int64) * (WIDTH + 1) + w) * dim + channel, tl.sum(sums[w], 1), channel < dim)
 
@@ -145,12 +148,12 @@ def backward(outputs, grad_out, x, weight, bias, silu, needs):
         return
     blocks, width = _blocks(x, "bwd"), weight.shape[1]
     tiles_b, tiles_d = cdiv(batch, blocks["BLOCK_B"]), cdiv(dim, blocks["BLOCK_D"])
-    walkers = min(tiles_b, max(1, 8 * processors(x.device) // tiles_d))
+    sample_programs = min(tiles_b, max(1, 8 * processors(x.device) // tiles_d))
     summed = grad_weight is not None or grad_bias is not None
-    partial = workspace(x, walkers * blocks["BLOCK_B"], width + 1, dim) if summed else None
+    partial = workspace(x, sample_programs * blocks["BLOCK_B"], width + 1, dim) if summed else None
     launch(
-        causal_conv1d_bwd, walkers * tiles_d,
-        grad_x, partial, grad_out, x, weight, bias, batch, dim, length, tiles_b, tiles_d, walkers,
+        causal_conv1d_bwd, sample_programs * tiles_d,
+        grad_x, partial, grad_out, x, weight, bias, batch, dim, length, tiles_b, tiles_d, sample_programs,
         *((0, 0, 0) if grad_x is None else grad_x.stride()), *grad_out.stride(), *x.stride(), *weight.stride(),
         0 if bias is None else bias.stride(0), SILU=silu, WIDTH=width, **blocks, num_warps=WARPS,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """softmax(scale Q K' + bias) V for many short sequences: the forward and its launchers.
 
 The scores live in registers, in tiles of BM queries by BN keys; for short sequences one tile is all of them, and one
-program works through several (sample, head) pairs. What the backward does says cross_attention_bwd.py.
+program works through several (sample, head) pairs. The backward is in cross_attention_bwd.py.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 With P = softmax(S), A = dO V' (both after dropout) and delta_i = sum_j P_ij A_ij:
 dS = P (A - delta), dQ = scale dS K, dK = scale dS' Q, dV = P' dO, and the bias gets dS.
 
-cross_attention_bwd owns a tile of keys and walks over the queries, tiles transposed (keys by queries), so that
-the gradients of its keys stay in registers. Where one tile is all keys (`WHOLE`), delta and dQ are made on the way: five
-products, nothing read twice, no accumulator in memory. Else cross_attention_bwd_query makes delta and dQ before.
-cross_attention_bwd_bias owns a tile of the bias and walks over the pairs that share it, in fixed order.
+cross_attention_bwd owns a tile of keys and loops over the queries, tiles transposed (keys by queries), so that
+the gradients of its keys stay in registers. Where one tile is all keys (`WHOLE`), delta and dQ are computed on the way: five
+products, nothing read twice, no accumulator in memory. Else cross_attention_bwd_query computes delta and dQ before.
+cross_attention_bwd_bias owns a tile of the bias and loops over the pairs that share it, in fixed order.
 """
 
 from __future__ import annotations

@@ -62,11 +62,11 @@ def denoising_loss_kernel(
 
     if FLAT:
         rows = 1
-        run = count
+        row_length = count
         columns = tl.cdiv(count + 3, 4 * P).to(tl.int32)
     else:
         rows = size * rows_per_channel
-        run = length
+        row_length = length
         columns = tl.cdiv(length + 3, 4 * P)
     last = tl.minimum((segment + 1) * tiles, tl.cdiv(rows, R) * columns)
     for tile in range(segment * tiles, last):
@@ -77,7 +77,7 @@ def denoising_loss_kernel(
         else:
             c, y = first + row // rows_per_channel, row % rows_per_channel
         start = row_start(origin, b, c, y, inside, extent_h, extent_w)
-        block, column, mask = tile_columns(start, inside, tile % columns, run, False, P)
+        block, column, mask = tile_columns(start, inside, tile % columns, row_length, False, P)
         c, y = c.to(tl.int64), y.to(tl.int64)
         value = tl.load(pred + (b * pred_b + c * pred_c + y * pred_y)[:, None] + column * pred_x, mask=mask, other=0)
         if KIND != _EPSILON or hidden is not None:
@@ -117,15 +117,15 @@ def _run(
     scene = None if origin is None or not drawn else (extent_h, extent_w)
     if not drawn and hidden is not None:
         hidden = None  # every target is x0
-    walk, given = noise.walk([pred, x0, grad_pred, grad_x0], scene, one_sample=True)
-    if walk.flat:  # one channel after another: a group is one row
-        length, rows, extent, R = walk.length // channels, 1, (1, walk.length // channels), 1
-        strides = [(s[0], length, 0, 1) for s in walk.strides]
+    loop, given = noise.sample_loop([pred, x0, grad_pred, grad_x0], scene, one_sample=True)
+    if loop.flat:  # one channel after another: a group is one row
+        length, rows, extent, R = loop.length // channels, 1, (1, loop.length // channels), 1
+        strides = [(s[0], length, 0, 1) for s in loop.strides]
         P = min(256, next_power_of_2((max(groups) * length + 6) // 4))
         columns, row_tiles = cdiv(max(groups) * length + 3, 4 * P), 1
     else:
-        length, rows, extent, R, P = walk.length, walk.height, (walk.extent_h, walk.extent_w), walk.R, walk.P
-        strides = walk.strides
+        length, rows, extent, R, P = loop.length, loop.height, (loop.extent_h, loop.extent_w), loop.R, loop.P
+        strides = loop.strides
         columns, row_tiles = cdiv(length + 3, 4 * P), cdiv(max(groups) * rows, R)
     segments = cdiv(columns * row_tiles, TILES)
     forward = loss is not None
@@ -142,7 +142,7 @@ def _run(
         seed_at, stream_at, sample_ids, None if scene is None else origin, *noise.halves(seed),
         noise.halves(stream)[0], segments, TILES, rows, length, *extent, t.stride(0), sqrt_abar.shape[0],
         *hidden_strides, result.stride(0), result.stride(1), *(s for four in strides for s in four), GROUPS=groups,
-        KIND=prediction, FORWARD=forward, FLAT=walk.flat, R=R, P=P, num_warps=max(1, min(4, R * P // 64)),
+        KIND=prediction, FORWARD=forward, FLAT=loop.flat, R=R, P=P, num_warps=max(1, min(4, R * P // 64)),
         fp_fusion=False,
     )  # fmt: skip
     if forward and result is not loss:

@@ -73,8 +73,8 @@ def diffusion_step_bwd(
         tl.store(grad_sample + to, value.to(grad_sample.dtype.element_ty), mask=mask)
 
 
-def _strides(walk):
-    return (s for four in walk.strides for s in four)
+def _strides(loop):
+    return (s for four in loop.strides for s in four)
 
 
 def forward(
@@ -84,14 +84,14 @@ def forward(
     out = outputs[0]
     if out.numel() == 0:
         return
-    walk, tensors = noise.walk([pred, sample, None if draw else given, out])
+    loop, tensors = noise.sample_loop([pred, sample, None if draw else given, out])
     low, high = noise.purpose_constant(noise.SAMPLER)
     launch(
-        diffusion_step_fwd, walk.programs,
+        diffusion_step_fwd, loop.programs,
         *tensors, coefficients.contiguous(), seed_at, stream_at, sample_ids, *noise.halves(seed),
-        noise.halves(stream)[0], walk.batch, walk.rows, walk.height, walk.length, walk.extent_h, walk.extent_w,
-        *_strides(walk), LOW=low, HIGH=high, CLIP=clip, DRAW=draw, FLAT=walk.flat, R=walk.R, P=walk.P,
-        num_warps=walk.num_warps, fp_fusion=False,
+        noise.halves(stream)[0], loop.batch, loop.rows, loop.height, loop.length, loop.extent_h, loop.extent_w,
+        *_strides(loop), LOW=low, HIGH=high, CLIP=clip, DRAW=draw, FLAT=loop.flat, R=loop.R, P=loop.P,
+        num_warps=loop.num_warps, fp_fusion=False,
     )  # fmt: skip
     noise.copy_back(out, tensors[3])
 
@@ -102,11 +102,11 @@ def backward(outputs, grad_out, pred, sample, coefficients, *rest) -> None:
     if grad_out.numel() == 0:
         return
     clip = rest[5]
-    walk, tensors = noise.walk([pred, sample, grad_out, grad_pred, grad_sample])
+    loop, tensors = noise.sample_loop([pred, sample, grad_out, grad_pred, grad_sample])
     launch(
-        diffusion_step_bwd, walk.programs,
-        *tensors, coefficients.contiguous(), walk.batch, walk.rows, walk.height, walk.length, walk.extent_h,
-        walk.extent_w, *_strides(walk), CLIP=clip, FLAT=walk.flat, R=walk.R, P=walk.P, num_warps=walk.num_warps,
+        diffusion_step_bwd, loop.programs,
+        *tensors, coefficients.contiguous(), loop.batch, loop.rows, loop.height, loop.length, loop.extent_h,
+        loop.extent_w, *_strides(loop), CLIP=clip, FLAT=loop.flat, R=loop.R, P=loop.P, num_warps=loop.num_warps,
         fp_fusion=False,
     )  # fmt: skip
     noise.copy_back(grad_pred, tensors[3])

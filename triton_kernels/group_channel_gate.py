@@ -18,7 +18,7 @@ TILE = 2048  # elements of a tile of everything that is not held
 
 @triton.jit
 def at_pixel(p, width, stride_y, stride_x, MERGED: tl.constexpr):
-    """Offset of pixels p of an image; one stride walks it all where MERGED."""
+    """Offset of pixels p of an image; MERGED: one stride reaches them all."""
     if MERGED:
         offset = p.to(tl.int64) * stride_x
     else:
@@ -178,12 +178,12 @@ def group_channel_gate_scale(
 
 
 def merged(x) -> bool:
-    """Whether one stride walks an image."""
+    """Whether one stride reaches all pixels of an image."""
     return x is None or x.shape[2] == 1 or x.shape[3] == 1 or x.stride(2) == x.shape[3] * x.stride(3)
 
 
 def image_strides(x) -> tuple[int, int, int, int]:
-    """Strides of (batch, C, H, W); the last walks a merged image."""
+    """Strides of (batch, C, H, W); the last one alone, if the image is merged."""
     if x is None:
         return 0, 0, 0, 0
     b, c, y, last = x.stride()

@@ -2,9 +2,9 @@
 csrc/include/bdgf/philox.h, where the formulas stand.
 
 A kernel works on tiles of rows times whole Philox blocks of four normals, so that no block is made twice: [rows, 4 *
-blocks] elements. A tensor (batch, C, Y, X) is walked in one of two ways. `flat`: a row is a whole sample, elements one
-after another in memory. Else a row is one channel, or one image row of it, which gives room for any strides, a fate per
-channel and the scene's count of elements; its first and last block may lie half outside.
+blocks] elements. A tensor (batch, C, Y, X) is covered in one of two ways. `flat`: a row is a whole sample, its elements one
+after another in memory. Else a row is one channel, or one image row of it, which allows for any strides, a mask over the
+channels and the scene's count of elements; the first and the last block of a row may lie partly outside.
 
 Every kernel that draws is launched with enable_fp_fusion=False: a contracted multiply-add has other bits.
 """
@@ -40,7 +40,7 @@ def signed(word: int) -> int:
 
 
 @dataclass(frozen=True)
-class Walk:
+class SampleLoop:
     """How the tiles of a launch cover (batch, C, Y, X)."""
 
     flat: bool
@@ -68,13 +68,13 @@ class Walk:
         return max(1, min(4, self.R * self.P // 64))
 
 
-def walk(
+def sample_loop(
     tensors: list[Tensor | None],
     scene: tuple[int, int] | None = None,
     by_channel: bool = False,
     one_sample: bool = False,
-) -> tuple[Walk, list[Tensor | None]]:
-    """The walk over tensors of one shape, and the tensors, copied where no two strides walk the inside of a channel.
+) -> tuple[SampleLoop, list[Tensor | None]]:
+    """The loop over tensors of one shape, and the tensors, copied where no two strides reach all of a channel.
 
     `scene`: extent, where an origin is given. `by_channel`: channels differ in more than their elements. `one_sample`:
     a tile never spans samples.
@@ -88,7 +88,7 @@ def walk(
         P = min(256, next_power_of_2(blocks))
         R = 1 if one_sample else min(256 // P, next_power_of_2(batch))
         strides = tuple((0, 0, 0, 1) if x is None else (length, 0, 0, 1) for x in tensors)
-        return Walk(True, batch, 1, 1, length, 0, 0, strides, R, P), tensors
+        return SampleLoop(True, batch, 1, 1, length, 0, 0, strides, R, P), tensors
     views = [None if x is None else _four_axes(x) for x in tensors]
     if any(v is None for v, x in zip(views, tensors, strict=True) if x is not None):
         views = [None if x is None else _four_axes(x.contiguous()) for x in tensors]
@@ -101,7 +101,7 @@ def walk(
     R = min(256 // P, next_power_of_2(rows))
     strides = tuple((0, 0, 0, 1) if v is None else v.stride() for v in views)
     extent = scene or (height, width)
-    return Walk(False, batch, rows, height, width, *extent, strides, R, P), views
+    return SampleLoop(False, batch, rows, height, width, *extent, strides, R, P), views
 
 
 def _four_axes(x: Tensor) -> Tensor | None:
@@ -119,7 +119,7 @@ def _four_axes(x: Tensor) -> Tensor | None:
 
 
 def copy_back(x: Tensor | None, given: Tensor | None) -> None:
-    """After a launch, for an output that `walk` had to copy."""
+    """After a launch, for an output that `sample_loop` had to copy."""
     if x is not None and given.data_ptr() != x.data_ptr():
         x.copy_(given.view(x.shape))
 

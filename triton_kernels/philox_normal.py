@@ -29,11 +29,11 @@ def forward(outputs, seed_at, sample_ids, stream_at, origin, seed, stream, exten
     out = outputs[0]
     if out.numel() == 0:
         return
-    walk, _ = noise.walk([out], None if origin is None else (extent_h, extent_w))
+    loop, _ = noise.sample_loop([out], None if origin is None else (extent_h, extent_w))
     low, high = noise.purpose_constant(noise.TARGET_NOISE)
     launch(
-        philox_normal_kernel, walk.programs,
-        out, seed_at, stream_at, sample_ids, origin, *noise.halves(seed), noise.halves(stream)[0], walk.batch, walk.rows,
-        walk.height, walk.length, walk.extent_h, walk.extent_w, LOW=low, HIGH=high, FLAT=walk.flat, R=walk.R, P=walk.P,
-        num_warps=walk.num_warps, fp_fusion=False,
+        philox_normal_kernel, loop.programs,
+        out, seed_at, stream_at, sample_ids, origin, *noise.halves(seed), noise.halves(stream)[0], loop.batch, loop.rows,
+        loop.height, loop.length, loop.extent_h, loop.extent_w, LOW=low, HIGH=high, FLAT=loop.flat, R=loop.R, P=loop.P,
+        num_warps=loop.num_warps, fp_fusion=False,
     )  # fmt: skip

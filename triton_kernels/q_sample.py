@@ -49,16 +49,16 @@ def _run(
         return
     scene = (extent_h, extent_w) if draw and origin is not None else None
     fill = bool(fill and draw and channel_mask is not None)
-    walk, (x0, given) = noise.walk([x0, out], scene, by_channel=channel_mask is not None)
+    loop, (x0, given) = noise.sample_loop([x0, out], scene, by_channel=channel_mask is not None)
     low, high = noise.purpose_constant(noise.MASK_FILL)
     hidden_strides = (0, 0) if channel_mask is None else channel_mask.stride()
     launch(
-        q_sample_kernel, walk.programs,
+        q_sample_kernel, loop.programs,
         x0, given, t, sqrt_abar.contiguous(), sqrt_rest.contiguous(), channel_mask, seed_at, stream_at, sample_ids,
-        None if scene is None else origin, *noise.halves(seed), noise.halves(stream)[0], walk.batch, walk.rows,
-        walk.height, walk.length, walk.extent_h, walk.extent_w, t.stride(0), sqrt_abar.shape[0], *hidden_strides,
-        *walk.strides[0], *walk.strides[1], LOW=low, HIGH=high, DRAW=draw, FILL=fill, FLAT=walk.flat, R=walk.R,
-        P=walk.P, num_warps=walk.num_warps, fp_fusion=False,
+        None if scene is None else origin, *noise.halves(seed), noise.halves(stream)[0], loop.batch, loop.rows,
+        loop.height, loop.length, loop.extent_h, loop.extent_w, t.stride(0), sqrt_abar.shape[0], *hidden_strides,
+        *loop.strides[0], *loop.strides[1], LOW=low, HIGH=high, DRAW=draw, FILL=fill, FLAT=loop.flat, R=loop.R,
+        P=loop.P, num_warps=loop.num_warps, fp_fusion=False,
     )  # fmt: skip
     noise.copy_back(out, given)
 

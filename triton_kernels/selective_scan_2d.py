@@ -1,6 +1,6 @@
 """Launchers of bdgf::selective_scan_2d: the scan's kernels with the directions as index arithmetic, merged in float32.
 
-One program walks all directions of its channels one after the other; their outputs (and the gradients of x and of a
+One program goes through the directions of its channels one after the other; their outputs (and the gradients of x and of a
 shared delta) are added up where they are stored if that is float32, in scratch of the program's own otherwise.
 """
 

@@ -4,50 +4,94 @@ For a channel and a state: x_l = a_l x_{l-1} + w_l B_l with a_l = exp(delta_l A)
 lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with g = dL/dy, from the last step back. Then dC_l = sum over channels of g_l x_l,
 dB_l = sum over channels of lambda_l w_l, and with e_l = lambda_l a_l x_{l-1}: dA = sum_l e_l delta_l,
 ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A, du_l = delta_l sum_n lambda_l B_l + D g_l. In the code `adjoint` is lambda_l, then
-a_l lambda_l; `A2` is A log2(e); `sums_drive` are the sum_n lambda_l B_l, `sums_exponent` the sum_n e_l A2.
+a_l lambda_l; `A2` is A log2(e); `sum_drive` is sum_n lambda_l B_l, `sum_exponent` sum_n e_l A2.
 
-A program keeps a state every CHUNK steps of its row, and of the chunk at hand one every T steps, in scratch of its own.
-Channel tiles that share B and C follow each other in one program (`items`), or lie in programs of their own (`parts`)
-whose sums of dB and dC are added up afterwards; so do the directions of an image.
+A row (a sample, or a segment of a long sequence) is taken in chunks. Going forwards, a program keeps the state before every
+chunk in scratch of its own; then, from the last chunk to the first, the state before every T steps of the chunk, and from the
+last T steps to the first their gradients. Channel tiles that share B and C follow each other in one program (`items`), or lie in
+programs of their own (`parts`) whose sums of dB and dC are added up afterwards; so do the directions of an image.
 
-`one` is 1, which the compiler may not know: where it sees neighbours in memory it changes the layout of the whole tile.
-`one_float` is 1.0, likewise: it would keep an exp in registers instead of computing it again.
+`one` is 1, see make_tile; `one_float` is 1.0, which the compiler may not know either: it would keep an exp in registers instead
+of computing it again.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
+from .selective_scan_fwd import advance
 from .selective_scan_tiles import (
-    activate,
+    Call,
+    Row,
+    bounds,
     channels,
     index,
     join4,
+    load_inputs,
+    load_matrix,
+    load_parameters,
+    load_state,
     load_steps,
+    make_tile,
     over_channels,
-    over_states,
     pixel_offset,
-    positions,
     split4,
     spread,
+    state_offsets,
     states,
+    steps_at,
+    store_sum,
     sum_states,
     when,
 )
 
 
-@triton.jit
-def _sum_channels(x):
-    """A tile to (NR, DW, NL): the sum over a warp's channels."""
-    return tl.sum(tl.sum(x, 1), 3)
+class Target(NamedTuple):
+    """A tensor (or None) with the offset of the row at hand and its strides; of dB and dC, `channel` is that of the states."""
+
+    pointer: Any
+    offset: Any
+    channel: Any
+    row: Any
+    step: Any
+    scratch: Any  # for the sum over directions, see store_sum; None: in the tensor itself
 
 
-@triton.jit(do_not_specialize=["rows", "walkers", "chunk", "slots", "one"])
+class Sources(NamedTuple):
+    """What the adjoint reads besides the inputs of the recurrence."""
+
+    out: Any  # dL/dout
+    z: Any
+
+
+class Gradients(NamedTuple):
+    """Where the gradients of a row's inputs go."""
+
+    u: Any
+    delta: Any
+    z: Any
+    B: Any
+    C: Any
+
+
+class Wanted(NamedTuple):
+    """Which gradients that are sums are wanted; z: whether there is a gate, whose gradient needs y."""
+
+    z: Any
+    B: Any
+    C: Any
+    D: Any
+    bias: Any
+
+
+@triton.jit(do_not_specialize=["rows", "row_programs", "chunk", "slots", "one"])
 def scan_bwd(
     grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias, grad_initial,
     grad_out, grad_last, u, delta, A, B, C, D, z, bias, initial, scratch, merge_u, merge_delta,
-    rows, dim, length, parts, items, tiles_of_group, dim_of_group, segments, segment, chunk, walkers, share_b, share_c,
+    rows, dim, length, parts, items, tiles_of_group, dim_of_group, segments, segment, chunk, row_programs, share_b, share_c,
     height, width, slots,
     gu_b, gu_d, gu_h, gu_l, gd_b, gd_k, gd_d, gd_l, gB_b, gB_s, gB_n, gB_l, gC_b, gC_s, gC_n, gC_l, gz_b, gz_d, gz_l,
     gi_b, gi_d, gi_n, go_b, go_d, go_h, go_l, gl_r, gl_d, gl_n,
@@ -58,7 +102,7 @@ def scan_bwd(
     CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
-    """grad_A, grad_D, grad_bias, and grad_B, grad_C if constant: partial sums (walkers, K, dim, ...), else as they are.
+    """grad_A, grad_D, grad_bias, and grad_B, grad_C if constant: partial sums (row_programs, K, dim, ...), else as they are.
 
     RESIDENT: one item, whose parameters and their gradients stay in registers. grad_B, grad_C: by slot, a group's part.
     SHARED: one delta for all directions. merge_u, merge_delta: (programs, DIM, length) scratch, None: in place.
@@ -66,315 +110,249 @@ def scan_bwd(
     T: tl.constexpr = 4
     DIM: tl.constexpr = DR * DW * DL
     TILE: tl.constexpr = NR * NL * DIM
-    LOG2E: tl.constexpr = 1.4426950408889634
     IMAGE: tl.constexpr = DIRECTIONS > 0
     DIRECTION_STEP: tl.constexpr = 2 if DIRECTIONS == 2 else 1  # rows and rows reversed are the first and third of four
     K: tl.constexpr = DIRECTIONS if IMAGE else 1
-    DIVIDE: tl.constexpr = IMAGE and not FLAT  # pixels into rows and columns
+    call: tl.constexpr = Call(SOFTPLUS, REVERSE, IMAGE, PIXELS, SHARED, IMAGE and not FLAT, WIDE, CONST_B, CONST_C)
+    wanted: tl.constexpr = Wanted(z is not None, grad_B is not None, grad_C is not None, grad_D is not None, grad_bias is not None)
     program = tl.program_id(0)
     wide = tl.zeros((), tl.int64)  # widens what is added to it
     part = program % parts
-    walker = program // parts
-    n, real = states(N, NR, NL)
-    lane = tl.arange(0, NR)[:, None, None, None, None] * DR + tl.arange(0, DR)[None, :, None, None, None]
-    lane = lane * DW + tl.arange(0, DW)[None, None, :, None, None]
-    lane = (lane * NL + tl.arange(0, NL)[None, None, None, :, None]) * DL + tl.arange(0, DL)[None, None, None, None, :] * one
+    n, n_exists = states(N, NR, NL)
+    lane = _offset_in_tile(NR, DR, DW, NL, DL, one)
     scratch += (wide + program) * slots * TILE
     fine = scratch + (wide + tl.cdiv(segment, chunk)) * TILE
-    zero = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
-    nothing = tl.zeros((DR, DW, DL, T), tl.float32)
-    group, d, there = channels(part * items, dim_of_group, WIDE, DR, DW, DL)
-    both = over_states(real) & over_channels(there)
-    at = over_channels(d) * N + over_states(n * one)
-    shift = tl.zeros((DR, DW, DL), tl.float32)
-    skip = tl.zeros((DR, DW, DL), tl.float32)
     if RESIDENT:
-        A2 = tl.load(A + at, both, 0.0) * LOG2E
-        if bias is not None:
-            shift = tl.load(bias + d, there, 0.0)
-        if D is not None:
-            skip = tl.load(D + d, there, 0.0)
-        if CONST_B:
-            b = tl.load(B + at, both, 0.0)
-        if CONST_C:
-            c = tl.load(C + at, both, 0.0)
-        sum_A, sum_B, sum_C, sum_D, sum_bias = zero, zero, zero, nothing, nothing
-    for row in range(walker, rows, walkers):
-        sample = wide + row // segments
-        begin = (row % segments) * segment
-        end = tl.minimum(begin + segment, length)
+        group, d, d_exists = channels(part * items, dim_of_group, WIDE, DR, DW, DL)
+        tile = make_tile(d, d_exists, n, n_exists, N, one)
+        p = load_parameters(A, B, C, D, bias, tile, 0, N, call)
+        sum_A, sum_B, sum_C, sum_D, sum_bias = _no_sums(tile, T)
+    for r in range(program // parts, rows, row_programs):
+        sample, begin, end = bounds(r, segments, segment, length)
         for item in range(1 if RESIDENT else items):
             k = item % K
             if not RESIDENT:
-                group, d, there = channels(part * (items // K) + item // K, dim_of_group, WIDE, DR, DW, DL)
-                both = over_states(real) & over_channels(there)
-                at = over_channels(d) * N + over_states(n * one)
-                A2 = tl.load(A + (wide + k) * dim * N + at, both, 0.0) * LOG2E
-                if bias is not None:
-                    shift = tl.load(bias + k * dim + d, there, 0.0)
-                if D is not None:
-                    skip = tl.load(D + k * dim + d, there, 0.0)
-                if CONST_B:
-                    b = tl.load(B + at, both, 0.0)
-                if CONST_C:
-                    c = tl.load(C + at, both, 0.0)
-                sum_A, sum_B, sum_C, sum_D, sum_bias = zero, zero, zero, nothing, nothing
-            if IMAGE:
-                group = k
-            row_u = u + sample * u_b
-            row_delta = delta + sample * delta_b + (wide + k) * delta_k
-            row_b = B + sample * B_b + (wide + group // share_b) * B_g
-            row_c = C + sample * C_b + (wide + group // share_c) * C_g
-            x = zero
-            if initial is not None:
-                where = over_channels(d) * init_d + over_states(n * one) * init_n
-                x += tl.load(initial + (wide + row) * init_r + where, both, 0.0)
+                group, d, d_exists = channels(part * (items // K) + item // K, dim_of_group, WIDE, DR, DW, DL)
+                tile = make_tile(d, d_exists, n, n_exists, N, one)
+                p = load_parameters(A, B, C, D, bias, tile, (wide + k) * dim, N, call)
+                sum_A, sum_B, sum_C, sum_D, sum_bias = _no_sums(tile, T)
+            group_of_k = k if IMAGE else group
+            row = Row(u + sample * u_b, u_d, u_h, u_l, delta + sample * delta_b + (wide + k) * delta_k, delta_d, delta_l,
+                      B + sample * B_b + (wide + group_of_k // share_b) * B_g, B_n, B_l,
+                      C + sample * C_b + (wide + group_of_k // share_c) * C_g, C_n, C_l,
+                      end, length, k * DIRECTION_STEP, height, width)  # fmt: skip
+            own = wide + (k * parts + part if IMAGE else part)
+            sources = Sources(Target(grad_out, sample * go_b, go_d, go_h, go_l, None), Target(z, sample * z_b, z_d, 0, z_l, None))
+            targets = Gradients(
+                Target(grad_u, sample * gu_b, gu_d, gu_h, gu_l, merge_u),
+                Target(grad_delta, sample * gd_b + (wide + k) * gd_k, gd_d, 0, gd_l, merge_delta),
+                Target(grad_z, sample * gz_b, gz_d, 0, gz_l, None),
+                Target(grad_B, sample * gB_b + own * gB_s, gB_n, 0, gB_l, None),
+                Target(grad_C, sample * gC_b + own * gC_s, gC_n, 0, gC_l, None),
+            )
+            x = load_state(initial, (wide + r) * init_r, init_d, init_n, tile, one)
             chunks = tl.cdiv(end - begin, chunk)
             for i in range(chunks):
                 tl.store(scratch + (wide + i) * TILE + lane, x)
                 if i < chunks - 1:
                     for first in range(begin + i * chunk, begin + (i + 1) * chunk, T):
-                        step, pixel = positions(first, end, length, k * DIRECTION_STEP, height, width, REVERSE, IMAGE, T)
-                        pixel = index(pixel, WIDE)
-                        order = pixel if PIXELS else index(step, WIDE)
-                        inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-                        delta_at = pixel if SHARED else order
-                        raw = load_steps(row_delta, d * delta_d, delta_at * delta_l, inside) + shift[:, :, :, None]
-                        steps = activate(raw, inside, SOFTPLUS)
-                        value = load_steps(row_u, d * u_d, pixel_offset(pixel, width, u_h, u_l, DIVIDE), inside)
-                        ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
-                        if not CONST_B:
-                            seen = real[:, :, None] & (step < end)[None, None, :]
-                            bs = split4(load_steps(row_b, index(n, WIDE) * B_n, order * B_l, seen), REVERSE)
-                        for t in tl.static_range(T):
-                            if not CONST_B:
-                                b = over_states(bs[t])
-                            x = tl.exp2(over_channels(ds[t]) * A2) * x + over_channels(vs[t]) * b
-            adjoint = zero
-            if grad_last is not None:
-                where = over_channels(d) * gl_d + over_states(n * one) * gl_n
-                adjoint += tl.load(grad_last + (wide + row) * gl_r + where, both, 0.0)
+                        x = _advance(x, first, row, tile, p, call, T)
+            adjoint = load_state(grad_last, (wide + r) * gl_r, gl_d, gl_n, tile, one)
             tl.debug_barrier()
             for back in range(chunks):
                 i = chunks - 1 - back
                 start = begin + i * chunk
-                groups = tl.cdiv(tl.minimum(chunk, end - start), T)
+                blocks = tl.cdiv(tl.minimum(chunk, end - start), T)
                 x = tl.load(scratch + (wide + i) * TILE + lane)
-                for j in range(groups):
+                for j in range(blocks):
                     tl.store(fine + (wide + j) * TILE + lane, x)
-                    if j < groups - 1:
-                        step, pixel = positions(start + j * T, end, length, k * DIRECTION_STEP, height, width, REVERSE, IMAGE, T)
-                        pixel = index(pixel, WIDE)
-                        order = pixel if PIXELS else index(step, WIDE)
-                        inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-                        delta_at = pixel if SHARED else order
-                        raw = load_steps(row_delta, d * delta_d, delta_at * delta_l, inside) + shift[:, :, :, None]
-                        steps = activate(raw, inside, SOFTPLUS)
-                        value = load_steps(row_u, d * u_d, pixel_offset(pixel, width, u_h, u_l, DIVIDE), inside)
-                        ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
-                        if not CONST_B:
-                            seen = real[:, :, None] & (step < end)[None, None, :]
-                            bs = split4(load_steps(row_b, index(n, WIDE) * B_n, order * B_l, seen), REVERSE)
-                        for t in tl.static_range(T):
-                            if not CONST_B:
-                                b = over_states(bs[t])
-                            x = tl.exp2(over_channels(ds[t]) * A2) * x + over_channels(vs[t]) * b
+                    if j < blocks - 1:
+                        x = _advance(x, start + j * T, row, tile, p, call, T)
                 tl.debug_barrier()
-                for behind in range(groups):
-                    j = groups - 1 - behind
-                    step, pixel = positions(start + j * T, end, length, k * DIRECTION_STEP, height, width, REVERSE, IMAGE, T)
-                    pixel = index(pixel, WIDE)
-                    order = pixel if PIXELS else index(step, WIDE)
-                    delta_at = pixel if SHARED else order
-                    inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-                    seen = real[:, :, None] & (step < end)[None, None, :]
-                    raw = load_steps(row_delta, d * delta_d, delta_at * delta_l, inside) + shift[:, :, :, None]
-                    steps = activate(raw, inside, SOFTPLUS)
-                    value = load_steps(row_u, d * u_d, pixel_offset(pixel, width, u_h, u_l, DIVIDE), inside)
-                    given = load_steps(grad_out + sample * go_b, d * go_d, pixel_offset(pixel, width, go_h, go_l, DIVIDE), inside)
-                    ds, vs = split4(steps, REVERSE), split4(steps * value, REVERSE)
-                    gradient = given
-                    if z is not None:
-                        gate = load_steps(z + sample * z_b, d * z_d, pixel * z_l, inside)
-                        open = 1.0 / (1.0 + tl.exp(-gate))
-                        gradient = given * gate * open
-                    gs = split4(gradient, REVERSE)
-                    if not CONST_B:
-                        bs = split4(load_steps(row_b, index(n, WIDE) * B_n, order * B_l, seen), REVERSE)
-                    if not CONST_C:
-                        cs = split4(load_steps(row_c, index(n, WIDE) * C_n, order * C_l, seen), REVERSE)
-                    x = tl.load(fine + (wide + j) * TILE + lane)
-                    decayed = ()
-                    for t in tl.static_range(T):
-                        if not CONST_B:
-                            b = over_states(bs[t])
-                        e = tl.exp2(over_channels(ds[t]) * A2)
-                        decayed = decayed + (e * x,)  # e itself is computed again: registers are scarcer than exps
-                        x = decayed[t] + over_channels(vs[t]) * b
-                    sums_drive, sums_exponent, ys, to_b, to_c = (), (), (), (), ()
-                    for s in tl.static_range(T):
-                        if not CONST_B:
-                            b = over_states(bs[T - 1 - s])
-                        if not CONST_C:
-                            c = over_states(cs[T - 1 - s])
-                        v, g = over_channels(vs[T - 1 - s]), over_channels(gs[T - 1 - s])
-                        x = decayed[T - 1 - s] + v * b
-                        if z is not None:
-                            ys = (sum_states(x * c),) + ys
-                        if grad_C is not None:
-                            if CONST_C:
-                                sum_C += g * x
-                            else:
-                                to_c = (_sum_channels(g * x),) + to_c
-                        adjoint += g * c
-                        if grad_B is not None:
-                            if CONST_B:
-                                sum_B += adjoint * v
-                            else:
-                                to_b = (_sum_channels(adjoint * v),) + to_b
-                        sums_drive = (sum_states(adjoint * b),) + sums_drive
-                        x = adjoint * decayed[T - 1 - s]
-                        sum_A += x * over_channels(ds[T - 1 - s])
-                        sums_exponent = (sum_states(x * A2),) + sums_exponent
-                        adjoint *= tl.exp2(over_channels(ds[T - 1 - s] * one_float) * A2)
-                    sum_drive = join4(sums_drive, REVERSE)
-                    if grad_D is not None:
-                        sum_D += gradient * value
-                    if z is not None and grad_z is not None:
-                        y = join4(ys, REVERSE) + skip[:, :, :, None] * value
-                        pointer = grad_z + sample * gz_b + spread(d * gz_d, pixel * gz_l)
-                        tl.store(pointer, (given * y * open * (1.0 + gate * (1.0 - open))).to(grad_z.dtype.element_ty), inside)
-                    slot = spread((d % DIM) * length, pixel)
-                    if grad_u is not None:
-                        pointer = grad_u + sample * gu_b + spread(d * gu_d, pixel_offset(pixel, width, gu_h, gu_l, DIVIDE))
-                        found = sum_drive * steps + skip[:, :, :, None] * gradient
-                        if K > 1:
-                            merged = pointer
-                            if merge_u is not None:
-                                merged = merge_u + (wide + program) * DIM * length + slot
-                            found += tl.load(merged, when(wide + k > 0, inside), 0.0)
-                            if merge_u is not None:
-                                tl.store(merged, found, when(wide + k < K - 1, inside))
-                                tl.store(pointer, found.to(grad_u.dtype.element_ty), when(wide + k == K - 1, inside))
-                            else:
-                                tl.store(pointer, found.to(grad_u.dtype.element_ty), inside)
-                        else:
-                            tl.store(pointer, found.to(grad_u.dtype.element_ty), inside)
-                    found = sum_drive * value + join4(sums_exponent, REVERSE) * (1.0 / LOG2E)
-                    if SOFTPLUS:
-                        found *= tl.where(raw > 20.0, 1.0, 1.0 / (1.0 + tl.exp(-raw)))
-                    found = tl.where(inside, found, 0.0)
-                    if grad_bias is not None:
-                        sum_bias += found
-                    if grad_delta is not None:
-                        pointer = grad_delta + sample * gd_b + (wide + k) * gd_k + spread(d * gd_d, delta_at * gd_l)
-                        if SHARED and K > 1:
-                            merged = pointer
-                            if merge_delta is not None:
-                                merged = merge_delta + (wide + program) * DIM * length + slot
-                            found += tl.load(merged, when(wide + k > 0, inside), 0.0)
-                            if merge_delta is not None:
-                                tl.store(merged, found, when(wide + k < K - 1, inside))
-                                tl.store(pointer, found.to(grad_delta.dtype.element_ty), when(wide + k == K - 1, inside))
-                            else:
-                                tl.store(pointer, found.to(grad_delta.dtype.element_ty), inside)
-                        else:
-                            tl.store(pointer, found.to(grad_delta.dtype.element_ty), inside)
-                    own = wide + (k * parts + part if IMAGE else part)
-                    again = when(wide + item >= K, seen)
-                    if grad_B is not None and not CONST_B:
-                        found = tl.sum(join4(to_b, REVERSE), 1)
-                        pointer = grad_B + sample * gB_b + own * gB_s + spread(index(n, WIDE) * gB_n, order * gB_l)
-                        if not RESIDENT:
-                            found += tl.load(pointer, again, 0.0).to(tl.float32)
-                        tl.store(pointer, found.to(grad_B.dtype.element_ty), seen)
-                    if grad_C is not None and not CONST_C:
-                        found = tl.sum(join4(to_c, REVERSE), 1)
-                        pointer = grad_C + sample * gC_b + own * gC_s + spread(index(n, WIDE) * gC_n, order * gC_l)
-                        if not RESIDENT:
-                            found += tl.load(pointer, again, 0.0).to(tl.float32)
-                        tl.store(pointer, found.to(grad_C.dtype.element_ty), seen)
+                for behind in range(blocks):
+                    j = blocks - 1 - behind
+                    adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias = _block_back(
+                        adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias, start + j * T, fine + (wide + j) * TILE + lane,
+                        row, tile, p, sources, targets, wanted, (wide + program) * DIM * length, DIM, wide + k, K, wide + item,
+                        RESIDENT, one_float, call, T,
+                    )  # fmt: skip
                 tl.debug_barrier()
             if grad_initial is not None:
-                where = over_channels(d) * gi_d + over_states(n * one) * gi_n
-                tl.store(grad_initial + sample * gi_b + where, adjoint, when((wide + row) % segments == 0, both))
+                first_of_sample = when((wide + r) % segments == 0, tile.exists)
+                tl.store(grad_initial + sample * gi_b + state_offsets(tile, gi_d, gi_n, one), adjoint, first_of_sample)
             if not RESIDENT:
-                base = ((wide + walker) * K + k) * dim
-                _flush(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, base, N,
-                       at, d, both, there, wide + row > walker, CONST_B, CONST_C)  # fmt: skip
+                base = ((wide + program // parts) * K + k) * dim
+                _add_sums(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, base, N,
+                          tile, wide + r > program // parts, call)  # fmt: skip
     if RESIDENT:
-        _flush(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, (wide + walker) * dim,
-               N, at, d, both, there, wide > 0, CONST_B, CONST_C)  # fmt: skip
+        _add_sums(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias,
+                  (wide + program // parts) * dim, N, tile, wide > 0, call)  # fmt: skip
 
 
 @triton.jit
-def _flush(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, base, N: tl.constexpr, at, d,
-           both, there, again, CONST_B: tl.constexpr, CONST_C: tl.constexpr):  # fmt: skip
+def _offset_in_tile(NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
+    """Where the elements of a tile lie in scratch: as in registers."""
+    offset = tl.arange(0, NR)[:, None, None, None, None] * DR + tl.arange(0, DR)[None, :, None, None, None]
+    offset = offset * DW + tl.arange(0, DW)[None, None, :, None, None]
+    return (offset * NL + tl.arange(0, NL)[None, None, None, :, None]) * DL + tl.arange(0, DL)[None, None, None, None, :] * one
+
+
+@triton.jit
+def _no_sums(tile, T: tl.constexpr):
+    """The sums over steps of the gradients of A, B and C, over a tile, and of D and bias, (DR, DW, DL, T), to begin with."""
+    matrix = tl.zeros(tile.exists.shape, tl.float32)
+    vector = tl.zeros(tile.d.shape + (T,), tl.float32)
+    return matrix, matrix, matrix, vector, vector
+
+
+@triton.jit
+def _advance(x, first, row, tile, p, call, T: tl.constexpr):
+    """The state T steps on from step `first`."""
+    at = steps_at(first, row, tile, call, T)
+    _, dt, ut = load_inputs(row, at, tile, p.bias, call)
+    ds, vs = split4(dt, call.reverse), split4(dt * ut, call.reverse)
+    bs = load_matrix(row.B, row.B_state, row.B_step, at, tile, p.b, call.constant_b, call)
+    return advance(x, ds, vs, bs, p.A2, T)
+
+
+@triton.jit
+def _block_back(
+    adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias, first, kept, row, tile, p, sources, targets, wanted, own_scratch,
+    DIM: tl.constexpr, k, K: tl.constexpr, item, RESIDENT: tl.constexpr, one_float, call, T: tl.constexpr,
+):  # fmt: skip
+    """T steps from `first` on, backwards, from the state before them at `kept`: their gradients are stored; returns the adjoint
+    before them and the sums."""
+    at = steps_at(first, row, tile, call, T)
+    raw, dt, ut = load_inputs(row, at, tile, p.bias, call)
+    pixels = pixel_offset(at.pixel, row.width, sources.out.row, sources.out.step, call.divide)
+    grad_out = load_steps(sources.out.pointer + sources.out.offset, tile.d * sources.out.channel, pixels, at.inside)
+    ds, vs = split4(dt, call.reverse), split4(dt * ut, call.reverse)
+    grad_y = grad_out
+    if wanted.z:
+        z = load_steps(sources.z.pointer + sources.z.offset, tile.d * sources.z.channel, at.pixel * sources.z.step, at.inside)
+        sigmoid = 1.0 / (1.0 + tl.exp(-z))
+        grad_y = grad_out * z * sigmoid
+    gs = split4(grad_y, call.reverse)
+    bs = load_matrix(row.B, row.B_state, row.B_step, at, tile, p.b, call.constant_b, call)
+    cs = load_matrix(row.C, row.C_state, row.C_step, at, tile, p.c, call.constant_c, call)
+    decayed = _record(tl.load(kept), ds, vs, bs, p.A2, T)
+    adjoint, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c = _adjoint(
+        adjoint, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, p.A2, wanted, one_float, call, T)  # fmt: skip
+    sum_drive = join4(sums_drive, call.reverse)
+    if wanted.D:
+        sum_D += grad_y * ut
+    if wanted.z and targets.z.pointer is not None:
+        y = join4(ys, call.reverse) + p.D[:, :, :, None] * ut
+        grad_z = grad_out * y * sigmoid * (1.0 + z * (1.0 - sigmoid))
+        pointer = targets.z.pointer + targets.z.offset + spread(tile.d * targets.z.channel, at.pixel * targets.z.step)
+        tl.store(pointer, grad_z.to(targets.z.pointer.dtype.element_ty), at.inside)
+    slot = own_scratch + spread((tile.d % DIM) * row.length, at.pixel)
+    if targets.u.pointer is not None:
+        pixels = pixel_offset(at.pixel, row.width, targets.u.row, targets.u.step, call.divide)
+        grad_u = sum_drive * dt + p.D[:, :, :, None] * grad_y
+        _store_channels(targets.u, grad_u, tile, pixels, slot, k, K, at)
+    grad_delta = sum_drive * ut + join4(sums_exponent, call.reverse) * (1.0 / 1.4426950408889634)
+    if call.softplus:
+        grad_delta *= tl.where(raw > 20.0, 1.0, 1.0 / (1.0 + tl.exp(-raw)))
+    grad_delta = tl.where(at.inside, grad_delta, 0.0)
+    if wanted.bias:
+        sum_bias += grad_delta
+    if targets.delta.pointer is not None:
+        pixels = (at.pixel if call.shared else at.order) * targets.delta.step
+        _store_channels(targets.delta, grad_delta, tile, pixels, slot, k, K if call.shared else 1, at)
+    if wanted.B and not call.constant_b:
+        _store_matrix(targets.B, to_b, tile, item >= K, RESIDENT, at, call)
+    if wanted.C and not call.constant_c:
+        _store_matrix(targets.C, to_c, tile, item >= K, RESIDENT, at, call)
+    return adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias
+
+
+@triton.jit
+def _record(x, ds, vs, bs, A2, T: tl.constexpr):
+    """a_l x_{l-1} of T steps from state x on. a_l itself is computed again: registers are scarcer than exps."""
+    decayed = ()
+    for t in tl.static_range(T):
+        decayed = decayed + (tl.exp2(over_channels(ds[t]) * A2) * x,)
+        x = decayed[t] + over_channels(vs[t]) * bs[t]
+    return decayed
+
+
+@triton.jit
+def _adjoint(adjoint, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted, one_float, call, T: tl.constexpr):
+    """The recurrence of the adjoint over T recorded steps, from the last one back.
+
+    Returns it with the sums over steps, then a tuple over the steps of each: sum_n lambda B, sum_n e A2 and y, (DR, DW, DL), and
+    each warp's part of dB and dC, (NR, DW, NL); () where they are not wanted.
+    """
+    sums_drive, sums_exponent, ys, to_b, to_c = (), (), (), (), ()
+    for s in tl.static_range(T):
+        b, c = bs[T - 1 - s], cs[T - 1 - s]
+        v, g = over_channels(vs[T - 1 - s]), over_channels(gs[T - 1 - s])
+        x = decayed[T - 1 - s] + v * b
+        if wanted.z:
+            ys = (sum_states(x * c),) + ys
+        if wanted.C:
+            if call.constant_c:
+                sum_C += g * x
+            else:
+                to_c = (_sum_channels(g * x),) + to_c
+        adjoint += g * c
+        if wanted.B:
+            if call.constant_b:
+                sum_B += adjoint * v
+            else:
+                to_b = (_sum_channels(adjoint * v),) + to_b
+        sums_drive = (sum_states(adjoint * b),) + sums_drive
+        e = adjoint * decayed[T - 1 - s]
+        sum_A += e * over_channels(ds[T - 1 - s])
+        sums_exponent = (sum_states(e * A2),) + sums_exponent
+        adjoint *= tl.exp2(over_channels(ds[T - 1 - s] * one_float) * A2)
+    return adjoint, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c
+
+
+@triton.jit
+def _sum_channels(x):
+    """A tile to (NR, DW, NL): the sum over a warp's channels."""
+    return tl.sum(tl.sum(x, 1), 3)
+
+
+@triton.jit
+def _store_channels(target, value, tile, pixels, slot, k, K: tl.constexpr, at):
+    """The gradient of u or delta, summed over K directions."""
+    pointer = target.pointer + target.offset + spread(tile.d * target.channel, pixels)
+    scratch = target.scratch + slot if target.scratch is not None else None
+    store_sum(pointer, value, scratch, k, K, at.inside)
+
+
+@triton.jit
+def _store_matrix(target, terms, tile, again, RESIDENT: tl.constexpr, at, call):
+    """The gradient of B or C, summed over the warps, and added to that of the channel tiles before if there are any (`again`)."""
+    value = tl.sum(join4(terms, call.reverse), 1)
+    pointer = target.pointer + target.offset + spread(index(tile.n, call.wide) * target.channel, at.order * target.step)
+    if not RESIDENT:
+        value += tl.load(pointer, when(again, at.seen), 0.0).to(tl.float32)
+    tl.store(pointer, value.to(target.pointer.dtype.element_ty), at.seen)
+
+
+@triton.jit
+def _add_sums(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, base, N: tl.constexpr, tile,
+              again, call):  # fmt: skip
     """Add a program's sums of the parameters' gradients to its part of the workspace, or begin it."""
     if grad_A is not None:
-        _add(grad_A + base * N + at, sum_A, both, again)
-    if CONST_B and grad_B is not None:
-        _add(grad_B + base * N + at, sum_B, both, again)
-    if CONST_C and grad_C is not None:
-        _add(grad_C + base * N + at, sum_C, both, again)
+        _add(grad_A + base * N + tile.matrix, sum_A, tile.exists, again)
+    if call.constant_b and grad_B is not None:
+        _add(grad_B + base * N + tile.matrix, sum_B, tile.exists, again)
+    if call.constant_c and grad_C is not None:
+        _add(grad_C + base * N + tile.matrix, sum_C, tile.exists, again)
     if grad_D is not None:
-        _add(grad_D + base + d, tl.sum(sum_D, 3), there, again)
+        _add(grad_D + base + tile.d, tl.sum(sum_D, 3), tile.d_exists, again)
     if grad_bias is not None:
-        _add(grad_bias + base + d, tl.sum(sum_bias, 3), there, again)
+        _add(grad_bias + base + tile.d, tl.sum(sum_bias, 3), tile.d_exists, again)
 
 
 @triton.jit
 def _add(pointer, value, mask, again):
     tl.store(pointer, value + tl.load(pointer, when(again, mask), 0.0), mask)
-
-
-@triton.jit(do_not_specialize=["rows", "one"])
-def scan_adjoint(
-    local, grad_out, delta, A, C, z, bias,
-    rows, dim, length, tiles, dim_of_group, segments, segment, share_c,
-    go_b, go_d, go_l, delta_b, delta_d, delta_l, z_b, z_d, z_l, C_b, C_g, C_n, C_l, one,
-    N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, WIDE: tl.constexpr, CONST_C: tl.constexpr,
-    NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
-):  # fmt: skip
-    """What a segment alone hands back to the state it started with: local (rows, dim, N). Program: (row, channel tile)."""
-    T: tl.constexpr = 4
-    tile = tl.program_id(0) % tiles
-    row = tl.zeros((), tl.int64) + tl.program_id(0) // tiles
-    sample = row // segments
-    begin = (row % segments).to(tl.int32) * segment
-    end = tl.minimum(begin + segment, length)
-    n, real = states(N, NR, NL)
-    group, d, there = channels(tile, dim_of_group, WIDE, DR, DW, DL)
-    both = over_states(real) & over_channels(there)
-    at = over_channels(d) * N + over_states(n * one)
-    A2 = tl.load(A + at, both, 0.0) * 1.4426950408889634
-    shift = tl.zeros((DR, DW, DL), tl.float32)
-    if bias is not None:
-        shift = tl.load(bias + d, there, 0.0)
-    if CONST_C:
-        c = tl.load(C + at, both, 0.0)
-    row_c = C + sample * C_b + (tl.zeros((), tl.int64) + group // share_c) * C_g
-    adjoint = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
-    groups = tl.cdiv(end - begin, T)
-    for behind in range(groups):
-        step, pixel = positions(begin + (groups - 1 - behind) * T, end, length, 0, 1, 1, REVERSE, False, T)
-        inside = there[:, :, :, None] & (step < end)[None, None, None, :]
-        pixel = index(pixel, WIDE)
-        raw = load_steps(delta + sample * delta_b, d * delta_d, pixel * delta_l, inside) + shift[:, :, :, None]
-        ds = split4(activate(raw, inside, SOFTPLUS), REVERSE)
-        gradient = load_steps(grad_out + sample * go_b, d * go_d, pixel * go_l, inside)
-        if z is not None:
-            gate = load_steps(z + sample * z_b, d * z_d, pixel * z_l, inside)
-            gradient *= gate / (1.0 + tl.exp(-gate))
-        gs = split4(gradient, REVERSE)
-        if not CONST_C:
-            seen = real[:, :, None] & (step < end)[None, None, :]
-            cs = split4(load_steps(row_c, index(n, WIDE) * C_n, pixel * C_l, seen), REVERSE)
-        for s in tl.static_range(T):
-            if not CONST_C:
-                c = over_states(cs[T - 1 - s])
-            adjoint = tl.exp2(over_channels(ds[T - 1 - s]) * A2) * (adjoint + over_channels(gs[T - 1 - s]) * c)
-    tl.store(local + row * dim * N + at, adjoint, both)
 
 
 @triton.jit

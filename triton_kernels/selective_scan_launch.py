@@ -1,4 +1,4 @@
-"""The launchers of the scans: tiles by table, walkers and scratch by the memory a call may take, segments of long sequences.
+"""The launchers of the scans: tiles by table, row_programs and scratch by the memory a call may take, segments of long sequences.
 
 `Scan` describes one call for both operations; tensors keep their strides.
 """
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ._launch import capability, cdiv, launch, next_power_of_2, processors, workspace, workspace_limit
-from .selective_scan_bwd import scan_adjoint, scan_bwd, sum_parts
-from .selective_scan_fwd import carry, scan_fwd
+from .selective_scan_bwd import scan_bwd, sum_parts
+from .selective_scan_fwd import scan_fwd
+from .selective_scan_segments import carry, scan_adjoint
 
 # N up to -> (NR, DR, NL, DL): a warp's tile, of at most 32 channels, since their T steps are held too. Few elements a thread
 # in the backward, which keeps T states of each: at N = 16 twice as many use all 255 registers and spill where z is there.
@@ -121,20 +122,20 @@ def forward(scan: Scan, out: Tensor, last: Tensor | None) -> None:
     scan.cut(scan.batch * tiles, wanted // 4)
     initial = enter(scan, block, tiles, last=None) if scan.segments > 1 else scan.initial
     rows = scan.batch * scan.segments
-    walkers = min(rows, cdiv(wanted, tiles))
+    row_programs = min(rows, cdiv(wanted, tiles))
     merge = None
     if scan.directions > 1 and out.dtype is not torch.float32:
         limit = workspace_limit(scan.u, scan.delta, scan.B, scan.C, out)
-        walkers = max(1, min(walkers, limit // (4 * tiles * channels * scan.length)))
-        merge = workspace(out, walkers * tiles, channels, scan.length)
-    _forward(scan, block, tiles, walkers, initial, out=out, last=last, merge=merge)
+        row_programs = max(1, min(row_programs, limit // (4 * tiles * channels * scan.length)))
+        merge = workspace(out, row_programs * tiles, channels, scan.length)
+    _forward(scan, block, tiles, row_programs, initial, out=out, last=last, merge=merge)
 
 
-def _forward(scan: Scan, block, tiles, walkers, initial, out=None, last=None, total=None, merge=None) -> None:
+def _forward(scan: Scan, block, tiles, row_programs, initial, out=None, last=None, total=None, merge=None) -> None:
     launch(
-        scan_fwd, walkers * tiles,
+        scan_fwd, row_programs * tiles,
         out, last, total, merge, scan.u, scan.delta, scan.A, scan.B, scan.C, scan.D, scan.z, scan.bias, initial,
-        scan.batch * scan.segments, scan.dim, scan.length, tiles, scan.dim_of_group, scan.segments, scan.segment, walkers,
+        scan.batch * scan.segments, scan.dim, scan.length, tiles, scan.dim_of_group, scan.segments, scan.segment, row_programs,
         *scan.share, scan.height, scan.width,
         *pixel_strides(out), *pixel_strides(scan.u), *_delta_strides(scan.delta), *_strides(scan.z, 3),
         *_strides(scan.B, 4), *_strides(scan.C, 4), *_state_strides(initial), 1, **scan.constants(block), num_warps=block["DW"],
@@ -229,36 +230,36 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
         room -= 0 if direct else 4 * partial[name].numel()
     parts, items = scan.groups * of_one, copies * (of_group // of_one)
 
-    # Walkers, and how many states each keeps: of every STEPS-th step if there is room, else in two levels.
+    # Programs that share the rows, and how many states each keeps: of every STEPS-th step if there is room, else in two levels.
     half = scan.u.dtype is not torch.float32
     merged = [scan.directions > 1 and half and grads["u"] is not None,
               scan.directions > 1 and grads["delta"] is not None and scan.delta.dtype is not torch.float32
               and scan.delta.shape[1] == 1]  # fmt: skip
     per_program = 4 * channels * scan.length * sum(merged)
     constant = [name for name in "BC" if grads[name] is not None and not summed[name]]
-    per_walker = 4 * copies * scan.dim * (scan.states * (1 + len(constant)) + 2)
+    per_row_program = 4 * copies * scan.dim * (scan.states * (1 + len(constant)) + 2)
     tile_bytes = 4 * channels * block["NR"] * block["NL"]
-    walkers = min(rows, cdiv(wanted, parts))
+    row_programs = min(rows, cdiv(wanted, parts))
     chunk = STEPS * cdiv(scan.segment, STEPS)
     slots = 1 + chunk // STEPS
-    if walkers * (parts * (slots * tile_bytes + per_program) + per_walker) > room and scan.segment > 16 * STEPS:
+    if row_programs * (parts * (slots * tile_bytes + per_program) + per_row_program) > room and scan.segment > 16 * STEPS:
         chunk = STEPS * math.isqrt(scan.segment // STEPS)
         slots = cdiv(scan.segment, chunk) + chunk // STEPS
-    walkers = max(1, min(walkers, room // (parts * (slots * tile_bytes + per_program) + per_walker)))
+    row_programs = max(1, min(row_programs, room // (parts * (slots * tile_bytes + per_program) + per_row_program)))
 
     def scratch(*shape):
         return workspace(scan.u, *shape)
 
     sums = {"A": grads["A"], "D": grads["D"], "bias": grads["bias"]} | {name: grads[name] for name in constant}
-    sums = {name: None if x is None else scratch(walkers, *x.shape) for name, x in sums.items()}
-    merge_u, merge_delta = (scratch(walkers * parts, channels, scan.length) if need else None for need in merged)
+    sums = {name: None if x is None else scratch(row_programs, *x.shape) for name, x in sums.items()}
+    merge_u, merge_delta = (scratch(row_programs * parts, channels, scan.length) if need else None for need in merged)
     to = {name: sums[name] if name in constant else grads[name] if partial[name] is None else partial[name] for name in "BC"}
     launch(
-        scan_bwd, walkers * parts,
+        scan_bwd, row_programs * parts,
         grads["u"], grads["delta"], sums["A"], to["B"], to["C"], sums["D"], grads["z"], sums["bias"], grads["initial"],
         grad_out, entering, scan.u, scan.delta, scan.A, scan.B, scan.C, scan.D, scan.z, scan.bias, initial,
-        scratch(walkers * parts * slots * tile_bytes // 4), merge_u, merge_delta,
-        rows, scan.dim, scan.length, parts, items, of_group, scan.dim_of_group, scan.segments, scan.segment, chunk, walkers,
+        scratch(row_programs * parts * slots * tile_bytes // 4), merge_u, merge_delta,
+        rows, scan.dim, scan.length, parts, items, of_group, scan.dim_of_group, scan.segments, scan.segment, chunk, row_programs,
         *scan.share, scan.height, scan.width, slots,
         *pixel_strides(grads["u"]), *_delta_strides(grads["delta"]), *_strides(to["B"], 4), *_strides(to["C"], 4),
         *_strides(grads["z"], 3), *_strides(grads["initial"], 3), *pixel_strides(grad_out), *_state_strides(entering),
@@ -279,7 +280,7 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
 
 
 def _enter_both_ways(scan: Scan, grad_out: Tensor, grad_last: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The states that enter each segment, and the adjoints that enter it from behind."""
+    """The states that enter each segment, and the adjoints that enter it from the segment after it."""
     block = tile(FORWARD, scan.states, scan.dim_of_group, WARPS if scan.states > MANY else 1)
     tiles = scan.groups * cdiv(scan.dim_of_group, block["DR"] * block["DW"] * block["DL"])
     initial = enter(scan, block, tiles, None)

@@ -1,15 +1,88 @@
-"""What the scan's kernels share: how a tile lies over threads, and how it walks a sequence or the pixels of an image.
+"""What the scan's kernels share: how a tile lies over threads, where its steps lie in memory, and how they are loaded.
 
 A tile is N states x DIM channels in registers, of shape (NR, DR, DW, NL, DL): n = nr * NL + nl, d = (dr * DW + dw) * DL
 + dl. NL * DL are the lanes of a warp, DW the warps, NR * DR what a thread holds; Triton gives the last axes to lanes
 first, so the shape is the layout. Sums over states cost log2(NL) shuffles, sums over channels log2(DL). Steps are read T
 at a time as (DR, DW, DL, T), along L where L is contiguous, and split into their columns.
+
+The kernels are compiled as one function each: Triton inlines everything that is called here. Their strides are named after the
+tensor and the axis: u_b, u_d, u_h and u_l are those of u over batch, channels, rows of an image and steps (or pixels of a row);
+_k, _g and _n are directions, groups and states, _r is rows, _s slots; gu_b is the batch stride of the gradient of u, and so on.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
+
+
+class Call(NamedTuple):
+    """What is known when a kernel is compiled: how a sequence is read, and which of the inputs share what."""
+
+    softplus: Any
+    reverse: Any  # from the last step to the first
+    image: Any  # the steps are pixels of an image
+    pixels: Any  # delta, B and C lie in the order of the pixels, not in that of the steps
+    shared: Any  # one delta for all directions
+    divide: Any  # pixels are divided into rows and columns: an image whose rows do not follow each other
+    wide: Any  # offsets within a sample need 64 bits
+    constant_b: Any
+    constant_c: Any
+
+
+class Tile(NamedTuple):
+    """Channels and states of a tile, and which of them exist."""
+
+    d: Any  # (DR, DW, DL)
+    d_exists: Any
+    n: Any  # (NR, NL)
+    n_exists: Any
+    exists: Any  # both, over the tile
+    matrix: Any  # offsets in a contiguous (dim, N)
+
+
+class Parameters(NamedTuple):
+    """What does not depend on the step. b and c are zeros unless B and C are constant."""
+
+    A2: Any  # A log2(e), over the tile
+    D: Any  # (DR, DW, DL)
+    bias: Any
+    b: Any  # over the tile
+    c: Any
+
+
+class Row(NamedTuple):
+    """Where the inputs of a row begin, with their strides (`u_row` is that of an image's rows), and how its steps follow."""
+
+    u: Any
+    u_channel: Any
+    u_row: Any
+    u_step: Any
+    delta: Any
+    delta_channel: Any
+    delta_step: Any
+    B: Any
+    B_state: Any
+    B_step: Any
+    C: Any
+    C_state: Any
+    C_step: Any
+    end: Any  # one past the last step of the row
+    length: Any  # of the whole sequence
+    direction: Any  # see positions
+    height: Any
+    width: Any
+
+
+class Steps(NamedTuple):
+    """T steps: where they are in tensors in the order of u, and of B and C; masks of what exists of them."""
+
+    pixel: Any  # (T,)
+    order: Any
+    inside: Any  # (DR, DW, DL, T)
+    seen: Any  # (NR, NL, T)
 
 
 @triton.jit
@@ -66,6 +139,14 @@ def states(N, NR: tl.constexpr, NL: tl.constexpr):
 
 
 @triton.jit
+def make_tile(d, d_exists, n, n_exists, N, one):
+    """A tile of channels and states. `one` is 1, which the compiler may not know: where it sees neighbours in memory it changes
+    the layout of the whole tile."""
+    exists = over_states(n_exists) & over_channels(d_exists)
+    return Tile(d, d_exists, n, n_exists, exists, over_channels(d) * N + over_states(n * one))
+
+
+@triton.jit
 def channels(tile, dim_of_group, WIDE: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, DL: tl.constexpr):
     """(group, channels (DR, DW, DL), which are there) of a channel tile; a tile lies within one group."""
     tiles = tl.cdiv(dim_of_group, DR * DW * DL)
@@ -76,7 +157,7 @@ def channels(tile, dim_of_group, WIDE: tl.constexpr, DR: tl.constexpr, DW: tl.co
 
 
 @triton.jit
-def positions(first, end, length, direction, height, width, REVERSE: tl.constexpr, IMAGE: tl.constexpr, T: tl.constexpr):
+def positions(first, length, direction, height, width, REVERSE: tl.constexpr, IMAGE: tl.constexpr, T: tl.constexpr):
     """(step, pixel) of T steps from `first`: where direction 0 rows, 1 columns, 2 and 3 reversed, finds them.
 
     A reversed sequence is read forwards, T at a time, and its columns are taken in reverse.
@@ -129,3 +210,91 @@ def load_steps(base, rows, steps, mask):
 def activate(raw, inside, SOFTPLUS: tl.constexpr):
     """Delta as it enters the recurrence: 0 where nothing is there."""
     return tl.where(inside, softplus(raw) if SOFTPLUS else raw, 0.0)
+
+
+@triton.jit
+def load_parameters(A, B, C, D, bias, tile, first, N: tl.constexpr, call):
+    """The parameters of a tile; `first` is the direction times dim, the row that A, D and bias begin with."""
+    A2 = tl.load(A + first * N + tile.matrix, tile.exists, 0.0) * 1.4426950408889634
+    d_vector = tl.zeros(tile.d.shape, tl.float32)
+    shift = d_vector
+    if bias is not None:
+        shift = tl.load(bias + first + tile.d, tile.d_exists, 0.0)
+    skip = d_vector
+    if D is not None:
+        skip = tl.load(D + first + tile.d, tile.d_exists, 0.0)
+    b = tl.load(B + tile.matrix, tile.exists, 0.0) if call.constant_b else tl.zeros(A2.shape, tl.float32)
+    c = tl.load(C + tile.matrix, tile.exists, 0.0) if call.constant_c else tl.zeros(A2.shape, tl.float32)
+    return Parameters(A2, skip, shift, b, c)
+
+
+@triton.jit
+def load_state(state, offset, channel, step, tile, one):
+    """The state (N) of each channel at `offset` of a tensor with strides `channel` and `step`, zeros where there is no tensor."""
+    x = tl.zeros(tile.exists.shape, tl.float32)
+    if state is not None:
+        x += tl.load(state + offset + state_offsets(tile, channel, step, one), tile.exists, 0.0)
+    return x
+
+
+@triton.jit
+def state_offsets(tile, channel, step, one):
+    """Offsets of a tile in a tensor whose channels and states have these strides."""
+    return over_channels(tile.d) * channel + over_states(tile.n * one) * step
+
+
+@triton.jit
+def bounds(r, segments, segment, length):
+    """(sample in 64 bits, first step, one past the last step) of row r."""
+    begin = (r % segments) * segment
+    return tl.zeros((), tl.int64) + r // segments, begin, tl.minimum(begin + segment, length)
+
+
+@triton.jit
+def steps_at(first, row, tile, call, T: tl.constexpr):
+    """Steps first ... first + T - 1."""
+    step, pixel = positions(first, row.length, row.direction, row.height, row.width, call.reverse, call.image, T)
+    pixel = index(pixel, call.wide)
+    order = pixel if call.pixels else index(step, call.wide)
+    inside = tile.d_exists[:, :, :, None] & (step < row.end)[None, None, None, :]
+    seen = tile.n_exists[:, :, None] & (step < row.end)[None, None, :]
+    return Steps(pixel, order, inside, seen)
+
+
+@triton.jit
+def load_inputs(row, at, tile, bias, call):
+    """(delta + bias, delta as it enters the recurrence, u) of T steps, (DR, DW, DL, T) each."""
+    order = at.pixel if call.shared else at.order
+    raw = load_steps(row.delta, tile.d * row.delta_channel, order * row.delta_step, at.inside) + bias[:, :, :, None]
+    delta = activate(raw, at.inside, call.softplus)
+    pixels = pixel_offset(at.pixel, row.width, row.u_row, row.u_step, call.divide)
+    return raw, delta, load_steps(row.u, tile.d * row.u_channel, pixels, at.inside)
+
+
+@triton.jit
+def load_matrix(matrix, state, step, at, tile, constant, CONSTANT: tl.constexpr, call):
+    """B or C of T steps, each over a tile."""
+    if CONSTANT:
+        return constant, constant, constant, constant
+    else:  # noqa: RET505  (Triton takes the return of one branch)
+        loaded = load_steps(matrix, index(tile.n, call.wide) * state, at.order * step, at.seen)
+        x0, x1, x2, x3 = split4(loaded, call.reverse)
+        return over_states(x0), over_states(x1), over_states(x2), over_states(x3)
+
+
+@triton.jit
+def store_sum(pointer, value, scratch, k, K: tl.constexpr, inside):
+    """Store the sum of `value` over directions k = 0 ... K - 1, one call each.
+
+    The sum so far lies in `scratch`, in float32, or in the output itself, if that is float32 and `scratch` None.
+    """
+    out: tl.constexpr = pointer.dtype.element_ty
+    if K == 1:
+        tl.store(pointer, value.to(out), inside)
+    elif scratch is None:
+        value += tl.load(pointer, when(k > 0, inside), 0.0)
+        tl.store(pointer, value.to(out), inside)
+    else:
+        value += tl.load(scratch, when(k > 0, inside), 0.0)
+        tl.store(scratch, value, when(k < K - 1, inside))
+        tl.store(pointer, value.to(out), when(k == K - 1, inside))

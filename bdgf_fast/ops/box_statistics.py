@@ -63,8 +63,8 @@ def box_statistics(x: Tensor, radii: Sequence[int]) -> Tensor:
     """Each channel's value at the centre, then mean and standard deviation over the box of every radius.
 
     mean[p] = E x and deviation[p] = sqrt(max(E x^2 - mean^2, 0) + 1e-6), E being the mean over the (2 radius + 1)^2 pixels around
-    p. Every window is summed in the same order wherever it lies, so that a pixel's values are the same to the bit in
-    whatever tile of a scene they are computed.
+    p. Every window is summed in the same order, wherever it is, so a pixel's values are the same to the bit whichever
+    tile of a scene they are computed in.
 
     Args:
         x: (batch, C, H, W), float32, float16 or bfloat16 (float64 on the CPU, by the reference), any strides.
@@ -75,9 +75,16 @@ def box_statistics(x: Tensor, radii: Sequence[int]) -> Tensor:
         mean of the first radius, its deviation, mean of the second and so on. Channels-last where x is.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+        ValueError, TypeError: the shape, dtype, device or value of an argument is not accepted; the message names the argument.
+        RuntimeError: a kernel is asked for a second derivative, a torch.func transform or forward-mode AD, which only the reference
+            has.
 
-    Work: some 4 log2(2 radius + 1) additions a pixel, channel and radius. Nothing but x is kept for the backward.
+    Complexity: some 4 log2(2 radius + 1) additions for each pixel, channel and radius. Nothing but x is kept for the backward.
+
+    Examples:
+        >>> x = torch.arange(9.0).reshape(1, 1, 3, 3)
+        >>> box_statistics(x, [1])[0, :, 0, 0]  # centre, mean, standard deviation
+        tensor([4.0000, 4.0000, 2.5820])
     """
     check.main("x", x, 4, "(batch, C, H, W)")
     if isinstance(radii, int) or not all(isinstance(r, int) and not isinstance(r, bool) for r in radii):

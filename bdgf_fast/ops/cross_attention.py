@@ -138,10 +138,21 @@ def cross_attention(
         (batch, heads, Lq, d) in query's dtype, computed in float32.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+        ValueError, TypeError: the shape, dtype, device or value of an argument is not accepted; the message names the argument.
+        RuntimeError: a kernel is asked for a second derivative, a torch.func transform or forward-mode AD, which only the reference
+            has.
 
-    O(batch heads Lq Lk d) time (Vaswani et al., arXiv 1706.03762, eq. 1). torch's own arguments (attn_mask, is_causal, heads shared
-    by several queries, other numbers of dimensions): `bdgf_fast.compat.scaled_dot_product_attention`, on the same kernels.
+    The equation is (1) of Vaswani et al., arXiv 1706.03762. torch's own arguments (attn_mask, is_causal, heads shared by several
+    queries, other numbers of dimensions): `bdgf_fast.compat.scaled_dot_product_attention`, on the same kernels.
+
+    Complexity: O(batch heads Lq Lk d) time; of size Lq Lk nothing is stored but a gradient of attn_bias.
+
+    Examples:
+        >>> query, key, value = torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 3, 4), torch.arange(12.0).reshape(1, 1, 3, 4)
+        >>> mask = torch.tensor([[True, True, False]])
+        >>> cross_attention(query, key, value, key_mask=mask)[0, 0]
+        tensor([[2., 3., 4., 5.],
+                [2., 3., 4., 5.]])
     """
     check.main("query", query, 4, "(batch, heads, Lq, d)")
     batch, heads, rows, depth = query.shape

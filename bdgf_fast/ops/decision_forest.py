@@ -31,7 +31,7 @@ def decision_forest(x: Tensor, feature: Tensor, threshold: Tensor, child: Tensor
 
     From node v a row goes to child[v, 1] where x[feature[v]] > threshold[v], else (also where x is NaN) to child[v, 0]. The nodes
     of all trees stand in one table; a leaf is its own child on both sides, and any other node's children stand after it.
-    Breiman, Random Forests, Machine Learning 45, 2001; O(nodes + n trees depth), no gradient.
+    Breiman, Random Forests, Machine Learning 45, 2001. There is no gradient.
 
     Args:
         x: (n, S) float32, any strides.
@@ -45,8 +45,20 @@ def decision_forest(x: Tensor, feature: Tensor, threshold: Tensor, child: Tensor
         (n, K) float32, a sum in the order of the trees.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype, device or a number in a table does not fit, or an argument requires a
-            gradient, and which.
+        ValueError, TypeError: the shape, dtype or device of an argument or a number in a table is not accepted, or an argument
+            requires a gradient; the message names the argument.
+
+    Complexity: O(nodes + n trees depth) time.
+
+    Examples:
+        One tree of three nodes: left where x[0] <= 0.5.
+
+        >>> feature, threshold = torch.zeros(3, dtype=torch.int32), torch.full((3,), 0.5)
+        >>> child = torch.tensor([[1, 2], [1, 1], [2, 2]], dtype=torch.int32)
+        >>> share = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.25, 0.75]])
+        >>> decision_forest(torch.tensor([[0.0], [1.0]]), feature, threshold, child, share, torch.zeros(1, dtype=torch.int32))
+        tensor([[1.0000, 0.0000],
+                [0.2500, 0.7500]])
     """
     check.a_tensor("x", x, 2, "(n, S)")
     check.beside("x", x, x, (torch.float32,))

@@ -117,7 +117,20 @@ def denoising_loss(
         pred, x0 and weights.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+        ValueError, TypeError: the shape, dtype, device or value of an argument is not accepted; the message names the argument.
+        RuntimeError: a kernel is asked for a second derivative, a torch.func transform or forward-mode AD, which only the reference
+            has.
+
+    Complexity: O(n) time for n elements; the target noise is drawn again in the backward. The forward reads pred (and x0), the
+    backward reads them again and writes the gradient.
+
+    Examples:
+        >>> from bdgf_fast.ops import philox_normal
+        >>> eps = philox_normal((2, 3, 4), seed=1)
+        >>> loss = denoising_loss(eps + 1, torch.tensor([5, 5]), torch.linspace(1, 0.1, 10), seed=1, channel_groups=(2, 1))
+        >>> loss.shape, loss.round()
+        (torch.Size([2, 2]), tensor([[1., 1.],
+                [1., 1.]]))
     """
     check.a_tensor("pred", pred)
     if pred.dim() < 2:

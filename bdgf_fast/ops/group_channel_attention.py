@@ -81,9 +81,18 @@ def group_channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor
         (batch, C, L) in q's dtype, computed in float32.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+        ValueError, TypeError: the shape, dtype, device or value of an argument is not accepted; the message names the argument.
+        RuntimeError: a kernel is asked for a second derivative, a torch.func transform or forward-mode AD, which only the reference
+            has.
 
-    O(batch C d L) time. The norms fold out of the Gram matrix: no normalised copy of q or k is made.
+    Complexity: O(batch C d L) time. The norms fold out of the Gram matrix, so no normalised copy of q or k is made.
+
+    Examples:
+        >>> q = k = torch.eye(2).reshape(1, 2, 2)
+        >>> v = torch.tensor([[[1.0, 1.0], [3.0, 3.0]]])
+        >>> group_channel_attention(q, k, v, 100.0, groups=1)[0]  # each channel attends to itself
+        tensor([[1., 1.],
+                [3., 3.]])
     """
     check.main("q", q, 3, "(batch, C, L)")
     channels, length = q.shape[1:]

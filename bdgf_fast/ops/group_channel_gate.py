@@ -117,9 +117,18 @@ def group_channel_gate(
         (batch, C, H, W) in x's dtype, computed in float32. A guide that is not used has gradient None.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+        ValueError, TypeError: the shape, dtype, device or value of an argument is not accepted; the message names the argument.
+        RuntimeError: a kernel is asked for a second derivative, a torch.func transform or forward-mode AD, which only the reference
+            has.
 
-    Bytes moved: forward 2 N + N_guide; backward 3 N, and N_guide when the guide needs a gradient.
+    Complexity: O(N + N_guide) time for N elements of x beside the small MLP. Elements moved: forward 2 N + N_guide; backward 3 N,
+    and N_guide when the guide needs a gradient.
+
+    Examples:
+        >>> x = torch.ones(1, 4, 2, 2)
+        >>> zeros = torch.zeros(2, 3, 2), torch.zeros(2, 3), torch.zeros(2, 2, 3), torch.zeros(2, 2)
+        >>> group_channel_gate(x, None, *zeros, groups=2, gate_source="x")[0, :, 0, 0]  # sigmoid(0) = 0.5
+        tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
     check.main("x", x, 4, "(batch, C, H, W)")
     check.choice("gate_source", gate_source, ("x", "guide", "both"))

@@ -77,7 +77,15 @@ def philox_normal(
         csrc/include/bdgf/philox.h, the reference's agree to the last digit or so.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+        ValueError, TypeError: the shape, dtype, device or value of an argument is not accepted; the message names the argument.
+
+    Complexity: O(n) time for n numbers; one write, nothing is read.
+
+    Examples:
+        >>> whole = philox_normal((4, 3), seed=7)
+        >>> part = philox_normal((2, 3), seed=7, sample_ids=torch.tensor([2, 3]))
+        >>> torch.equal(whole[2:], part)
+        True
     """
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise TypeError(f"shape is {type(shape).__name__}; it takes (batch, ...)")

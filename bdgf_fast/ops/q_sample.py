@@ -96,7 +96,17 @@ def q_sample(
         the noisy sample x_t, of x0's shape and dtype. Differentiable in x0.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+        ValueError, TypeError: the shape, dtype, device or value of an argument is not accepted; the message names the argument.
+        RuntimeError: a kernel is asked for a second derivative, a torch.func transform or forward-mode AD, which only the reference
+            has.
+
+    Complexity: O(n) time for n elements; one read and one write.
+
+    Examples:
+        >>> abar = torch.tensor([1.0, 0.5])
+        >>> x0 = torch.ones(2, 1, 3)
+        >>> q_sample(x0, torch.tensor([0, 0]), abar, seed=1)[0]  # abar = 1: no noise yet
+        tensor([[1., 1., 1.]])
     """
     check.a_tensor("x0", x0)
     if x0.dim() < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -100,6 +100,54 @@ def triton_states(facts: Mapping[str, Any]) -> str | None:
 register_triton("selective_scan", triton_states)
 
 
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = ...,
+    z: Tensor | None = ...,
+    delta_bias: Tensor | None = ...,
+    delta_softplus: bool = ...,
+    return_last_state: Literal[False] = ...,
+    *,
+    initial_state: Tensor | None = ...,
+    reverse: bool = ...,
+) -> Tensor: ...
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = ...,
+    z: Tensor | None = ...,
+    delta_bias: Tensor | None = ...,
+    delta_softplus: bool = ...,
+    *,
+    return_last_state: Literal[True],
+    initial_state: Tensor | None = ...,
+    reverse: bool = ...,
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = ...,
+    z: Tensor | None = ...,
+    delta_bias: Tensor | None = ...,
+    delta_softplus: bool = ...,
+    return_last_state: bool = ...,
+    *,
+    initial_state: Tensor | None = ...,
+    reverse: bool = ...,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def selective_scan(
     u: Tensor,
     delta: Tensor,
@@ -139,10 +187,23 @@ def selective_scan(
         float64, complex for complex A), which may be differentiated as well.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+        ValueError, TypeError: the shape, dtype, device or value of an argument is not accepted; the message names the argument.
+        RuntimeError: a kernel is asked for a second derivative, a torch.func transform or forward-mode AD, which only the reference
+            has.
 
-    Arithmetic and state are float32 (float64 for float64 u). O(batch dim N L) time, nothing of size L N is stored: the
-    backward computes the states again, from every 256th on the CPU where few long rows are scanned.
+    Arithmetic and state are float32 (float64 for float64 u).
+
+    Complexity: O(batch dim N L) time; nothing of size L N is stored: the backward computes the states again, from every 256th on
+    the CPU where few long sequences are scanned.
+
+    Examples:
+        >>> u = delta = torch.ones(1, 1, 4)
+        >>> A, B, C = torch.zeros(1, 1), torch.ones(1, 1, 4), torch.ones(1, 1, 4)
+        >>> selective_scan(u, delta, A, B, C)  # A = 0: a running sum of delta B u
+        tensor([[[1., 2., 3., 4.]]])
+        >>> out, last_state = selective_scan(u, delta, A, B, C, return_last_state=True)
+        >>> last_state
+        tensor([[[4.]]])
     """
     delta_softplus = check.flag("delta_softplus", delta_softplus)
     return_last_state = check.flag("return_last_state", return_last_state)

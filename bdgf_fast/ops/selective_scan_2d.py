@@ -95,9 +95,18 @@ def selective_scan_2d(
         (batch, dim, H, W) in x's dtype.
 
     Raises:
-        ValueError, TypeError: an argument's shape, dtype or device does not fit, and which.
+        ValueError, TypeError: the shape, dtype, device or value of an argument is not accepted; the message names the argument.
+        RuntimeError: a kernel is asked for a second derivative, a torch.func transform or forward-mode AD, which only the reference
+            has.
 
-    O(batch K dim N H W) time; nothing of size H W N or of K copies of x is stored.
+    Complexity: O(batch K dim N H W) time; nothing of size H W N or of K copies of x is stored.
+
+    Examples:
+        >>> x = torch.ones(1, 1, 2, 2)
+        >>> delta, matrix = torch.ones(1, 1, 1, 4), torch.ones(1, 1, 1, 4)
+        >>> selective_scan_2d(x, delta, torch.zeros(1, 1, 1), matrix, matrix, delta_softplus=False, directions=1)
+        tensor([[[[1., 2.],
+                  [3., 4.]]]])
     """
     delta_softplus = check.flag("delta_softplus", delta_softplus)
     directions = check.integer("directions", directions)

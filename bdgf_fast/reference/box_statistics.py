@@ -18,9 +18,9 @@ def box_statistics(x: Tensor, radii: Sequence[int]) -> Tensor:
     reach = max(radii, default=0)
     parts = [_inner(x, reach).to(real)]
     for radius in radii:
-        near = _inner(x, reach - radius).to(real)
-        mean = _box_mean(near, radius)
-        parts += [mean, ((_box_mean(near.square(), radius) - mean.square()).clamp(min=0) + EPSILON).sqrt()]
+        around = _inner(x, reach - radius).to(real)
+        mean = _box_mean(around, radius)
+        parts += [mean, ((_box_mean(around.square(), radius) - mean.square()).clamp(min=0) + EPSILON).sqrt()]
     return torch.cat(parts, 1).to(x.dtype)
 
 

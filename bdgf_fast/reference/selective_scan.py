@@ -90,7 +90,7 @@ def selective_scan_2d(
     batch, dim, height, width = x.shape
     real = torch.promote_types(x.dtype, torch.float32)
 
-    def walk(sequence: Tensor, k: int, back: bool = False) -> Tensor:
+    def reorder(sequence: Tensor, k: int, back: bool = False) -> Tensor:
         """Pixel order to the order in which direction k visits the pixels, or back."""
         reverse, by_columns = scan_direction(k, directions)
         if reverse and back:
@@ -106,10 +106,10 @@ def selective_scan_2d(
         shared = parameter.shape[1] == 1
         if order == "scan" and not (shared and directions > 1):
             return parameter
-        return torch.stack([walk(parameter[:, 0 if shared else k], k) for k in ks], dim=1)
+        return torch.stack([reorder(parameter[:, 0 if shared else k], k) for k in ks], dim=1)
 
     pixels = x.to(real).flatten(2)
-    u = torch.stack([walk(pixels, k) for k in range(directions)], dim=1).flatten(1, 2)
+    u = torch.stack([reorder(pixels, k) for k in range(directions)], dim=1).flatten(1, 2)
     per_direction = [None if p is None else p.expand(directions, dim).flatten() for p in (D, delta_bias)]
     y = selective_scan(
         u,
@@ -123,7 +123,7 @@ def selective_scan_2d(
     )
     assert isinstance(y, Tensor)  # no last state was asked for
     y = y.unflatten(1, (directions, dim))
-    merged = functools.reduce(operator.add, (walk(y[:, k], k, back=True) for k in range(directions)))
+    merged = functools.reduce(operator.add, (reorder(y[:, k], k, back=True) for k in range(directions)))
     return merged.unflatten(-1, (height, width)).to(x.dtype)
 
 

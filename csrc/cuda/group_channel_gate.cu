@@ -18,11 +18,11 @@ static Image image(const TensorView& t) {
   v.column = width == 1 ? t.stride[2] : t.stride[3];
   v.channels = t.shape[1];
   v.pixels = height * width;
-  const bool one_run = height == 1 || width == 1 || t.stride[2] == width * t.stride[3];
-  v.width = divider(one_run ? v.pixels : width);
+  const bool one_stride = height == 1 || width == 1 || t.stride[2] == width * t.stride[3];
+  v.width = divider(one_stride ? v.pixels : width);
   v.channels_inner = v.channel == 1 && v.pixels > 1 && v.column != 1;
-  const int64_t unit = v.channels * v.pixels;
-  v.flat = one_run && (t.shape[0] == 1 || v.batch == unit) &&
+  const int64_t sample = v.channels * v.pixels;
+  v.flat = one_stride && (t.shape[0] == 1 || v.batch == sample) &&
            (v.channels_inner ? v.column == v.channels : (v.column == 1 || v.pixels == 1) && (v.channels == 1 || v.channel == v.pixels));
   return v;
 }
@@ -40,7 +40,7 @@ static GateWork gate_work(const GroupChannelGateArgs& a) {
   w.squeezed = floats(a.squeezed);
   w.gate = floats(a.gate);
   if (a.x.shape[0] > 0x7fffffff / a.groups) bad_value("group_channel_gate", "x", "has " + std::to_string(a.x.shape[0]) + " samples; batch * groups takes at most 2^31 - 1");
-  w.units = static_cast<uint32_t>(a.x.shape[0] * a.groups);
+  w.sample_groups = static_cast<uint32_t>(a.x.shape[0] * a.groups);
   w.groups = static_cast<int>(a.groups);
   w.sizes_each = static_cast<int>(a.x.shape[1] / a.groups);
   w.sizes_guide = a.use_guide ? static_cast<int>(a.guide.shape[1] / a.groups) : 0;
@@ -83,14 +83,14 @@ static void gate_forward(const GroupChannelGateArgs& a, cudaStream_t stream) {
   const size_t vectors = sizeof(float) * (w.in + w.hidden_size + w.sizes_each);
   if (gate_on_chip(s)) {
     const size_t bytes = vectors + sizeof(float) * w.sizes_each * w.x.pixels;
-    BDGF_LAUNCH(gate_fused_kernel<T>, grid_for(w.units, 1), fused_threads(s), bytes, stream, w);
+    BDGF_LAUNCH(gate_fused_kernel<T>, grid_for(w.sample_groups, 1), fused_threads(s), bytes, stream, w);
     return;
   }
   w.partial = static_cast<float*>(a.workspace.data);
   w.guide_partial = w.partial + gate_partial(s.batch, s.channels, s.pixels);
   if (w.use_x) sums<T, false>(w.x, w.x, s.batch, w.partial, stream);
   if (w.use_guide) sums<T, false>(w.guide, w.guide, s.batch, w.guide_partial, stream);
-  BDGF_LAUNCH(gate_mlp_kernel, grid_for(w.units, 1), 128, vectors, stream, w);
+  BDGF_LAUNCH(gate_mlp_kernel, grid_for(w.sample_groups, 1), 128, vectors, stream, w);
   scale<T>(w.x, w.out, w.gate, nullptr, s.batch, stream);
 }
 
@@ -111,17 +111,17 @@ static void gate_backward(const GroupChannelGateBwdArgs& args, cudaStream_t stre
   w.hidden = w.logit + s.batch * s.channels;
   w.grad_hidden = w.hidden + s.batch * s.groups * s.hidden;
   const size_t vectors = sizeof(float) * gate_vectors(s);
-  if (w.units && gate_on_chip(s)) {
+  if (w.sample_groups && gate_on_chip(s)) {
     const size_t bytes = vectors + 2 * sizeof(float) * w.sizes_each * w.x.pixels;
     if (bytes > 48 * 1024) cuda::check_cuda(cudaFuncSetAttribute(gate_fused_backward_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                                  static_cast<int>(bytes)), "group_channel_gate", "shared memory");
-    BDGF_LAUNCH(gate_fused_backward_kernel<T>, grid_for(w.units, 1), fused_threads(s), bytes, stream, w);
-  } else if (w.units) {
+    BDGF_LAUNCH(gate_fused_backward_kernel<T>, grid_for(w.sample_groups, 1), fused_threads(s), bytes, stream, w);
+  } else if (w.sample_groups) {
     w.offset = w.grad_hidden + s.batch * s.groups * s.hidden;
     w.guide_offset = w.offset + s.batch * s.channels;
     w.partial = w.guide_offset + s.batch * s.guide_channels;
     sums<T, true>(w.x, w.grad, s.batch, w.partial, stream);
-    BDGF_LAUNCH(gate_mlp_backward_kernel, grid_for(w.units, 1), 128, vectors, stream, w);
+    BDGF_LAUNCH(gate_mlp_backward_kernel, grid_for(w.sample_groups, 1), 128, vectors, stream, w);
     if (w.grad_x.data) scale<T>(w.grad, w.grad_x, w.gate, w.offset, s.batch, stream);
     if (w.grad_guide.data) scale<T>(Image{}, w.grad_guide, nullptr, w.guide_offset, s.batch, stream);
   }

@@ -75,14 +75,14 @@ SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const
     step[i] = all[i]->stride[axis[i]];
   }
   for (;;) {  // from the innermost out: the longest stretch that has one stride in all of them
-    int64_t run = rest[0];
-    for (int i = 1; i < n; ++i) run = rest[i] < run ? rest[i] : run;
-    size[axes] = run;
+    int64_t common = rest[0];
+    for (int i = 1; i < n; ++i) common = rest[i] < common ? rest[i] : common;
+    size[axes] = common;
     bool done = true;
     for (int i = 0; i < n; ++i) {
       stride[i][axes] = step[i];
-      rest[i] /= run;
-      step[i] *= run;
+      rest[i] /= common;
+      step[i] *= common;
       if (rest[i] == 1 && axis[i] > 0) {
         --axis[i];
         rest[i] = all[i]->shape[axis[i]];

@@ -56,7 +56,8 @@ struct RawPairs {
   uint32_t delta[kFetched];
 };
 template <class T>
-BDGF_DEV void fetch_pairs(RawPairs<T>& r, const SelectiveScanArgs& a, StepAddresses u, StepAddresses delta, const ThreadElements& w) {
+BDGF_DEV void fetch_pairs(RawPairs<T>& r, const SelectiveScanArgs& a, StepAddresses u, StepAddresses delta,
+                          const ThreadElements& w) {
 #pragma unroll
   for (int i = 0; i < kFetched; i += 4) {
     if (is_wide<T>(a.delta)) {
@@ -148,7 +149,9 @@ struct ForwardScan {
         elements(kForwardSteps >> log_split) {}
 
   // Of a tile, as its first step says.
-  BDGF_DEV_METHOD int64_t* tables_of(int64_t first) const { return tables + first / kForwardSteps % 2 * kForwardTensors * kForwardSteps; }
+  BDGF_DEV_METHOD int64_t* tables_of(int64_t first) const {
+    return tables + first / kForwardSteps % 2 * kForwardTensors * kForwardSteps;
+  }
   BDGF_DEV_METHOD StepAddresses addresses(int64_t first, int tensor) const {
     return {tables_of(first) + tensor * kForwardSteps, block.tensors[tensor].across};
   }
@@ -157,8 +160,8 @@ struct ForwardScan {
   }
   BDGF_DEV_METHOD bool with_b() const { return !a.constant_b; }
   BDGF_DEV_METHOD bool with_c() const { return kOutputs && !a.constant_c; }
-  // For code that runs rarely, and therefore computed again each time: this thread's first state in the slice, the number of a
-  // state, and how many of its states exist.
+  // This thread's first state in the slice, the number of a state among all, and how many of this thread's states exist. Only code
+  // that runs rarely asks, so these are computed again each time.
   BDGF_DEV_METHOD int in_slice() const { return fresh_thread() % 32 / lanes * kThreadStates; }
   BDGF_DEV_METHOD int64_t state(int i) const { return b.slice * kThreadStates * split + in_slice() + i; }
   BDGF_DEV_METHOD int states() const { return c < b.channels ? b.states - in_slice() : 0; }
@@ -188,7 +191,7 @@ struct ForwardScan {
     if (kOutputs && a.constant_c) fill_constant(tile_c, a.C, b, split);
   }
 
-  // False behind the last pack.
+  // Goes to pack `index` of the block; false after the last one.
   BDGF_DEV_METHOD bool next_pack(int index) {
     __syncthreads();
     if (thread == 0) block.pack = pack_of(call, b.block, index);

@@ -27,13 +27,13 @@ struct SumLayout {
 };
 static __host__ __device__ __forceinline__ SumLayout sum_layout(const ScanCall& call) {
   SumLayout l;
-  const int64_t lines = call.g.partials * call.a.dim;
+  const int64_t rows = call.g.partials * call.a.dim;
   l.matrix = kThreadStates * call.g.split;
-  l.b = lines * l.matrix;
-  l.c = l.b + (call.a.constant_b ? lines * l.matrix : 0);
-  l.skip = l.c + (call.a.constant_c ? lines * l.matrix : 0);
-  l.bias = l.skip + lines;
-  l.all = l.bias + lines;
+  l.b = rows * l.matrix;
+  l.c = l.b + (call.a.constant_b ? rows * l.matrix : 0);
+  l.skip = l.c + (call.a.constant_c ? rows * l.matrix : 0);
+  l.bias = l.skip + rows;
+  l.all = l.bias + rows;
   return l;
 }
 

@@ -15,16 +15,16 @@ BDGF_DEV void store_any(const ScanTensor& t, int64_t index, float v) {
   else store_f32((Narrow*)t.data + index, v, t.dtype);
 }
 
-// A warp takes a line: a row's steps, or a step's rows, whichever lie next to each other.
+// A warp takes all steps of a row, or all rows of a step, whichever lie next to each other.
 __global__ void __launch_bounds__(256) selective_scan_partials_kernel(const ScanCall call, const PartialSum m) {
   BDGF_THREADS(256);
   const int64_t across = m.of_states ? m.to.state : m.to.channel;
   const bool along = along_steps(m.to, across);
   const int64_t outer = along ? m.rows : m.steps, inner = along ? m.steps : m.rows;
-  const int64_t lines = m.segments * m.directions * m.groups * outer;
-  for (int64_t line = (int64_t)blockIdx.x * 8 + threadIdx.x / 32; line < lines; line += (int64_t)gridDim.x * 8) {
-    int64_t rest = divide(line, outer);
-    const int64_t o = line - rest * outer;
+  const int64_t tasks = m.segments * m.directions * m.groups * outer;
+  for (int64_t task = (int64_t)blockIdx.x * 8 + threadIdx.x / 32; task < tasks; task += (int64_t)gridDim.x * 8) {
+    int64_t rest = divide(task, outer);
+    const int64_t o = task - rest * outer;
     const int64_t group = rest % m.groups;
     rest = divide(rest, m.groups);
     const int64_t k = rest % m.directions, u = divide(rest, m.directions), segment = m.first + u;
@@ -103,8 +103,9 @@ __global__ void __launch_bounds__(128) selective_scan_carry_kernel(const ScanCal
   const SelectiveScanArgs& a = call.a;
   const int64_t inside = a.directions * a.dim * a.states, all = rows * inside, segments_per_row = call.g.segments_per_row;
   for (int64_t i = (int64_t)blockIdx.x * 128 + threadIdx.x; i < all; i += (int64_t)gridDim.x * 128) {
-    const int64_t row = divide(i, inside), at = i - row * inside, line = divide(at, a.states), n = at - line * a.states;
-    const int64_t k = divide(line, a.dim), channel = line - k * a.dim;
+    const int64_t row = divide(i, inside), at = i - row * inside;
+    const int64_t direction_channel = divide(at, a.states), n = at - direction_channel * a.states;
+    const int64_t k = divide(direction_channel, a.dim), channel = direction_channel - k * a.dim;
     const float A2 = load_parameter(a.A, k * a.A.direction + channel * a.A.channel + n * a.A.state) * kScanLog2E;
     float x = 0.0f;
     for (int64_t first = 0; first < segments_per_row; first += 8) {
@@ -114,7 +115,7 @@ __global__ void __launch_bounds__(128) selective_scan_carry_kernel(const ScanCal
         if (first + q >= segments_per_row) break;
         const int64_t segment = row * segments_per_row + (backwards ? segments_per_row - 1 - first - q : first + q);
         own[q] = states[segment * inside + at];
-        rate[q] = __ldg(rates + segment * a.directions * a.dim + line);
+        rate[q] = __ldg(rates + segment * a.directions * a.dim + direction_channel);
       }
 #pragma unroll
       for (int q = 0; q < 8; ++q) {

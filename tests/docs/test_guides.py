@@ -1,14 +1,19 @@
 """The guides' scenes can be made and checked as the guides say, and the check prints what they quote."""
 
+import csv
+import json
 import re
 import runpy
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from bdgf_fast.cli import main
+from bdgf_fast.config import Config
 from bdgf_fast.data import check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,11 +56,33 @@ def test_the_operators_scene(folder):
     assert check.check("next.toml").status() == 0
 
 
+def test_the_guide_to_areas(folder):
+    text = (GUIDES / "areas.md").read_text(encoding="utf-8")
+    program = re.search(r"^python - <<'END'\n(.*?)^END$", text, re.MULTILINE | re.DOTALL)
+    exec(compile(program[1], "areas.md", "exec"), {"__name__": "guide"})
+    quick, priors = TOML.findall(text)
+    Path("quick.toml").write_text(quick, encoding="utf-8")
+    commands = re.findall(r"^bdgf-fast (.+)$", text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert main([*shlex.split(command), "--quiet", "--threads", "1"]) == 0
+    report = json.loads(Path("runs/areas/report.json").read_text(encoding="utf-8"))
+    shares = Config().updated(tomllib.loads(priors)).predict.priors
+    assert set(shares) == {entry["name"] for entry in report["classes"]}
+    columns = {name for names in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", names)}
+    with open("maps/areas.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert columns | {"code", "class"} == set(rows[0])
+    assert {row["unit"] for row in rows} == {"ha"} and sum(int(row["pixels"]) for row in rows) == 96 * 96
+    assert all(row["corrected"] and not row["error_matrix"] for row in rows)
+    assert report["calibration"]["pixels"] > 50
+
+
 def test_many_scenes(folder, capsys, caplog):
     """Every step of the guide, in its order: a program, the settings, the commands and what they print, the programs after them."""
     pytest.importorskip("rasterio")
     text = (GUIDES / "many_scenes.md").read_text(encoding="utf-8")
-    write, look, python = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    write, look, python = re.findall(r"^```py(?:thon)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     exec(compile(write, "many_scenes.md", "exec"), {"__name__": "guide"})
     Path("quick.toml").write_text(TOML.findall(text)[0], encoding="utf-8")
     Path("scenes/list.txt").write_text(re.search(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1], encoding="utf-8")

@@ -1,15 +1,18 @@
-"""Build the wheels of this Python for several platforms from one Linux machine, and check them.
+"""Build wheels for several platforms and versions of Python from one Linux machine, and check them.
 
-    python tools/wheels/build.py [PLATFORM ...] [--out dist/wheels]          (`make wheels`)
+    python tools/wheels/build.py [PLATFORM ...] [--python PYTHON ...] [--out dist/wheels]          (`make wheels`)
 
 The C++ compiler is the one that the package `ziglang` carries: it links against an old C library, as manylinux asks, and builds
-for other platforms as well as for this one. The extension links no OpenMP library (csrc/cpu/threads/runtime.cpp).
+for other platforms as well as for this one. The extension links no OpenMP library (csrc/cpu/threads/runtime.cpp), and of a Python
+it needs the headers only. Those of this machine serve every 64-bit Unix: all have the same integer sizes.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +23,7 @@ from pathlib import Path
 import check
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = f"cpython-{sys.version_info.major}{sys.version_info.minor}"
+ASK = "import sys, sysconfig; print(sys.version_info.major, sys.version_info.minor, sysconfig.get_path('include'), sep='\\n')"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,35 @@ PLATFORMS = {
     "linux-x86_64": Platform("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "Linux", "x86_64", "x86_64-linux-gnu"),
     "linux-aarch64": Platform("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "Linux", "aarch64", "aarch64-linux-gnu"),
     "macos-arm64": Platform("macosx_13_0_arm64", "aarch64-macos.13.0", "Darwin", "arm64", "darwin"),
+    "macos-x86_64": Platform("macosx_13_0_x86_64", "x86_64-macos.13.0", "Darwin", "x86_64", "darwin"),
 }
+
+
+@dataclass(frozen=True)
+class Python:
+    """A version to build for: 3.12 as "312", and the folder of its headers."""
+
+    version: str
+    include: Path
+
+
+def python(named: str) -> Python:
+    """The Python of an interpreter, or of a folder that holds Python.h."""
+    if (Path(named) / "Python.h").exists():
+        include, text = Path(named).resolve(), (Path(named) / "patchlevel.h").read_text()
+        major, minor = (re.search(rf"#define PY_{part}_VERSION\s+(\d+)", text)[1] for part in ("MAJOR", "MINOR"))
+    else:
+        try:
+            done = subprocess.run([*shlex.split(named), "-c", ASK], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            raise SystemExit(f"--python {named}: neither an interpreter nor a folder with Python.h") from None
+        major, minor, folder = done.stdout.split("\n")[:3]
+        include = Path(folder)
+        if not (include / "Python.h").exists():
+            raise SystemExit(f"--python {named}: its headers are not installed ({include / 'Python.h'})")
+    if (int(major), int(minor)) < (3, 11):
+        raise SystemExit(f"--python {named}: that is Python {major}.{minor}; bdgf_fast needs 3.11 or newer")
+    return Python(f"{major}{minor}", include)
 
 
 def zig() -> Path:
@@ -57,41 +88,51 @@ def run(command: list[str], environment: dict[str, str]) -> None:
         raise SystemExit(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-6000:]}")
 
 
-def build(name: str, out: Path) -> Path:
-    """The wheel of a platform; objects that are up to date are not compiled again."""
+def build(name: str, python: Python, out: Path) -> Path:
+    """The wheel of a platform and a Python. Kernels know of no Python: they are compiled once for all of them."""
     platform = PLATFORMS[name]
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "BDGF_ZIG": str(zig()), "BDGF_TARGET": platform.target, "BDGF_SYSTEM": platform.system,
-        "BDGF_PROCESSOR": platform.processor, "BDGF_SUFFIX": f".{PYTHON}-{platform.suffix}.so",
+        "BDGF_PROCESSOR": platform.processor, "BDGF_SUFFIX": f".cpython-{python.version}-{platform.suffix}.so",
     }  # fmt: skip
-    defines = {"CMAKE_TOOLCHAIN_FILE": str(ROOT / "tools/wheels/zig.cmake"), "BDGF_CUDA": "OFF", "BDGF_OPENMP": "RUNTIME"}
+    defines = {
+        "CMAKE_TOOLCHAIN_FILE": str(ROOT / "tools/wheels/zig.cmake"), "Python_INCLUDE_DIR": str(python.include),
+        "BDGF_CUDA": "OFF", "BDGF_OPENMP": "RUNTIME",
+    }  # fmt: skip
     if platform.system == "Darwin":  # zig makes no bundles, and Python loads a library as well
         defines["CMAKE_SHARED_MODULE_CREATE_CXX_FLAGS"] = "-shared"
-    options = [f"build-dir=build/wheels/{name}-{PYTHON}", "install.strip=false"]
+    options = [f"build-dir=build/wheels/{name}", "install.strip=false"]
     options += [f"cmake.define.{k}={v}" for k, v in defines.items()]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder]
         run([*command, *(x for o in options for x in ("-C", o)), str(ROOT)], environment)
-        (built,) = Path(folder).glob("*.whl")  # it bears this machine's platform
-        run([sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", platform.tag, str(built)], environment)
+        (built,) = Path(folder).glob("*.whl")  # it bears this machine's platform and Python
+        tags = {"python": f"cp{python.version}", "abi": f"cp{python.version}", "platform": platform.tag}
+        given = [x for kind, tag in tags.items() for x in (f"--{kind}-tag", tag)]
+        run([sys.executable, "-m", "wheel", "tags", "--remove", *given, str(built)], environment)
         (tagged,) = Path(folder).glob("*.whl")
         return Path(shutil.move(tagged, out / tagged.name))
 
 
-LINUX = [name for name in PLATFORMS if name.startswith("linux")]  # the wheel for macOS has not been linked yet
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help=f"of {', '.join(PLATFORMS)} (default: those for Linux)")
+    parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help=f"of {', '.join(PLATFORMS)} (default: all)")
+    parser.add_argument("--python", action="append", help="an interpreter or a folder with Python.h, once for each (default: this)")
+    parser.add_argument("--load", action="append", default=[], help="an interpreter to load wheels with, such as an emulated one")
     parser.add_argument("--out", type=Path, default=ROOT / "dist" / "wheels")
     args = parser.parse_args()
     if unknown := set(args.platforms) - set(PLATFORMS):
         parser.error(f"no such platform: {', '.join(sorted(unknown))}; known are {', '.join(PLATFORMS)}")
     args.out.mkdir(parents=True, exist_ok=True)
-    problems = [p for name in args.platforms or LINUX for p in check.report(build(name, args.out))]
+    named = args.python or [sys.executable]
+    pythons = [python(p) for p in named]
+    loaders = check.interpreters([p for p in named if not Path(p).is_dir()] + args.load)
+    problems = []
+    for name in args.platforms or PLATFORMS:
+        for version in pythons:
+            problems += check.report(build(name, version, args.out), loaders)
     raise SystemExit("\n".join(problems) if problems else 0)
 
 

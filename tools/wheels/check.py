@@ -1,20 +1,22 @@
 """What a wheel needs, and whether it loads: the checks of `make wheels`.
 
-    python tools/wheels/check.py dist/wheels/*.whl
+    python tools/wheels/check.py dist/wheels/*.whl [--load INTERPRETER ...]
 
-For each wheel: its tag against what the extension asks of the system, the libraries it links (no OpenMP library, no torch), sizes,
-and, where this Python can run it, a load.
+For each wheel: its tag against what the extension asks of the system, the libraries it links (no OpenMP library, no torch), the
+symbols it leaves to the process that loads it, sizes, and a load by every interpreter given that fits.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
 import re
+import shlex
 import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 LINUX_LIBRARIES = r"(libc|libm|libpthread|libdl|librt)\.so\.\d+|ld-linux-(x86-64|aarch64)\.so\.\d"
@@ -41,64 +43,119 @@ def tool(name: str) -> str:
     return str(beside) if beside.exists() else name
 
 
-def mach_o_libraries(data: bytes) -> tuple[list[str], str, bool]:
-    """The dynamic libraries of a Mach-O file, the macOS it is for, and whether it is signed (arm64 loads nothing unsigned)."""
+@dataclass
+class MachO:
+    """What a Mach-O library asks of the system that loads it."""
+
+    macos: str = "?"
+    signed: bool = False  # arm64 loads nothing unsigned
+    libraries: tuple[str, ...] = ()
+    undefined: tuple[str, ...] = ()  # names that no library is named for: the process is searched for them
+
+
+def mach_o(data: bytes) -> MachO:
+    """The load commands of a 64-bit Mach-O file."""
+    found = MachO()
     if data[:4] != b"\xcf\xfa\xed\xfe":
-        return [], "?", False
-    libraries, version, signed, at = [], "?", False, 32
+        return found
+    at, text = 32, lambda start: data[start : data.index(b"\0", start)].decode()
     for _ in range(struct.unpack_from("<I", data, 16)[0]):
         command, size = struct.unpack_from("<II", data, at)
         if command in (0xC, 0x80000018):  # LC_LOAD_DYLIB, LC_LOAD_WEAK_DYLIB
-            start = at + struct.unpack_from("<I", data, at + 8)[0]
-            libraries.append(data[start : data.index(b"\0", start)].decode())
+            found.libraries += (text(at + struct.unpack_from("<I", data, at + 8)[0]),)
         elif command == 0x32:  # LC_BUILD_VERSION
             packed = struct.unpack_from("<I", data, at + 12)[0]
-            version = f"{packed >> 16}.{packed >> 8 & 255}"
-        signed = signed or command == 0x1D  # LC_CODE_SIGNATURE
+            found.macos = f"{packed >> 16}.{packed >> 8 & 255}"
+        elif command == 0x2:  # LC_SYMTAB
+            first, count, names = struct.unpack_from("<III", data, at + 8)
+            symbols = [struct.unpack_from("<IBBH", data, first + 16 * k) for k in range(count)]
+            # A stab is of the debugger; type 0 is undefined; library 0xFE is the dynamic lookup.
+            found.undefined = tuple(text(names + s[0]) for s in symbols if not s[1] & 0xEE and s[3] >> 8 == 0xFE)
+        found.signed = found.signed or command == 0x1D  # LC_CODE_SIGNATURE
         at += size
-    return libraries, version, signed
+    return found
 
 
-def load(extension: Path) -> tuple[int, str]:
-    """Exit status and output of loading the extension by itself under this Python."""
-    return run(sys.executable, "-c", LOAD, extension)
+ABOUT = "import platform, sys; print(f'{sys.platform}-{platform.machine()}-cp{sys.version_info.major}{sys.version_info.minor}')"
 
 
-def report(wheel: Path) -> list[str]:
+def interpreters(commands: list[str]) -> dict[str, list[str]]:
+    """The interpreters by what they run, such as linux-aarch64-cp311."""
+    found = {}
+    for command in commands:
+        status, text = run(*shlex.split(command), "-c", ABOUT)
+        if status:
+            raise SystemExit(f"{command} does not run: {text.strip()[-300:]}")
+        found[text.split()[-1]] = shlex.split(command)
+    return found
+
+
+def linux(wheel: Path, extension: Path, platform: str) -> tuple[list[str], list[str]]:
+    """Lines and problems of a wheel for Linux."""
+    text = " ".join(run(tool("auditwheel"), "show", wheel)[1].split())
+    verdict = re.search(r'consistent with the following platform tag: "([^"]+)"', text)
+    fits = re.findall(r"_2_(\d+)_", verdict[1] if verdict else "")
+    allowed = int(re.findall(r"_2_(\d+)_", platform)[0])
+    problems = []
+    if not fits or int(fits[0]) > allowed:
+        problems.append(f"auditwheel does not find it fit for {platform}: {text[-400:]}")
+    needed = max(int(x) for x in re.findall(r"GLIBC_2\.(\d+)", run("readelf", "-VW", extension)[1]))
+    libraries = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", extension)[1])
+    problems += [f"it links {x}" for x in libraries if not re.fullmatch(LINUX_LIBRARIES, x)]
+    return [f"auditwheel: consistent with {verdict[1] if verdict else 'nothing'}; newest symbol: GLIBC_2.{needed}",
+            f"libraries: {', '.join(libraries)}"], problems  # fmt: skip
+
+
+def macos(extension: Path, platform: str) -> tuple[list[str], list[str]]:
+    """Lines and problems of a wheel for macOS."""
+    found, problems = mach_o(extension.read_bytes()), []
+    foreign = [name for name in found.undefined if not name.startswith(("_Py", "__Py"))]
+    if found.macos != ".".join(platform.split("_")[1:3]):
+        problems.append(f"the extension is for macOS {found.macos}")
+    if platform.endswith("arm64") and not found.signed:
+        problems.append("the extension is not signed")
+    problems += [f"it links {x}" for x in found.libraries if not re.fullmatch(MACOS_LIBRARIES, x)]
+    problems += [f"no library has {name}" for name in foreign]
+    pythons = len(found.undefined) - len(foreign)
+    return [f"built for macOS {found.macos}, {'signed ad hoc' if found.signed else 'not signed'}",
+            f"libraries: {', '.join(found.libraries)}",
+            f"left to the process: {pythons} symbols of Python, {len(foreign)} others"], problems  # fmt: skip
+
+
+def load(extension: Path, interpreter: list[str]) -> tuple[int, str]:
+    """Exit status and output of loading the extension by itself."""
+    return run(*interpreter, "-c", LOAD, extension)
+
+
+def report(wheel: Path, loaders: dict[str, list[str]]) -> list[str]:
     """Print what was found; return a sentence for each problem."""
     _, _, python, _, platform = wheel.stem.split("-")
-    problems, lines = [], []
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        problems += [f"it holds {n}" for n in names if "/_C." not in n and n.endswith((".so", ".dylib"))]
         extension = Path(archive.extract(next(n for n in names if "/_C." in n), scratch))
-        if platform.startswith("manylinux"):
-            allowed, libraries = LINUX_LIBRARIES, re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", extension)[1])
-            text = " ".join(run(tool("auditwheel"), "show", wheel)[1].split())
-            verdict = re.search(r'consistent with the following platform tag: "([^"]+)"', text)
-            versions = re.findall(r"_2_(\d+)_", verdict[1] if verdict else "")
-            lines.append(f"auditwheel: consistent with {verdict[1] if verdict else 'nothing'}")
-            if not versions or int(versions[0]) > int(re.findall(r"_2_(\d+)_", platform)[0]):
-                problems.append(f"auditwheel does not find it fit for {platform}: {text[-400:]}")
-        else:
-            allowed = MACOS_LIBRARIES
-            libraries, version, signed = mach_o_libraries(extension.read_bytes())
-            lines.append(f"built for macOS {version}, {'signed ad hoc' if signed else 'not signed'}")
-            if version != ".".join(platform.split("_")[1:3]) or not signed:
-                problems.append(f"the extension is for macOS {version} and {'' if signed else 'not '}signed")
-        lines.append(f"libraries: {', '.join(libraries)}")
-        problems += [f"it links {x}" for x in libraries if not re.fullmatch(allowed, x)]
-        runs_here = platform.startswith("manylinux") and platform.endswith(os.uname().machine)
-        if runs_here and python == f"cp{sys.version_info.major}{sys.version_info.minor}":
-            status, text = load(extension)
-            lines.append(f"loaded: Python {text.strip()}")
+        lines, problems = linux(wheel, extension, platform) if platform.startswith("manylinux") else macos(extension, platform)
+        problems += [f"it holds {n}" for n in names if "/_C." not in n and n.endswith((".so", ".dylib"))]
+        system = re.sub(r"manylinux_\d+_\d+_", "linux-", re.sub(r"macosx_\d+_\d+_", "darwin-", platform))
+        if interpreter := loaders.get(f"{system}-{python}"):
+            status, text = load(extension, interpreter)
+            lines.append(f"loaded: {'no' if status else 'Python ' + text.strip()}")
             problems += [f"it does not load: {text.strip()[-400:]}"] if status else []
         else:
-            lines.append("loaded: no, this Python does not run it")
+            lines.append("loaded: no, none of the interpreters at hand runs it")
         lines.append(f"size: {wheel.stat().st_size / 1e6:.2f} MB, extension {extension.stat().st_size / 1e6:.2f} MB")
     print(wheel.name, *(f"  {line}" for line in lines), *(f"  WRONG: {p}" for p in problems), sep="\n", flush=True)
     return [f"{wheel.name}: {p}" for p in problems]
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("wheels", nargs="+", type=Path)
+    parser.add_argument("--load", action="append", default=[], help="an interpreter to load wheels with, besides this one")
+    args = parser.parse_args()
+    loaders = interpreters([sys.executable, *args.load])
+    problems = [p for wheel in args.wheels for p in report(wheel, loaders)]
+    raise SystemExit("\n".join(problems) or 0)
+
+
 if __name__ == "__main__":
-    raise SystemExit("\n".join(p for w in sys.argv[1:] for p in report(Path(w))) or 0)
+    main()

@@ -28,8 +28,8 @@ struct GroupChannelGateBwdArgs {
 // Samples whose small vectors are held at a time in the backward, before they go into the weights' gradients.
 static inline __attribute__((always_inline)) int64_t gate_samples(int64_t batch, int64_t channels, int64_t groups, int64_t hidden) {
   const int64_t each = channels + 2 * groups * ((hidden + 15) / 16 * 16), most = 131072 / each;  // 512 KiB
-  const int64_t run = batch < most ? batch : most;
-  return run < 1 ? 1 : run;
+  const int64_t samples = batch < most ? batch : most;
+  return samples < 1 ? 1 : samples;
 }
 // Elements of a thread's scratch: a tile of weight gradients, and three vectors.
 static inline __attribute__((always_inline)) int64_t gate_scratch(int64_t hidden, int64_t in, int64_t channels, int64_t groups) {

@@ -48,7 +48,7 @@ BDGF_INLINE Vf exp2_bounded(Vf x) {
 
 // e^x. Error below 2 ulp wherever the result is normal. exp2 of a pre-multiplied argument costs a third less.
 BDGF_INLINE Vf exp(Vf x) {
-  x = max(splat(-104.5f), min(splat(89.5f), x));
+  x = clamp(x, -104.5f, 89.5f);
   Vf n = fma(x, splat(1.44269504f), kRoundMagic32);
   Vf whole = n - kRoundMagic32;
   Vf r = fma(x, splat(1.44269504f), -whole);  // exact
@@ -82,14 +82,14 @@ BDGF_INLINE Vf exp2_bounded(Vf x) {
 
 // 2^x. Error below 2.5 ulp wherever the result is normal.
 BDGF_INLINE Vf exp2(Vf x) {
-  x = max(splat(-151.0f), min(splat(129.0f), x));
+  x = clamp(x, -151.0f, 129.0f);
   Vf n = (x + kRoundMagic) - kRoundMagic;
   return scale_by_power(exp2_reduced(x - n), n);
 }
 
 // e^x. Error below 2.5 ulp wherever the result is normal.
 BDGF_INLINE Vf exp(Vf x) {
-  x = max(splat(-104.5f), min(splat(89.5f), x));
+  x = clamp(x, -104.5f, 89.5f);
   Vf n = madd(x, splat(1.44269504f), kRoundMagic) - kRoundMagic;
 #if BDGF_LANES >= 8 || BDGF_NEON
   Vf r = madd(x, splat(1.44269504f), -n);  // exact

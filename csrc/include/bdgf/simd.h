@@ -108,6 +108,14 @@ BDGF_INLINE Vf max(Vf a, Vf b) {
   return a > b ? a : b;
 #endif
 }
+// x within [low, high]; NaN stays NaN.
+BDGF_INLINE Vf clamp(Vf x, float low, float high) {
+#if BDGF_NEON  // which has a minimum that keeps NaN, in one instruction
+  return vmaxq_f32(splat(low), vminq_f32(splat(high), x));
+#else
+  return max(splat(low), min(splat(high), x));
+#endif
+}
 BDGF_INLINE Vf abs(Vf a) { return (Vf)((Vi)a & 0x7fffffff); }
 
 // ---------------------------------------------------------------------------------------------- 16-bit formats
@@ -170,6 +178,9 @@ BDGF_INLINE Vh load_bits_n(const uint16_t* p, int n) {
 #if BDGF_LANES == 16
   return (Vh)_mm256_maskz_loadu_epi16(lane_mask(n), p);
 #else
+#if BDGF_NEON
+  if (n == kLanes) return *(const VhAny*)p;
+#endif
   Vh v{};
   for (int i = 0; i < n; ++i) v[i] = p[i];
   return v;
@@ -179,6 +190,12 @@ BDGF_INLINE void store_bits_n(uint16_t* p, Vh v, int n) {
 #if BDGF_LANES == 16
   _mm256_mask_storeu_epi16(p, lane_mask(n), (__m256i)v);
 #else
+#if BDGF_NEON
+  if (n == kLanes) {
+    *(VhAny*)p = v;
+    return;
+  }
+#endif
   for (int i = 0; i < n; ++i) p[i] = v[i];
 #endif
 }
@@ -220,6 +237,9 @@ BDGF_INLINE void store_n(f16* p, Vf v, int n) { store_bits_n(&p->bits, narrow_f1
 // Elements `stride` apart, the first n of them; stride in elements, any sign.
 template <class T>
 BDGF_INLINE Vf load_strided(const T* p, int64_t stride, int n) {
+#if BDGF_NEON  // straight into the lanes: through memory, the load would wait for all four stores
+  if (n == kLanes) return Vf{scalar_load(p), scalar_load(p + stride), scalar_load(p + 2 * stride), scalar_load(p + 3 * stride)};
+#endif
   float lane[kLanes] = {};
   for (int i = 0; i < n; ++i) lane[i] = scalar_load(p + i * stride);
   return load(lane);
@@ -243,8 +263,11 @@ BDGF_INLINE bool all_lanes(Vi mask) {
   return all;
 #endif
 }
-// Reductions pair lane i with lane i + half: the same tree, hence the same bits, on every run.
+// Reductions pair lane i with lane i + half (NEON: its neighbour): the same tree, hence the same bits, on every run.
 BDGF_INLINE float hsum(Vf v) {
+#if BDGF_NEON
+  return vaddvq_f32(v);
+#endif
   float lane[kLanes];
   store(lane, v);
   for (int half = kLanes / 2; half; half /= 2)
@@ -266,6 +289,10 @@ BDGF_INLINE Vf move_down(Vf v, int by, int n) {
   return _mm512_maskz_permutexvar_ps(lane_mask(n), (__m512i)(iota() + by), v);
 #elif BDGF_LANES == 8
   return (Vf)((__m256i)_mm256_permutevar8x32_ps(v, (__m256i)(iota() + by)) & lane_mask(n));
+#elif BDGF_NEON  // a table of 16 bytes: what is asked for beyond it is 0
+  const uint8x16_t first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const uint8x16_t byte = vaddq_u8(first, vdupq_n_u8((uint8_t)(4 * by)));
+  return (Vf)vqtbl1q_u8((uint8x16_t)v, vorrq_u8(byte, (uint8x16_t)(iota() >= n)));
 #else
   float lane[2 * kLanes] = {};
   store(lane, v);

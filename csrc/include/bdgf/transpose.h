@@ -66,6 +66,9 @@ BDGF_INLINE void transpose(Vf r[kLanes]) {
 
 // Lane i of the result is the sum of the lanes of r[i]; the same tree on every run. Destroys r.
 BDGF_INLINE Vf row_sums(Vf r[kLanes]) {
+#if BDGF_NEON  // sums of neighbours, twice
+  return vpaddq_f32(vpaddq_f32(r[0], r[1]), vpaddq_f32(r[2], r[3]));
+#endif
   transpose(r);
 #pragma GCC unroll 4
   for (int half = kLanes / 2; half; half /= 2)

@@ -45,7 +45,7 @@ def test_layouts(check_gradients):
 
 
 def test_many_tiles(check_gradients, monkeypatch):
-    """Tiles of a few elements: several along every axis, and walkers that take several each."""
+    """Tiles of a few elements: several along every axis, and programs that take several each."""
     monkeypatch.setattr(kernels, "TILE", {"fwd": 64, "bwd": 32})
     monkeypatch.setattr(kernels, "STEPS", {"rows": 8, "channels_last": 4})
     compare(check_gradients, tensors(37, 11, 19, 4))

@@ -1,0 +1,201 @@
+// group_channel_gate on CUDA: what its kernels are made of. Images of any layout, sums over space, the block-diagonal MLP and its
+// backward, and the elements of a (sample, group) in the order of memory. The kernels are in group_channel_gate.cuh.
+#pragma once
+#include "cuda/sample_loop.cuh"
+
+#include "bdgf/group_channel_gate.h"
+
+namespace bdgf {
+namespace BDGF_ISA {
+
+// A tensor [batch, C, H, W].
+struct Image {
+  void* data;
+  int64_t batch, channel, row, column;  // strides
+  int64_t channels, pixels;
+  Divider width;        // the pixels that one stride reaches: W, or H W where rows follow each other
+  bool channels_inner;  // memory goes from channel to channel
+  bool flat;            // without gaps: the index in memory's order is the offset
+};
+struct GateWork {
+  Image x, guide, out;                // forward; out's strides
+  Image grad, grad_x, grad_guide;     // backward
+  const float *weight1, *bias1, *weight2, *bias2;
+  float *squeezed, *gate;             // [batch, groups, in], [batch, C]
+  float *logit, *hidden, *grad_hidden;  // backward: [batch, C], [batch, groups, hidden] twice
+  float *partial, *guide_partial;     // sums by chunk: [batch, C, chunks]
+  float *offset, *guide_offset;       // backward in stages: what is added to each pixel, [batch, C], [batch, C_guide]
+  float *grad_weight1, *grad_bias1, *grad_weight2, *grad_bias2;
+  uint32_t sample_groups;                     // batch * groups
+  Divider pixels, each, guide_pixels, guide_each;
+  int groups, sizes_each, sizes_guide, hidden_size, in;
+  bool use_x, use_guide;
+};
+
+static __device__ __forceinline__ int64_t pixel_offset(const Image& t, int64_t p) {
+  if (t.width.divisor == t.pixels) return p * t.column;
+  const int64_t y = divide(p, t.width);
+  return y * t.row + (p - y * t.width.divisor) * t.column;
+}
+static __device__ __forceinline__ float sum_of_warp(float value) {
+#pragma unroll
+  for (int by = 16; by > 0; by /= 2) value += __shfl_xor_sync(0xffffffffu, value, by);
+  return value;
+}
+
+// A lane's share of the sum over pixels first ... last - 1 of a channel, of x or of x * other: every 32nd pixel, in order, with four
+// loads in flight where the pixels have one stride.
+template <class T, bool kProduct>
+static __device__ __forceinline__ float lane_sum(const T* p, const Image& x, const T* q, const Image& other, int64_t first, int64_t last) {
+  float sum = 0.0f;
+  int64_t i = first + threadIdx.x % 32;
+  if (x.width.divisor == x.pixels && (!kProduct || other.width.divisor == other.pixels)) {
+    const T *at = p + i * x.column, *beside = q + i * other.column;
+    for (; i + 96 < last; i += 128, at += 128 * x.column, beside += 128 * other.column) {
+      float v[4], w[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        v[k] = widen(at[32 * k * x.column]);
+        if (kProduct) w[k] = widen(beside[32 * k * other.column]);
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sum = kProduct ? __fmaf_rn(v[k], w[k], sum) : sum + v[k];
+    }
+  }
+  for (; i < last; i += 32) {
+    const float v = widen(p[pixel_offset(x, i)]);
+    sum = kProduct ? __fmaf_rn(v, widen(q[pixel_offset(other, i)]), sum) : sum + v;
+  }
+  return sum;
+}
+
+// f(r, bias[r] + row r of w . x) for each row, by a warp.
+template <class F>
+static __device__ __forceinline__ void rows_times(const float* w, const float* bias, int rows, int columns, const float* x, const F& f) {
+  const int lane = threadIdx.x % 32;
+  for (int r = threadIdx.x / 32; r < rows; r += blockDim.x / 32) {
+    float sum = 0.0f;
+    for (int k = lane; k < columns; k += 32) sum = __fmaf_rn(w[(int64_t)r * columns + k], x[k], sum);
+    sum = sum_of_warp(sum);
+    if (lane == 0) f(r, sum + bias[r]);
+  }
+}
+// f(k, column k of w . y) for each column, by a thread.
+template <class F>
+static __device__ __forceinline__ void columns_times(const float* w, int rows, int columns, const float* y, const F& f) {
+  for (int k = threadIdx.x; k < columns; k += blockDim.x) {
+    float sum = 0.0f;
+    for (int r = 0; r < rows; ++r) sum = __fmaf_rn(w[(int64_t)r * columns + k], y[r], sum);
+    f(k, sum);
+  }
+}
+
+// means [in] -> h [hidden], gain [each]; all in shared memory. Leaves the block in step.
+static __device__ __forceinline__ void gate_mlp(const GateWork& a, int64_t sample_group, int g, const float* means, float* h,
+                                                    float* gain) {
+  rows_times(a.weight1 + (int64_t)g * a.hidden_size * a.in, a.bias1 + g * a.hidden_size, a.hidden_size, a.in, means,
+             [&](int r, float v) { h[r] = v <= 0.0f ? 0.0f : v; });
+  for (int i = threadIdx.x; i < a.in; i += blockDim.x) a.squeezed[sample_group * a.in + i] = means[i];
+  __syncthreads();
+  rows_times(a.weight2 + (int64_t)g * a.sizes_each * a.hidden_size, a.bias2 + g * a.sizes_each, a.sizes_each, a.hidden_size, h,
+             [&](int c, float v) {
+               gain[c] = 1.0f / (1.0f + expf(-v));
+               a.gate[sample_group * a.sizes_each + c] = gain[c];
+             });
+  __syncthreads();
+}
+// logit [each] holds sums of grad * x -> what the weights' gradients need, and slopes [in] of the means.
+static __device__ __forceinline__ void gate_mlp_backward(const GateWork& a, int64_t sample_group, int g, float* logit, float* h,
+                                                             float* grad_h, float* slopes) {
+  for (int c = threadIdx.x; c < a.sizes_each; c += blockDim.x) {
+    const float gate = a.gate[sample_group * a.sizes_each + c];
+    logit[c] *= gate * (1.0f - gate);
+    a.logit[sample_group * a.sizes_each + c] = logit[c];
+  }
+  rows_times(a.weight1 + (int64_t)g * a.hidden_size * a.in, a.bias1 + g * a.hidden_size, a.hidden_size, a.in,
+             a.squeezed + sample_group * a.in,
+             [&](int r, float v) { a.hidden[sample_group * a.hidden_size + r] = h[r] = v <= 0.0f ? 0.0f : v; });
+  __syncthreads();
+  columns_times(a.weight2 + (int64_t)g * a.sizes_each * a.hidden_size, a.sizes_each, a.hidden_size, logit, [&](int k, float v) {
+    a.grad_hidden[sample_group * a.hidden_size + k] = grad_h[k] = h[k] <= 0.0f ? 0.0f : v;
+  });
+  __syncthreads();
+  columns_times(a.weight1 + (int64_t)g * a.hidden_size * a.in, a.hidden_size, a.in, grad_h, [&](int k, float v) { slopes[k] = v; });
+  __syncthreads();
+}
+
+// The elements of a (sample, group) in memory's order, 16 bytes at once where they lie together. Channels: how many.
+// use(index in [channels][pixels], value) for each, or *element = make(index, channel).
+template <class T, bool kStore, class F>
+static __device__ __forceinline__ void for_each_element(const Image& t, int64_t b, int g, const Divider& channels,
+                                                            const Divider& pixels, const F& f) {
+  constexpr int W = 16 / sizeof(T);
+  T* base = (T*)t.data + b * t.batch + g * channels.divisor * t.channel;
+  const int n = (int)(channels.divisor * pixels.divisor), size = (int)pixels.divisor;
+  const bool dense = t.width.divisor == t.pixels && (t.column == 1 || size == 1) && (t.channel == size || channels.divisor == 1);
+  if (dense && n % W == 0 && pack_aligned<T, W>(base)) {
+#pragma unroll 2
+    for (int e = threadIdx.x * W; e < n; e += blockDim.x * W) {
+      float v[W];
+      if (!kStore) load_packs<T, W>(base + e, v);
+      int c = (int)divide(e, pixels), next = (c + 1) * size;
+#pragma unroll
+      for (int j = 0; j < W; ++j) {
+        if (e + j >= next) {
+          ++c;
+          next += size;
+        }
+        f(e + j, c, v[j]);
+      }
+      if (kStore) store_packs<T, W>(base + e, v);
+    }
+    return;
+  }
+  for (int e = threadIdx.x; e < n; e += blockDim.x) {
+    int c, p;
+    if (t.channels_inner) {
+      p = (int)divide(e, channels);
+      c = e - p * (int)channels.divisor;
+    } else {
+      c = (int)divide(e, pixels);
+      p = e - c * size;
+    }
+    T* at = base + c * t.channel + pixel_offset(t, p);
+    float v = 0.0f;
+    if (!kStore) v = widen(*at);
+    f(c * size + p, c, v);
+    if (kStore) store_rounded(at, v);
+  }
+}
+// sums[c] over a channel's pixels in shared memory, by a warp each.
+static __device__ __forceinline__ void sums_of_kept(const float* kept, int channels, int pixels, float factor, float* sums) {
+  for (int c = threadIdx.x / 32; c < channels; c += blockDim.x / 32) {
+    float sum = 0.0f;
+    for (int p = threadIdx.x % 32; p < pixels; p += 32) sum += kept[c * pixels + p];
+    sum = sum_of_warp(sum);
+    if (threadIdx.x % 32 == 0) sums[c] = sum * factor;
+  }
+}
+// means[c] of the guide's channels of a (sample, group), read once.
+template <class T>
+static __device__ __forceinline__ void guide_means(const GateWork& a, int64_t b, int g, float* means) {
+  const Image& t = a.guide;
+  const T* base = (const T*)t.data + b * t.batch + (int64_t)g * a.sizes_guide * t.channel;
+  const float factor = 1.0f / (float)t.pixels;
+  if (t.channels_inner) {
+    for (int c = threadIdx.x; c < a.sizes_guide; c += blockDim.x) {
+      float sum = 0.0f;
+      for (int64_t p = 0; p < t.pixels; ++p) sum += widen(base[c * t.channel + pixel_offset(t, p)]);
+      means[c] = sum * factor;
+    }
+    return;
+  }
+  for (int c = threadIdx.x / 32; c < a.sizes_guide; c += blockDim.x / 32) {
+    const T* const row = base + c * t.channel;
+    const float sum = sum_of_warp(lane_sum<T, false>(row, t, row, t, 0, t.pixels));
+    if (threadIdx.x % 32 == 0) means[c] = sum * factor;
+  }
+}
+
+}  // namespace BDGF_ISA
+}  // namespace bdgf

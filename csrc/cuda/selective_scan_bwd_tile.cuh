@@ -1,0 +1,364 @@
+// Selective scan, backward: where everything lies. The shared memory and the registers of a block, and the phases that stage a
+// tile of inputs and store one of gradients. The algorithm is in selective_scan_bwd.cuh.
+#pragma once
+#include "cuda/dialect.h"
+#include "cuda/selective_scan_launch.h"
+#include "cuda/selective_scan_tile.cuh"
+
+namespace bdgf {
+namespace BDGF_ISA {
+
+constexpr int kOrders = 4;             // of four states
+constexpr int kConstantRow = 20;       // pitch of a constant matrix's channels
+constexpr int kTermRow = 33;           // pitch of a step's 16 terms of dB, then of dC
+constexpr int kChunkGroups = kChunkSteps / kGroupSteps;
+// What a thread keeps in shared memory, [..][register]: the states before each group of steps of the chunk, one more (the
+// edge: a state or carry at a segment's border), and its sums for constant B and C. The pitch is odd: no bank twice.
+constexpr int kEdge = kChunkGroups * kThreadStates, kSumB = kEdge + kThreadStates, kSumC = kSumB + kThreadStates;
+static __host__ __device__ constexpr int slots_of(bool constant) { return (constant ? kSumC + kThreadStates : kSumB) + 1; }
+enum BackwardTensor { kInU, kInDelta, kInB, kInC, kGradOut, kInZ, kGradU, kGradDelta, kGradZ, kGradB, kGradC, kBackwardTensors };
+struct alignas(16) BackwardShared {
+  BlockWork work;
+  SequencePack pack;
+  ByteTensor tensors[kBackwardTensors];
+};
+
+static __host__ __device__ __forceinline__ int backward_matrix_row(int split) { return kOrders * kThreadStates * split + 4; }
+static __host__ __device__ __forceinline__ int backward_matrix_floats(int split) {
+  const int variable = kBackwardSteps * backward_matrix_row(split), constant = kTileChannels * kConstantRow;
+  return variable > constant ? variable : constant;
+}
+// Floats of dynamic shared memory.
+static inline size_t backward_shared_floats(int split, bool constant) {
+  const int threads = kTileChannels * split;
+  return sizeof(BackwardShared) / 4 + 2 * backward_matrix_floats(split) + 2 * kBackwardTensors * kBackwardSteps +
+         3 * kBackwardSteps * kRow + 2 * kTileChannels + split * kBackwardSteps * kTermRow + slots_of(constant) * threads;
+}
+
+// The steps of a tile that a sequence of a pack takes: a multiple of four; steps after its end are empty (delta, u and dy are 0).
+static __host__ __device__ __forceinline__ int row_slot(int steps) { return (steps + kFoldSteps - 1) / kFoldSteps * kFoldSteps; }
+
+// B or C of four states at a step.
+struct StateQuad {
+  float v[kThreadStates];
+};
+BDGF_DEV StateQuad load_quad(const float* p) {
+  const float4 f = *reinterpret_cast<const float4*>(p);
+  return {{f.x, f.y, f.z, f.w}};
+}
+// What four steps of the adjoint leave in a thread, before it is summed over lanes.
+struct FourSteps {
+  float sum_exponent[kFoldSteps], sum_drive[kFoldSteps], y[kFoldSteps], term[kFoldSteps];
+};
+
+// What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
+// kConstant: B or C is constant.
+template <class T, bool kConstant>
+struct BackwardScan {
+  const ScanCall& call;
+  const SelectiveScanArgs& a;
+  BackwardShared& block;
+  const BlockWork& b;
+  const SequencePack& pack;
+  const int thread, threads, lane, split, log_split, matrix_row;
+  float* const tile_b;    // see fill_constant_orders
+  float* const tile_c;
+  int64_t* const tables;  // [tensor][step]: addresses
+  float2* const pair;     // [step][kRow]: (delta, u), then (ddelta, du)
+  float* const tile_g;    // [step][kRow]: dy, then y where there is a gate
+  float* const bias;      // [channel]
+  float* const skip;      // [channel]: D
+  float* const terms;     // [warp][step][kTermRow]: of dB, then of dC
+  float* const kept;      // this thread's, see slots_of
+  const int own;          // steps of a fold that end up with this lane
+  const int lanes;        // of a warp, that hold one group of four states
+  const int s, c, order;  // the group of states and the channel of this thread, and which permutation its registers have
+  const float *const b_mine, *const c_mine;  // this thread's states of B and C, at `pitch` floats a step
+  const int b_pitch, c_pitch;
+  const bool gated;
+  const int elements;     // of a tile, that this thread stages
+  float A2[kThreadStates], grad_A[kThreadStates], carry[kThreadStates];
+  float sum_D = 0.0f, sum_bias = 0.0f;
+  // A group of steps, recorded: the decays, and the states after each step.
+  float decay[kGroupSteps][kThreadStates], x[kGroupSteps][kThreadStates];
+
+  BDGF_DEV_METHOD BackwardScan(const ScanCall& given, float* shared)
+      : call(given),
+        a(given.a),
+        block(*reinterpret_cast<BackwardShared*>(shared)),
+        b(block.work),
+        pack(block.pack),
+        thread(threadIdx.x),
+        threads(blockDim.x),
+        lane(thread % 32),
+        split(given.g.split),
+        log_split(given.g.log_split),
+        matrix_row(backward_matrix_row(split)),
+        tile_b(shared + sizeof(BackwardShared) / 4),
+        tile_c(tile_b + backward_matrix_floats(split)),
+        tables(reinterpret_cast<int64_t*>(tile_c + backward_matrix_floats(split))),
+        pair(reinterpret_cast<float2*>(tables + kBackwardTensors * kBackwardSteps)),
+        tile_g(reinterpret_cast<float*>(pair + kBackwardSteps * kRow)),
+        bias(tile_g + kBackwardSteps * kRow),
+        skip(bias + kTileChannels),
+        terms(skip + kTileChannels),
+        kept(terms + split * kBackwardSteps * kTermRow + thread * slots_of(kConstant)),
+        own(split == 1 ? 4 : split == 2 ? 2 : 1),
+        lanes(8 * own),
+        s(lane / lanes),
+        c(thread / 32 * lanes + lane % lanes),
+        order(lane & 3),
+        b_mine(tile_b + first_of(given.a.constant_b)),
+        c_mine(tile_c + first_of(given.a.constant_c)),
+        b_pitch(kConstant && given.a.constant_b ? 0 : matrix_row),
+        c_pitch(kConstant && given.a.constant_c ? 0 : matrix_row),
+        gated(given.a.z.data != nullptr),
+        elements(kBackwardSteps >> log_split) {}
+
+  BDGF_DEV_METHOD int first_of(bool constant) const {
+    return kConstant && constant ? c * kConstantRow + s * kThreadStates : (s * kOrders + order) * kThreadStates;
+  }
+  BDGF_DEV_METHOD StepAddresses addresses(int tensor) const {
+    return {tables + tensor * kBackwardSteps, block.tensors[tensor].across};
+  }
+  // Register i stands for state s * 4 + (i ^ order) of the slice: the number of that state in the slice and among all states, and
+  // whether it exists. Only code that runs rarely asks, so these are computed again each time.
+  BDGF_DEV_METHOD int in_slice(int i) const { return fresh_thread() % 32 / lanes * kThreadStates + (i ^ (fresh_thread() & 3)); }
+  BDGF_DEV_METHOD int64_t state(int i) const { return b.slice * kThreadStates * split + in_slice(i); }
+  BDGF_DEV_METHOD bool exists(int i) const { return c < b.channels && in_slice(i) < b.states; }
+
+  // Goes to pack `index` of the block; false after the last one.
+  BDGF_DEV_METHOD bool next_pack(int index) {
+    __syncthreads();
+    if (thread == 0) block.pack = pack_of(call, b.block, index);
+    __syncthreads();
+    return pack.rows > 0;
+  }
+  BDGF_DEV_METHOD bool packed() const { return pack.rows > 1; }
+  // Chunks of the pack, and steps of one of them; of a pack of sequences, the steps that they take in the tile.
+  BDGF_DEV_METHOD int last_chunk() const { return packed() ? 0 : (int)((pack.steps - 1) / kChunkSteps); }
+  BDGF_DEV_METHOD int steps_of_chunk(int chunk) const {
+    const int64_t rest = pack.steps - (int64_t)chunk * kChunkSteps;
+    return packed() ? pack.rows * row_slot((int)pack.steps) : rest < kChunkSteps ? (int)rest : kChunkSteps;
+  }
+
+  BDGF_DEV_METHOD ThreadElements elements_of_tile() const {
+    const bool along = along_steps(a.u, a.u.channel);
+    return thread_elements(along, kLogBackward, kLogChannels, kLogChannels + log_split, b.channels);
+  }
+  BDGF_DEV_METHOD static int element(const ThreadElements& w, int i) { return (w.j + i * w.dj) * kRow + w.c + i * w.dc; }
+
+  // The phases. Of a block and a tile, in this file:
+  BDGF_DEV_METHOD void start();
+  BDGF_DEV_METHOD void list_tensors();
+  BDGF_DEV_METHOD void stage(int64_t first, int count, bool inputs, bool adjoint_too);
+  BDGF_DEV_METHOD void stage_grad_y(const ThreadElements& w);
+  BDGF_DEV_METHOD void store_tile();
+  template <class Value>
+  BDGF_DEV_METHOD void store_elements(const ScanTarget& o, int tensor, const ThreadElements& w, const Value& value);
+  BDGF_DEV_METHOD void store_grad_z(const ThreadElements& w);
+  BDGF_DEV_METHOD void store_terms(const ScanTarget& o, int tensor, int part);
+  BDGF_DEV_METHOD void store_sums();
+
+  // Of the recurrence and its adjoint, in selective_scan_bwd.cuh:
+  BDGF_DEV_METHOD int keep_states(int chunk, int steps);
+  BDGF_DEV_METHOD void record(int t, int j, const float* before);
+  BDGF_DEV_METHOD void tile_back(int chunk, int tile, int count);
+  BDGF_DEV_METHOD void load_borders(int64_t segment);
+  BDGF_DEV_METHOD void store_grad_initial(int64_t segment);
+  BDGF_DEV_METHOD void four_back(int t, int from, int n, const float* before);
+  BDGF_DEV_METHOD void recompute_y(FourSteps& f, int at, int from);
+  BDGF_DEV_METHOD void step_back(FourSteps& f, int i, int t, int j, const float* before);
+  BDGF_DEV_METHOD void fold_terms(FourSteps& f, int at);
+  BDGF_DEV_METHOD void finish_four(FourSteps& f, int t, int from, int n);
+};
+
+// -------------------------------------------------------------------------------------------- staging
+// Constant: [channel][state group][register]. Variable: [step][state group][order][register].
+BDGF_DEV void fill_constant_orders(float* to, const ScanTensor& t, const BlockWork& b, int split) {
+  const int width = kThreadStates * split;
+  for (int i = threadIdx.x; i < kTileChannels * width; i += blockDim.x) {
+    const int c = i / width, e = i % width, n = e ^ (c & 3);
+    const bool inside = c < b.channels && n < b.states;
+    to[c * kConstantRow + e] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
+  }
+}
+// B and C in one go: kBackwardSteps * split quadruples each, one of the two for each half of the threads.
+template <class T>
+BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs& a, StepAddresses lines_b, StepAddresses lines_c,
+                           bool with_c, int states, int log_split) {
+  const int half = kBackwardSteps << log_split, split = 1 << log_split, thread = fresh_thread(), item = thread & (half - 1);
+  const bool second = thread >= half;
+  if (second ? a.constant_c || !with_c : a.constant_b) return;
+  const ScanTensor& t = second ? a.C : a.B;
+  const bool along = along_steps(t, t.state);
+  const int j = along ? item % kBackwardSteps : item >> log_split, group = along ? item / kBackwardSteps : item & (split - 1);
+  const int left = states - group * kThreadStates;
+  const ThreadElements w{true, j, group * kThreadStates, 0, 1, left};
+  float r[4];
+  load_four<T>(r, a.u.dtype, second ? lines_c : lines_b, w, 0);
+  float* const step = (second ? tile_c : tile_b) + j * backward_matrix_row(split);
+  float4* to = reinterpret_cast<float4*>(step + group * kOrders * kThreadStates);
+  to[0] = make_float4(r[0], r[1], r[2], r[3]);
+  to[1] = make_float4(r[1], r[0], r[3], r[2]);
+  to[2] = make_float4(r[2], r[3], r[0], r[1]);
+  to[3] = make_float4(r[3], r[2], r[1], r[0]);
+}
+
+// What the block works on, A and what else does not depend on the step.
+template <class T, bool kConstant>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::start() {
+  if (thread == 0) list_tensors();
+  __syncthreads();
+#pragma unroll 1
+  for (int i = 0; i < kThreadStates; ++i) {
+    const int64_t at = b.k * a.A.direction + (b.channel + c) * a.A.channel + state(i) * a.A.state;
+    kept[kEdge + i] = exists(i) ? load_parameter(a.A, at) : 0.0f;
+    if (kConstant) kept[kSumB + i] = kept[kSumC + i] = 0.0f;
+  }
+#pragma unroll
+  for (int i = 0; i < kThreadStates; ++i) {
+    A2[i] = kept[kEdge + i] * kScanLog2E;
+    grad_A[i] = carry[i] = 0.0f;
+  }
+  fill_vectors(bias, skip, a, b);
+  if (a.constant_b) fill_constant_orders(tile_b, a.B, b, split);
+  if (a.constant_c) fill_constant_orders(tile_c, a.C, b, split);
+}
+template <class T, bool kConstant>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::list_tensors() {
+  const BlockWork mine = block_work(call);
+  block.work = mine;
+  block.tensors[kInU] = input_tensor(a.u, mine);
+  block.tensors[kInDelta] = delta_tensor(a, mine);
+  block.tensors[kInB] = matrix_tensor(a.B, mine, mine.group_b, split);
+  block.tensors[kInC] = matrix_tensor(a.C, mine, mine.group_c, split);
+  block.tensors[kGradOut] = input_tensor(a.grad_out, mine);
+  block.tensors[kInZ] = input_tensor(a.z, mine);
+  block.tensors[kGradU] = target_tensor(call.grad_u, mine, kByInput);
+  block.tensors[kGradDelta] = target_tensor(call.grad_delta, mine, a.shared_delta ? kByInput : kByParameter);
+  block.tensors[kGradZ] = target_tensor(call.grad_z, mine, kByInput);
+  block.tensors[kGradB] = matrix_target_tensor(call.grad_B, mine, mine.group_b, split);
+  block.tensors[kGradC] = matrix_target_tensor(call.grad_C, mine, mine.group_c, split);
+}
+
+// The tile from step `first` of the pack on: its addresses, delta and u (`inputs`), B, and what the adjoint needs
+// (`adjoint_too`).
+template <class T, bool kConstant>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::stage(int64_t first, int count, bool inputs, bool adjoint_too) {
+  __syncthreads();  // the tile before is done with
+  {
+    const int filler = fresh_thread(), j = filler % kBackwardSteps, slot = row_slot((int)pack.steps);
+    const int r = packed() ? j / slot : 0;
+    const int64_t local = first + j - r * slot;
+    const bool inside = packed() ? r < pack.rows && local < pack.steps : j < count;
+    const Position p = position_of(call, b.way, inside ? pack.segment + r : pack.segment, inside ? local : 0);
+    fill_tables(tables, kBackwardSteps, j, block.tensors, filler / kBackwardSteps, threads / kBackwardSteps,
+                adjoint_too ? kBackwardTensors : kInC, inside, p);
+  }
+  __syncthreads();
+  const ThreadElements w = elements_of_tile();
+  if (inputs) stage_pairs<T, true>(pair, a, addresses(kInU), addresses(kInDelta), StepAddresses{}, bias, w, 0, elements);
+  stage_orders<T>(tile_b, tile_c, a, addresses(kInB), addresses(kInC), adjoint_too, b.states, log_split);
+  if (adjoint_too) stage_grad_y(w);
+  __syncthreads();
+}
+// dy = dout silu(z).
+template <class T, bool kConstant>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::stage_grad_y(const ThreadElements& w) {
+#pragma unroll 1
+  for (int i = 0; i < elements; i += 4) {
+    float gy[4] = {}, z[4];
+    if (a.grad_out.data) load_four<T>(gy, a.grad_out.dtype, addresses(kGradOut), w, i);
+    if (gated) load_four<T>(z, a.z.dtype, addresses(kInZ), w, i);
+#pragma unroll
+    for (int q = 0; q < 4; ++q) tile_g[element(w, i + q)] = gated ? gy[q] * ScanMath::silu(z[q]) : gy[q];
+  }
+}
+
+// -------------------------------------------------------------------------------------------- storing
+template <class T, bool kConstant>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_tile() {
+  const ThreadElements w = elements_of_tile();
+  store_elements(call.grad_delta, kGradDelta, w, [&](int e) { return pair[e].x; });
+  store_elements(call.grad_u, kGradU, w, [&](int e) { return pair[e].y; });
+  if (call.grad_z.partials) {  // y itself: the gate needs the sum of the partial results
+    store_elements(call.grad_z, kGradZ, w, [&](int e) { return tile_g[e]; });
+  } else if (call.grad_z.t.data) {
+    store_grad_z(w);
+  }
+  store_terms(call.grad_B, kGradB, 0);
+  store_terms(call.grad_C, kGradC, 16);
+}
+template <class T, bool kConstant>
+template <class Value>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_elements(const ScanTarget& o, int tensor, const ThreadElements& w,
+                                                                  const Value& value) {
+  if (!o.t.data) return;
+#pragma unroll 1
+  for (int i = 0; i < elements; i += 4) {
+    float r[4];
+#pragma unroll
+    for (int q = 0; q < 4; ++q) r[q] = value(element(w, i + q));
+    store_four<T>(r, o.t.dtype, addresses(tensor), w, i);
+  }
+}
+// dz = dout y silu'(z).
+template <class T, bool kConstant>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_grad_z(const ThreadElements& w) {
+#pragma unroll 1
+  for (int i = 0; i < elements; i += 4) {
+    float r[4], z[4], gy[4] = {};
+    load_four<T>(z, a.z.dtype, addresses(kInZ), w, i);
+    if (a.grad_out.data) load_four<T>(gy, a.grad_out.dtype, addresses(kGradOut), w, i);
+#pragma unroll
+    for (int q = 0; q < 4; ++q) r[q] = gy[q] * tile_g[element(w, i + q)] * scan_silu_slope<ScanMath>(z[q]);
+    store_four<T>(r, call.grad_z.t.dtype, addresses(kGradZ), w, i);
+  }
+}
+// dB or dC of the tile: the sums over the warps.
+template <class T, bool kConstant>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_terms(const ScanTarget& o, int tensor, int part) {
+  if (!o.t.data) return;
+  const bool along = along_steps(o.t, o.t.state);
+  ThreadElements v = thread_elements(along, kLogBackward, 2 + log_split, kLogChannels + log_split, b.states);
+  v.valid = smaller(v.valid, 2);  // kBackwardSteps * 4 split / (32 split) elements a thread
+  float r[4] = {};
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+#pragma unroll 1
+    for (int warp = 0; warp < split; ++warp) {
+      r[i] += terms[(warp * kBackwardSteps + v.j + i * v.dj) * kTermRow + part + v.c + i * v.dc];
+    }
+  }
+  store_four<T>(r, o.t.dtype, addresses(tensor), v, 0);
+}
+// What sums over rows, of all rows of the block, to its part of call.sums.
+template <class T, bool kConstant>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_sums() {
+#pragma unroll 1
+  for (int by = lanes; by < 32; by *= 2) {
+    sum_D += __shfl_xor_sync(0xffffffffu, sum_D, by);
+    sum_bias += __shfl_xor_sync(0xffffffffu, sum_bias, by);
+  }
+#pragma unroll
+  for (int i = 0; i < kThreadStates; ++i) kept[kEdge + i] = grad_A[i];
+  if (c >= b.channels) return;
+  const SumLayout l = sum_layout(call);
+  float* const sums = call.sums + b.block * l.all;
+  const int64_t row = b.partial * a.dim + b.channel + c;
+#pragma unroll 1
+  for (int i = 0; i < kThreadStates; ++i) {
+    const int64_t at = row * l.matrix + in_slice(i);
+    sums[at] = kept[kEdge + i];
+    if (kConstant && a.constant_b) sums[l.b + at] = kept[kSumB + i];
+    if (kConstant && a.constant_c) sums[l.c + at] = kept[kSumC + i];
+  }
+  if (s == 0) {
+    sums[l.skip + row] = sum_D;
+    sums[l.bias + row] = sum_bias;
+  }
+}
+
+}  // namespace BDGF_ISA
+}  // namespace bdgf
