@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
 from .common.random_streams import SEEDS
-from .validation import FORBID, as_list, sentence
+from .validation import FORBID, as_list, as_priors, sentence
 
 T = TypeVar("T")
 Whole = Annotated[int, Strict()]
@@ -30,6 +30,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Decay = Annotated[Number, Field(ge=0, le=0.99999)]
 Listed = Annotated[list[T], BeforeValidator(as_list)]
 Several = Annotated[list[T], BeforeValidator(as_list), Field(min_length=1)]
+Priors = Annotated[Literal["train", "scene"] | dict[str, Number], BeforeValidator(as_priors)]
 Mode = Literal["dense", "patch"]
 Precision = Literal["float32", "bfloat16"]
 BranchName = Literal["cnn", "mamba", "transformer"]
@@ -271,6 +272,15 @@ class PredictConfig:
     """Rotations and flips averaged over: 1 or 8."""
     precision: Precision = "float32"
     """Arithmetic of the network: ``float32`` or ``bfloat16`` (autocast; the features stay in float32)."""
+    calibrate: Flag = True
+    """After the training fit one temperature of the fused probabilities: on the split's validation part where there is one, else on
+    squares of training labels that are left out in turn, by forests like the network's own (seconds) or, where it has none, a
+    network of one branch. Which class is the likeliest does not change; the test side takes no part."""
+    priors: Priors = "train"
+    """The class shares that a map goes by: ``train`` (those of the training labels, which are drawn per class), ``scene`` (the
+    scene's own, estimated without labels from its probabilities; the average accuracy falls where classes are rare, and the
+    estimate errs where classes look other than in the training blocks) or shares by class name with sum 1, such as
+    ``{water = 0.1, trees = 0.9}`` (a class left out has none)."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from .errors import closest
 
@@ -21,6 +22,21 @@ TAKES = {"int_type": "a whole number", "float_type": "a number", "bool_type": "t
 def as_list(value: Any) -> Any:
     """A list of one where a single value stands for it."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def as_priors(value: Any) -> Any:
+    """"train", "scene" or class shares with sum 1."""
+    if value in ("train", "scene"):
+        return value
+    shares = list(value.values()) if isinstance(value, dict) else []
+    if not shares or not all(isinstance(x, (int, float)) and not isinstance(x, bool) and 0 <= x <= 1 for x in shares):
+        raise PydanticCustomError("priors", 'it takes "train", "scene" or a share from 0 to 1 for each class, such as '
+                                            "{example}; got {got}",
+                                  {"example": "{water = 0.1, trees = 0.9}", "got": str(value)})  # fmt: skip
+    if abs(sum(shares) - 1) > 1e-3:
+        said = {"total": f"{sum(shares):.4g}"}
+        raise PydanticCustomError("priors", "the shares of the classes sum to {total}; they must sum to 1", said)
+    return value
 
 
 def sentence(error: ValidationError, root: type) -> str:

@@ -103,6 +103,11 @@ def _predict_options(command: argparse.ArgumentParser) -> None:
         help="arithmetic of the network; bfloat16 is faster if the processor or GPU multiplies it in hardware "
         "(default: predict.precision of the run)",
     )
+    command.add_argument(
+        "--priors", metavar="SHARES",
+        help="class shares that the map goes by: train (those of the training labels), scene (estimated from the scene without "
+        "labels) or shares by name, such as '{\"water\": 0.1, \"trees\": 0.9}' (default: predict.priors of the run)",
+    )
 
 
 def _scene(command: argparse.ArgumentParser) -> None:

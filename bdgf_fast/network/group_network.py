@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from ..ops import box_statistics
 from .branches import Branch
+from .calibration import UNCALIBRATED, Calibration
 from .context import Context
 from .forest import Forest
 from .head import Address, Head, Standardise, pooled
@@ -52,6 +53,8 @@ class Members(nn.Module):
     """
 
     scale: Tensor | None
+    calibration: Calibration = UNCALIBRATED
+    """What ``predict`` applies to the fused probabilities; no part of the module's state."""
 
     def __init__(
         self, groups: Sequence[int], guides: Sequence[int], classes: int, config: ModelConfig, *, dense: bool,

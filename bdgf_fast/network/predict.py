@@ -15,6 +15,7 @@ from ..config import Config
 from ..data.prepared import PreparedScene
 from ..errors import UserError
 from ..features.source import FeatureSource, hiding, tiles_of, windows
+from .calibration import Calibration
 from .group_network import DenseNetwork, GroupNetwork
 from .reach import guide_reach, halo, middle, raw_reach
 from .statistics import pick, statistics
@@ -26,8 +27,8 @@ STRIP = 32
 
 @dataclass
 class Prediction:
-    """n pixels: fused ``probabilities`` float32 (n, K) and each member's ``labels`` int64 {name: (n,)}; on demand each branch's
-    ``features`` float32 {name: (n, hidden)}, of the first view."""
+    """n pixels: fused, calibrated ``probabilities`` float32 (n, K) and each member's ``labels`` int64 {name: (n,)}; on demand each
+    branch's ``features`` float32 {name: (n, hidden)}, of the first view."""
 
     probabilities: Tensor
     labels: dict[str, Tensor]
@@ -95,7 +96,7 @@ def predict(
             branches = {name: labels[near[0]][:, near[1]] for name, labels in branches.items()}
             for labels in branches.values():
                 labels[~valid[y : y + h, x : x + w]] = -1
-        yield y, x, block, branches
+        yield y, x, Calibration.of(network).apply(block, 0), branches
         if progress is not None:
             progress(done, len(chosen), {})
 
@@ -175,6 +176,7 @@ def predict_pixels(
             result.features.setdefault(name, torch.empty(len(rc), values.shape[1]))[mine] = values
         if progress is not None:
             progress(i + 1, len(cells), {})
+    result.probabilities = Calibration.of(network).apply(result.probabilities, 1)
     return result
 
 

@@ -19,6 +19,7 @@ from ..data.prepared import PreparedScene
 from ..errors import UserError
 from ..features.source import FeatureSource
 from ..files import checkpoint as ckpt
+from .calibration import Calibration
 from .group_network import DenseNetwork, GroupNetwork
 from .losses import group_loss, ramp
 from .samples import DenseSamples, Part, PatchSamples
@@ -243,4 +244,5 @@ def load_network(path: Path | str, config: Config) -> tuple[Network, Any, dict[s
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path} holds a network that this version of bdgf_fast does not build; train again") from error
     network.eval().requires_grad_(False)
+    network.calibration = Calibration.from_meta(meta.get("calibration"))
     return network, meta["features"], without_prefix("features", tensors)

@@ -22,12 +22,15 @@ from ..common.ranks import barrier, leads, ranks
 from ..config import Config
 from ..data import ClassInfo, MapWriter, ProbabilityWriter
 from ..data.prepared import PreparedScene
+from ..data.sources.grid import pixel_areas
 from ..diffusion.unet import receptive_radius
 from ..errors import OutputError, UserError
 from ..features.source import FeatureSource, feature_margin
 from ..files.atomic import atomic
 from ..files.geotiff import TILE
+from .calibration import UNCALIBRATED, Calibration
 from .predict import STRIP, Network, corners, predict
+from .priors import Priors, confidences, settle_priors
 from .reach import guide_reach, raw_reach
 
 BASE_BYTES = 640 * 2**20
@@ -187,7 +190,7 @@ def predict_scene(
             return None, blocks
         if getattr(network, "hides", False):
             write_quality(prepared, target / "quality.tif")
-        return assemble(prepared, config, blocks, target, pixels), blocks
+        return assemble(prepared, config, blocks, target, pixels, Calibration.of(network)), blocks
 
 
 def predict_blocks(
@@ -214,12 +217,24 @@ def _give_back() -> None:
 @dataclass
 class Assembled:
     """A map: its class ``index`` int16 (H, W), -1 without a value; at the wanted pixels the ``labels`` (n,) of the fused prediction
-    and of every branch; the pixels of each class; the sentence of ``map_codes``."""
+    and of every branch, and the ``confidence`` of `priors.confidences`; the sentence of ``map_codes``; for each class its
+    ``pixels``, their area ``counted``, and the area ``expected``, the sum of its probabilities times the pixels' areas, both in
+    square metres where the scene lies ``on_ground``, else in pixels; the class shares that the map goes by."""
 
     index: np.ndarray
     labels: dict[str, np.ndarray]
-    pixels: list[int]
+    confidence: dict[str, np.ndarray]
     note: str | None
+    pixels: list[int]
+    counted: list[float]
+    expected: list[float]
+    on_ground: bool
+    priors: Priors
+
+    def amounts(self, names: Sequence[str]) -> dict[str, Any]:
+        """How much of each class there is, JSON-able; ``names`` are the classes'."""
+        return {"pixels": self.pixels, "counted": self.counted, "expected": self.expected, "on_ground": self.on_ground,
+                "priors": self.priors.facts(names)}  # fmt: skip
 
 
 QUALITY_COLOURS = ((217, 240, 211), (253, 184, 99), (178, 171, 210), (224, 130, 20), (128, 115, 172), (90, 90, 90))
@@ -238,35 +253,50 @@ def write_quality(prepared: PreparedScene, path: Path) -> None:
 
 
 def assemble(
-    prepared: PreparedScene, config: Config, blocks: Blocks, target: Path, pixels: torch.Tensor | None = None
-) -> Assembled:
-    """Write map.tif and probabilities.tif of a finished prediction; ``pixels`` int64 (n, 2) are those whose labels are wanted.
-    Holds one row of blocks and the map's int16 indices at a time."""
+    prepared: PreparedScene, config: Config, blocks: Blocks, target: Path, pixels: torch.Tensor | None = None,
+    calibration: Calibration = UNCALIBRATED,
+) -> Assembled:  # fmt: skip
+    """Write map.tif and probabilities.tif of a finished prediction, under the class shares of ``predict.priors``; ``pixels`` int64
+    (n, 2) are those whose labels are wanted. Holds one row of blocks and the map's int16 indices at a time."""
     scene, shape, side = prepared.scene, (prepared.height, prepared.width), config.predict.block
-    place = (shape, scene.crs, scene.transform)
+    place, names = (shape, scene.crs, scene.transform), [info.name for info in prepared.classes]
+    parts = ((y, x, blocks.load(y, x)["probabilities"]) for y, x in corners(prepared, config))
+    priors = settle_priors(config.predict.priors, calibration, names, shape, parts)
+    known = pixel_areas(scene)
+    ground = np.ones(shape[0]) if known is None else known
+    counted, expected = np.zeros(len(names)), np.zeros(len(names))
     fused = np.full(shape, -1, np.int16)
     rc = np.empty((0, 2), np.int64) if pixels is None else np.asarray(pixels)
     picked: dict[str, np.ndarray] = {}
+    confidence: dict[str, np.ndarray] = {}
     rows = math.lcm(side, TILE)
-    with (ProbabilityWriter(target / "probabilities.tif", *place, [info.name for info in prepared.classes]) as probabilities,
+    with (ProbabilityWriter(target / "probabilities.tif", *place, names) as probabilities,
           MapWriter(target / "map.tif", *place, prepared.classes) as codes):
         for top in range(0, shape[0], rows):
-            strip = np.full((len(prepared.classes), min(rows, shape[0] - top), shape[1]), np.nan, np.float32)
+            strip = np.full((len(names), min(rows, shape[0] - top), shape[1]), np.nan, np.float32)
             for y in range(top, min(top + rows, shape[0]), side):
                 for x in range(0, shape[1], side):
                     stored = blocks.load(y, x)
-                    block = stored.pop("probabilities")
-                    h, w = block.shape[1:]
-                    there = block.any(0)  # 0 for every class stands for no value
+                    found = stored.pop("probabilities")
+                    h, w = found.shape[1:]
+                    there = found.any(0)  # 0 for every class stands for no value
+                    block = priors.correct(found)
                     strip[:, y - top : y - top + h, x : x + w] = np.where(there, block, np.nan)
                     stored["fused"] = np.where(there, block.argmax(0), -1)
                     fused[y : y + h, x : x + w] = stored["fused"]
                     inside = (rc >= (y, x)).all(1) & (rc < (y + h, x + w)).all(1)
                     for name, values in stored.items():
                         picked.setdefault(name, np.full(len(rc), -1, np.int64))[inside] = values[tuple((rc[inside] - (y, x)).T)]
+                    for name, values in confidences(found[:, *(rc[inside] - (y, x)).T], calibration, priors).items():
+                        confidence.setdefault(name, np.zeros(len(rc), values.dtype))[inside] = values
+                    lines = ground[y : y + h]
+                    expected += block.sum(2, np.float64) @ lines
+                    counted += np.stack([(stored["fused"] == k).sum(1) for k in range(len(names))]) @ lines
             for x in range(0, shape[1], TILE):
                 probabilities.write_block(top, x, strip[:, :, x : x + TILE])
             index = fused[top : top + rows]
             codes.write_block(top, 0, np.where(index >= 0, codes.codes[index], 0).astype(np.uint8))
-    found = np.bincount(fused[fused >= 0], minlength=len(prepared.classes))
-    return Assembled(fused, picked, found.tolist(), codes.note)
+    total = np.bincount(fused[fused >= 0], minlength=len(names)).tolist()
+    return Assembled(
+        fused, picked, confidence, codes.note, total, counted.tolist(), expected.tolist(), known is not None, priors
+    )

@@ -6,7 +6,7 @@ Arguments have the names of the command line's options. A person's mistake is a 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -223,7 +223,7 @@ def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet:
 def predict(
     directory: PathLike | MapResult, scene: PathLike | Scene | None = None, out: PathLike | None = None, *,
     memory: int | str | None = None, stride: int = 1, features: Sequence[PathLike] = (), precision: str | None = None,
-    device: Device = "auto", quiet: bool = False,
+    priors: str | Mapping[str, float] | None = None, device: Device = "auto", quiet: bool = False,
 ) -> MapResult:  # fmt: skip
     """Map and class probabilities of a whole scene, by a trained run; a killed prediction goes on.
 
@@ -235,6 +235,7 @@ def predict(
         stride: for a network that classifies patches (model.mode = "patch"): take every stride-th row and column, and interpolate.
         features: the other scene's feature maps, where another model's guide.
         precision: "float32" or "bfloat16" in place of the run's ``predict.precision``.
+        priors: "train", "scene" or shares by class name in place of the run's ``predict.priors``.
 
     Example::
 
@@ -251,13 +252,14 @@ def predict(
     with session(device) as chosen:
         made = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=elsewhere, own_scene=scene is None)
         made.predict(None if scene is None else reference_of(scene), target, memory=limit, stride=stride,
-                     maps=[Path(path) for path in features] or None, precision=precision)  # fmt: skip
+                     maps=[Path(path) for path in features] or None, precision=precision, priors=priors)  # fmt: skip
     return MapResult(target or folder)
 
 
 def predict_scenes(
     directory: PathLike | MapResult, scenes: PathLike | Sequence[PathLike | Scene], out: PathLike, *,
-    memory: int | str | None = None, stride: int = 1, precision: str | None = None, device: Device = "auto", quiet: bool = False,
+    memory: int | str | None = None, stride: int = 1, precision: str | None = None,
+    priors: str | Mapping[str, float] | None = None, device: Device = "auto", quiet: bool = False,
 ) -> MapsResult:  # fmt: skip
     """Maps of many scenes by a trained run, each in a folder of ``out``, with an index and mosaics; what ``predict --scenes`` does.
 
@@ -266,7 +268,7 @@ def predict_scenes(
         scenes: a text file that names one scene per line, or the scenes themselves.
         out: directory of the maps. One that holds some of them is gone on with: finished scenes are not mapped again, unless the
             model, its settings or the scene has changed.
-        memory, stride, precision: as for ``predict``.
+        memory, stride, precision, priors: as for ``predict``.
 
     A scene that cannot be mapped does not stop the others: ``failed`` of the result says what is wrong with it. Example::
 
@@ -287,7 +289,7 @@ def predict_scenes(
             raise UserError(f"{folder}: the network is guided by maps of another model, which belong to one scene; map each scene "
                             "by --scene with its --features")  # fmt: skip
         made.directory.require("train", "train")
-        predict_list(made, listed, target, memory=limit, stride=stride, precision=precision)
+        predict_list(made, listed, target, memory=limit, stride=stride, precision=precision, priors=priors)
     return MapsResult(target)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,9 @@ HOW_ONLY = ("block", "batch")
 
 
 def predict_list(
-    made: Run, scenes: Sequence[Listed], out: Path, *, memory: int | None = None, stride: int = 1, precision: str | None = None
-) -> None:
+    made: Run, scenes: Sequence[Listed], out: Path, *, memory: int | None = None, stride: int = 1, precision: str | None = None,
+    priors: str | Mapping[str, float] | None = None,
+) -> None:  # fmt: skip
     """Map the scenes into folders of ``out``; arguments as for ``Run.predict``.
 
     Where there are at least as many scenes as ranks, each rank maps scenes of its own; otherwise all share the blocks of each.
@@ -53,7 +54,7 @@ def predict_list(
     """
     out.mkdir(parents=True, exist_ok=True)
     lock(out)
-    maps = _Maps(made, scenes, out, {"memory": memory, "stride": stride, "precision": precision})
+    maps = _Maps(made, scenes, out, {"memory": memory, "stride": stride, "precision": precision, "priors": priors})
     rank, world = ranks()
     shared = len(scenes) < world
     with contextlib.nullcontext() if shared else alone():
@@ -71,7 +72,7 @@ class _Maps:
 
     def __init__(self, made: Run, scenes: Sequence[Listed], out: Path, options: dict[str, Any]) -> None:
         self.made, self.scenes, self.out, self.options = made, scenes, out, options
-        config = made.config if options["precision"] is None else made.config.override(f"predict.precision={options['precision']}")
+        config = made.predict_config(options["precision"], options["priors"])
         kept = {key: value for key, value in config.to_dict()["predict"].items() if key not in HOW_ONLY}
         self.model = {**made.model_digests(), "stride": options["stride"], "predict": kept}
         self.failed: dict[str, str] = {}

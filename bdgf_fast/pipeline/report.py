@@ -9,10 +9,12 @@ from ..config import Config
 from ..data import PreparedScene
 from ..files.json_files import read_json, write_json
 from ..network.reach import reach
+from ..report.areas import area_table, write_areas
 from ..report.metrics import METRICS, by_class
 from ..report.run_page import area, inputs, render
 from .pretrained import note_of
 from .run_directory import STAGES, RunDirectory
+from .scoring import is_scored
 from .versions import versions
 
 
@@ -24,7 +26,7 @@ def write_report(
 
     Args:
         guide: what guides the network, as in ``Run.guide``.
-        result: accuracy on the test pixels, as ``report.evaluation.score`` gives it.
+        result: accuracy on the test pixels, as ``report.evaluation.score`` gives it, and what ``scoring.trust`` does.
         baselines: accuracy of each, by its name.
         notes: sentences for the page.
         given: facts about a denoiser that took the place of stage 1.
@@ -36,18 +38,25 @@ def write_report(
     classes, counts = prepared.classes, split.counts
     predicted = directory.facts("predict")
     measures = by_class(result["confusion_matrix"])
+    areas = None
+    if "counted" in predicted:
+        areas = area_table(classes, predicted, result["confusion_matrix"] if is_scored(predicted, config) else None)
+        write_areas(directory / "areas.csv", areas)
     report = {
         "name": scene.name,
         **{key: result[key] for key in METRICS},
         "per_class": {info.name: value for info, value in zip(classes, result["per_class"], strict=True)},
         "confusion_matrix": result["confusion_matrix"],
         "classes": [{"code": info.code, "name": info.name, "colour": list(info.colour), "train": counts["train"][k],
-                     "test": counts["test"][k], **measures[k], **area(scene, predicted.get("pixels"), k)}
+                     "test": counts["test"][k], **measures[k], **area(predicted, k)}
                     for k, info in enumerate(classes)],
         "inputs": inputs(scene, prepared.modality_names),
         "map": {key: predicted[key] for key in ("stride", "precision") if key in predicted} or None,
         "branches": result["branches"],
         "diversity": result["diversity"],
+        "calibration": result["calibration"],
+        "priors": result["priors"],
+        "areas": areas,
         "without": result.get("without"),
         "teacher": result.get("teacher"),
         "modalities": {name: {"loss": (stage1["curves"]["series"][name] or [None])[-1], **facts}

@@ -31,7 +31,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class MapResult:
-    """A predicted scene: map.tif, probabilities.tif and map.png in ``path``."""
+    """A predicted scene: map.tif, probabilities.tif, map.png and areas.csv in ``path``."""
 
     path: Path
 

@@ -2,18 +2,19 @@
 
     pretrain  -> checkpoints/denoiser.safetensors
     train     -> checkpoints/network.safetensors (with the features' projection)
-    predict   -> probabilities.tif, map.tif, map.png
+    predict   -> probabilities.tif, map.tif, map.png, areas.csv
     evaluate  -> report.json, report.html and its pictures
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,13 +32,17 @@ from ..errors import UserError
 from ..features.arrays import ArrayFeatures
 from ..features.dense import DiffusionFeatures
 from ..features.source import FeatureSource, hiding
-from ..files.atomic import atomic
 from ..files.json_files import read_json, write_json
+from ..network.calibration import store
 from ..network.distil import unlabelled
+from ..network.held_out import calibrate
 from ..network.predict import predict_pixels
+from ..network.priors import Priors, named_shares
 from ..network.reach import guided, reach
+from ..network.train import KIND as TRAINED
 from ..network.train import check_split, load_network, train
 from ..network.whole_scene import predict_scene, within
+from ..report.areas import area_table, write_areas
 from ..report.embedding import EMBEDDING, embed
 from ..report.evaluation import predicted_labels, score
 from ..report.figure import write_png
@@ -49,9 +54,8 @@ from .pretrained import Pretrained
 from .report import write_report
 from .run_directory import RunDirectory
 from .scenes import NO_TEST, SYNTHETIC, check_size, open_scene
+from .scoring import keep, score_pixels, trust
 from .stage import Stage, remember, require_same_settings
-
-LABELS = "labels.npz"
 
 
 class Run:
@@ -107,6 +111,7 @@ class Run:
             return
         config, scene = self.config, self.scene
         check_size(scene, config)  # nothing is written before all this has gone well
+        named_shares(config.predict.priors, [info.name for info in scene.classes])
         if self.teacher is None:
             self.split = make_split(scene, patch=config.data.patch, seed=self.seed, reach=reach(config))
         else:
@@ -176,9 +181,21 @@ class Run:
             elif self.guide == "denoiser":
                 features = DiffusionFeatures.fit(self.denoiser(), self.prepared, self.config, self.seed)
             split, targets = (None, None) if self.teacher is None else self._lessons()
-            _, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
+            network, history = train(self.prepared, features, self.config, seed=self.seed, checkpoint=self._checkpoint("network"),
                                resume=True, progress=progress, device=self.device, split=split, targets=targets)
+            self._calibrate(network, features)
             remember(self.directory, "train", history, self.log)
+
+    def _calibrate(self, network: Any, features: FeatureSource | None) -> None:
+        """Fit the temperature and store it with the network; a student takes its teacher's shares."""
+        if self.teacher is None:
+            found = calibrate(network, features, self.prepared, self.config, seed=self.seed, device=self.device)
+        else:
+            path = self.taught_by()._checkpoint("network")
+            found = replace(load_network(path, self.config)[0].calibration, temperature=1.0, fitted_on="none", pixels=0)
+        if leads():
+            store(self._checkpoint("network"), TRAINED, found)
+        barrier()
 
     def restart_training(self) -> None:
         """Forget a training that ended or was stopped, so that `train` begins anew."""
@@ -188,7 +205,8 @@ class Run:
         barrier()
 
     def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
-                maps: Sequence[Path] | None = None, precision: str | None = None, scene: Scene | None = None) -> None:
+                maps: Sequence[Path] | None = None, precision: str | None = None, scene: Scene | None = None,
+                priors: str | Mapping[str, float] | None = None) -> None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
         Args:
@@ -197,7 +215,7 @@ class Run:
             memory: resident bytes to stay within; decides the size of a block.
             stride: classify every stride-th pixel and interpolate the probabilities.
             maps: the other scene's feature maps, where another model's guide (default: the run's own).
-            precision: in place of the run's `predict.precision`.
+            precision, priors: in place of the run's `predict.precision` and `predict.priors`.
             scene: what `reference` names, where it is open already.
         """
         if maps and self.guide != "maps":
@@ -212,11 +230,11 @@ class Run:
                 may_lack=self.config.model.hide_rate > 0,
             )
             warn_of_values(prepared)
+        config, names = self.predict_config(precision, priors), [info.name for info in prepared.classes]
         target.mkdir(parents=True, exist_ok=True)
         if leads():
             lock(target)
         own = reference is None and out is None
-        config = self.config if precision is None else self.config.override(f"predict.precision={precision}")
         facts: dict[str, Any] = {"stride": stride, "precision": config.predict.precision}
         stage = self._stage("predict", "prediction", facts) if own else bar("prediction", self.quiet)
         test = self.split.test if own else None
@@ -231,9 +249,11 @@ class Run:
                     self._draw(prepared, found.index, test, target / "map.png")
                 if found.note:
                     logging.getLogger(__name__).warning("%s: %s", target / "map.tif", found.note)
+                amounts = found.amounts(names)
+                write_areas(target / "areas.csv", area_table(prepared.classes, amounts))
                 if own:
-                    facts["pixels"] = found.pixels
-                    self._keep_labels(found.labels, facts)
+                    facts |= amounts
+                    keep(self.directory, self.config, facts, found)
                 blocks.remove()
             barrier()
 
@@ -253,15 +273,19 @@ class Run:
         blocks = split.train_region if split is not None and split.kind == "blocks" else None
         write_png(path, prepared.scene, index, classes=prepared.classes, title=prepared.scene.name, scored=scored, blocks=blocks)
 
-    def _keep_labels(self, labels: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Keep what the map says of the test pixels for `evaluate`, which else predicts them anew: a coarse map, or one in another
-        precision, is not what is scored."""
-        path = self.directory.checkpoints / LABELS
-        if facts["stride"] == 1 and facts["precision"] == self.config.predict.precision:
-            with atomic(path) as beside:
-                np.savez_compressed(beside, **cast(dict[str, Any], labels))
-        else:
-            path.unlink(missing_ok=True)
+    def predict_config(self, precision: str | None = None, priors: str | Mapping[str, float] | None = None) -> Config:
+        """The configuration with these values of its section `predict`, where they are not None. Raises UserError."""
+        given = {name: value for name, value in (("precision", precision), ("priors", priors)) if value is not None}
+        try:  # texts may be JSON, as in --set
+            config = self.config.override(
+                *(f"predict.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items())
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        classes = read_json(self.directory / "scene.json").get("classes")  # the earliest runs kept none
+        names = [entry["name"] for entry in classes] if classes else [info.name for info in self.scene.classes]
+        named_shares(config.predict.priors, names)
+        return config
 
     def evaluate(self, baselines: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> dict[str, Any]:
         """Accuracy on the test pixels and the report. Takes their labels from the map where every pixel of it was predicted, else
@@ -283,20 +307,18 @@ class Run:
         rc = self.split.test
         if len(rc) == 0:
             raise UserError(NO_TEST.format(self.scene.name))
-        stored = self.directory.checkpoints / LABELS
         network, features = self._network(self.prepared)
         if self.modalities is None:  # runs on single modalities are rows of another report
             embed(network, features, self.prepared, self.config, rc, self.seed, self.directory.checkpoints / EMBEDDING)
-        if self.directory.done("predict") and stored.exists():
-            with np.load(stored) as maps:
-                labels = {name: maps[name] for name in maps.files}
-        else:
-            labels = predicted_labels(predict_pixels(network, features, self.prepared, self.config, rc, progress))
-        result = score(self.prepared, rc, labels)
+        found = score_pixels(self.directory, self.prepared, self.config, network, features, rc, progress)
+        truth = self.prepared.labels[rc[:, 0], rc[:, 1]].numpy()
+        names = [info.name for info in self.prepared.classes]
+        result = {**score(self.prepared, rc, found.labels), **trust(truth, found, network, names)}
         if self.teacher is not None:
-            result["teacher"] = self._beside_teacher(rc, labels["fused"])
+            result["teacher"] = self._beside_teacher(rc, found.labels["fused"], found.priors)
         if getattr(network, "hides", False):
-            result["without"] = {name: self._without(network, features, rc, name) for name in self.prepared.modality_names}
+            result["without"] = {name: self._without(network, features, rc, name, found.priors)
+                                 for name in self.prepared.modality_names}
         return result
 
     def taught_by(self) -> Run:
@@ -314,18 +336,19 @@ class Run:
         found = predict_pixels(network, features, teacher.prepared, teacher.config, rc)
         return replace(self.split, train=rc), found.probabilities
 
-    def _beside_teacher(self, rc: torch.Tensor, labels: np.ndarray) -> dict[str, Any]:
+    def _beside_teacher(self, rc: torch.Tensor, labels: np.ndarray, priors: Priors) -> dict[str, Any]:
         """The teacher's accuracy on the test pixels, and the share of them that both call alike."""
         teacher = self.taught_by()
         network, features = teacher._network(teacher.prepared)
-        own = predicted_labels(predict_pixels(network, features, teacher.prepared, teacher.config, rc))["fused"]
+        own = predicted_labels(predict_pixels(network, features, teacher.prepared, teacher.config, rc), priors)["fused"]
         found = score(self.prepared, rc, {"fused": own})
         return {"directory": self.teacher, **{key: found[key] for key in METRICS}, "agreement": float((own == labels).mean())}
 
-    def _without(self, network: Any, features: FeatureSource | None, rc: torch.Tensor, name: str) -> dict[str, float]:
+    def _without(self, network: Any, features: FeatureSource | None, rc: torch.Tensor, name: str,
+                 priors: Priors) -> dict[str, float]:
         """Accuracy on the test pixels with one modality hidden."""
         view, own = hiding(self.prepared, features, name)
-        found = score(view, rc, predicted_labels(predict_pixels(network, own, view, self.config, rc)))
+        found = score(view, rc, predicted_labels(predict_pixels(network, own, view, self.config, rc), priors))
         return {key: found[key] for key in METRICS}
 
     def _network(self, prepared: PreparedScene, maps: Sequence[Path] | None = None) -> tuple[Any, FeatureSource | None]:

@@ -13,6 +13,7 @@ from ..config import Config
 from ..data.prepared import PreparedScene
 from ..features.source import FeatureSource
 from ..network.predict import Prediction, predict_pixels
+from ..network.priors import Priors
 from ..network.train import Network
 from .metrics import accuracy
 
@@ -37,10 +38,11 @@ def evaluate(
     return score(prepared, rc, predicted_labels(predict_pixels(network, features, prepared, config, rc, progress)))
 
 
-def predicted_labels(prediction: Prediction) -> dict[str, np.ndarray]:
-    """Class indices (n,) of the fused prediction, as ``fused``, and of every branch."""
+def predicted_labels(prediction: Prediction, priors: Priors | None = None) -> dict[str, np.ndarray]:
+    """Class indices (n,) of the fused prediction under the class shares ``priors``, as ``fused``, and of every branch."""
+    fused = prediction.probabilities.numpy().T
     branches = {name: labels.numpy() for name, labels in prediction.labels.items()}
-    return {"fused": prediction.probabilities.argmax(1).numpy(), **branches}
+    return {"fused": (fused if priors is None else priors.correct(fused)).argmax(0), **branches}
 
 
 def score(prepared: PreparedScene, rc: Tensor, labels: dict[str, np.ndarray]) -> dict[str, Any]:

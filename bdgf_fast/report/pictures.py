@@ -110,6 +110,29 @@ def differences(cells: list[dict[str, Any]], level: float, path: Path) -> bool:
     return True
 
 
+def reliability(calibration: dict[str, Any] | None, path: Path) -> bool:
+    """Accuracy over confidence in bins, before and after the temperature; returns whether there is anything to show."""
+    if calibration is None:
+        path.unlink(missing_ok=True)
+        return False
+    figure, axis = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
+    axis.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle="--", label="means what it says")
+    shown = [("uncalibrated", "as trained", "tab:orange"), ("calibrated", "with the temperature", "tab:blue")]
+    if calibration["written"] != calibration["calibrated"]:
+        shown.append(("written", "under the map's class shares", "tab:green"))
+    for name, title, colour in shown:
+        bins = [b for b in calibration[name]["bins"] if b["pixels"]]
+        error = 100 * calibration[name]["expected_calibration_error"]
+        sure, right = ([100 * b[key] for b in bins] for key in ("confidence", "accuracy"))
+        axis.plot(sure, right, color=colour, marker="o", markersize=4, linewidth=1.3, label=f"{title}: error {error:.1f} points")
+    axis.set(title="reliability on the test pixels", xlabel="probability of the predicted class, %",
+             ylabel="share that is right, %", xlim=(0, 102), ylim=(0, 102), aspect="equal")  # fmt: skip
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="upper left")
+    _save(figure, path)
+    return True
+
+
 def save_curves(lines: list[tuple[str, list[int], list[float], list[float]]], across: str, up: str, path: Path) -> None:
     """Lines over a logarithmic axis: each a title, places, values and standard errors."""
     figure, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")

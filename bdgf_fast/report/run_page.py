@@ -12,6 +12,7 @@ from ..data.sources.grid import pixel_metres
 from ..files.atomic import atomic
 from ..files.json_files import read_json
 from . import pictures
+from .areas import HECTARE
 from .embedding import EMBEDDING
 from .page import PAGE, STYLE, embedded
 from .study_page import PLOT, fragment
@@ -47,16 +48,21 @@ def inputs(scene: Scene, names: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def area(scene: Scene, pixels: Sequence[int] | None, k: int) -> dict[str, Any]:
+def area(predicted: dict[str, Any], k: int) -> dict[str, Any]:
     """Pixels of the k-th class in the map and their square metres, None where there is no map or no known pixel size."""
-    sides = pixel_metres(scene)
-    count = None if pixels is None else pixels[k]
-    return {"map_pixels": count, "map_square_metres": None if count is None or sides is None else count * sides[0] * sides[1]}
+    known = predicted.get("on_ground", False)
+    return {"map_pixels": predicted["pixels"][k] if "pixels" in predicted else None,
+            "map_square_metres": predicted["counted"][k] if known else None}  # fmt: skip
+
+
+def amount(value: float | None) -> str:
+    """An area with at least three digits; "-" for none."""
+    return "-" if value is None else f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def hectares(value: float | None) -> str:
     """Square metres as hectares; "-" for none."""
-    return "-" if value is None else f"{value / 1e4:,.3g}" if value < 1e6 else f"{value / 1e4:,.0f}"
+    return amount(None if value is None else value / HECTARE)
 
 
 def _study(folder: Path) -> str | None:
@@ -77,14 +83,16 @@ def render(folder: Path, *, with_map: bool) -> None:
     pictures.losses(history, folder / "losses.png")
     pictures.mask_rates(history, folder / "mask_rates.png")
     pictures.confusion(report, folder / "confusion.png")
+    pictures.reliability(report.get("calibration"), folder / "reliability.png")
     pictures.tsne(folder / "checkpoints" / EMBEDDING, report["classes"], folder / "tsne.png")
-    shown = {name: embedded(folder / f"{name}.png") for name in ("losses", "mask_rates", "confusion", "tsne")}
+    shown = {name: embedded(folder / f"{name}.png") for name in ("losses", "mask_rates", "confusion", "tsne", "reliability")}
     shown["map"] = embedded(folder / "map.png") if with_map else None
     page = PAGE.render(
         r=report,
         rows=comparison(report),
         pct=percent,
         hectares=hectares,
+        amount=amount,
         picture=shown,
         style=STYLE,
         study=_study(folder),

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 
-PICTURES = ("map", "losses", "mask_rates", "confusion", "tsne")
+PICTURES = ("map", "losses", "mask_rates", "confusion", "tsne", "reliability")
 
 
 class Log:

@@ -1,14 +1,19 @@
 """The guides' scenes can be made and checked as the guides say, and the check prints what they quote."""
 
+import csv
+import json
 import re
 import runpy
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from bdgf_fast.cli import main
+from bdgf_fast.config import Config
 from bdgf_fast.data import check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +54,28 @@ def test_the_operators_scene(folder):
     Path("next.toml").write_text(neighbour, encoding="utf-8")
     assert check.check("valley.toml").text() == quoted(text, "bdgf-fast data check valley.toml")
     assert check.check("next.toml").status() == 0
+
+
+def test_the_guide_to_areas(folder):
+    text = (GUIDES / "areas.md").read_text(encoding="utf-8")
+    program = re.search(r"^python - <<'END'\n(.*?)^END$", text, re.MULTILINE | re.DOTALL)
+    exec(compile(program[1], "areas.md", "exec"), {"__name__": "guide"})
+    quick, priors = TOML.findall(text)
+    Path("quick.toml").write_text(quick, encoding="utf-8")
+    commands = re.findall(r"^bdgf-fast (.+)$", text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert main([*shlex.split(command), "--quiet", "--threads", "1"]) == 0
+    report = json.loads(Path("runs/areas/report.json").read_text(encoding="utf-8"))
+    shares = Config().updated(tomllib.loads(priors)).predict.priors
+    assert set(shares) == {entry["name"] for entry in report["classes"]}
+    columns = {name for names in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", names)}
+    with open("maps/areas.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert columns | {"code", "class"} == set(rows[0])
+    assert {row["unit"] for row in rows} == {"ha"} and sum(int(row["pixels"]) for row in rows) == 96 * 96
+    assert all(row["corrected"] and not row["error_matrix"] for row in rows)
+    assert report["calibration"]["pixels"] > 50
 
 
 def test_many_scenes(folder, capsys, caplog):

@@ -31,9 +31,9 @@ def _tensorboard():
 def test_the_page_holds_its_pictures(finished):
     page = (finished / "report.html").read_text()
     sources = re.findall(r'src="([^"]{0,40})', page)
-    assert len(sources) == 5 and all(s.startswith("data:image/png;base64,") for s in sources)
+    assert len(sources) == 6 and all(s.startswith("data:image/png;base64,") for s in sources)
     assert "http://" not in page and "https://" not in page
-    for name in ("map", "losses", "mask_rates", "confusion", "tsne"):
+    for name in ("map", "losses", "mask_rates", "confusion", "tsne", "reliability"):
         image = plt.imread(finished / f"{name}.png")
         assert min(image.shape[:2]) > 200 and image[..., :3].std() > 0.01
     for word in ("loss", "t-SNE", "hidden R²", "channel exchange", "dual-branch denoiser"):
@@ -74,7 +74,7 @@ def test_tensorboard_reads_the_logs(finished):
     tags = events.Tags()
     names = {"pretrain/loss/sar", "pretrain/mask rate/sar", "pretrain/step/loss", "train/step/loss", "train/loss/ce"}
     assert names <= set(tags["scalars"])
-    assert {"map", "losses", "mask_rates", "confusion", "tsne"} <= set(tags["images"])
+    assert {"map", "losses", "mask_rates", "confusion", "tsne", "reliability"} <= set(tags["images"])
     report = json.loads((finished / "report.json").read_text())
     assert events.Scalars("result/overall_accuracy")[0].value == pytest.approx(report["overall_accuracy"])
     assert [e.step for e in events.Scalars("pretrain/step/loss")] == [1, 2, 3, 4, 5, 6]

@@ -145,6 +145,24 @@ def _pixel(raster: Raster) -> str:
     return " x ".join(dict.fromkeys(sides)) + unit
 
 
+def pixel_areas(scene: Any) -> np.ndarray | None:
+    """Square metres of a pixel of each row (H,) of anything with a grid; None without georeference.
+
+    In a projected coordinate system that of its plane, as a GIS measures it. In one of longitude and latitude that on the WGS 84
+    ellipsoid at the latitude of the row's middle.
+    """
+    if scene.crs is None or scene.transform is None:
+        return None
+    a, b, _, d, e, f = (float(v) for v in tuple(scene.transform)[:6])
+    square = abs(a * e - b * d)
+    if not scene.crs.is_geographic:
+        return np.full(scene.height, square * float(scene.crs.linear_units_factor[1]) ** 2)
+    latitude = np.radians(f + d * scene.width / 2 + e * (np.arange(scene.height) + 0.5))
+    major, eccentricity = 6_378_137.0, 0.00669437999014  # WGS 84: metres, first eccentricity squared
+    degree = major**2 * (1 - eccentricity) / (1 - eccentricity * np.sin(latitude) ** 2) ** 2  # meridian times parallel radius
+    return square * math.radians(1) ** 2 * degree * np.cos(latitude)
+
+
 def pixel_metres(scene: Any) -> list[float] | None:
     """[width, height] of the pixels of anything with a grid, in metres at its centre; None without georeference."""
     if scene.crs is None or scene.transform is None:
