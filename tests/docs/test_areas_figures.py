@@ -15,7 +15,8 @@ NAMES = {
     "under the scene's shares": "written",
 }  # fmt: skip
 GROUPS = {
-    "area error": "area_error", "OA": "overall_accuracy", "AA": "average_accuracy", "calibration error": "expected_calibration_error",
+    "area error": "area_error", "OA": "overall_accuracy", "AA": "average_accuracy",
+    "calibration error": "expected_calibration_error",
 }  # fmt: skip
 
 
