@@ -3,8 +3,8 @@
 For each split (a seed) the default network is trained and calibrated, and the scene's labelled pixels outside the training blocks
 are predicted. Compared are the true class shares there with those counted in the map, expected by its probabilities, estimated by
 expectation-maximisation (with the temperature alone, and with the classes' biases, which is `predict.priors = "scene"`), and
-counted in the map under the estimated shares. FOLDER keeps what is finished, one JSON file per split; `--out` gathers them.
-Everything was chosen on splits 0 to 2; splits 20 to 25 are reported.
+counted in the map under the estimated shares. FOLDER keeps what is finished, one JSON file per split, and checkpoints from which
+a killed split goes on; `--out` gathers them. Everything was chosen on splits 0 to 2; splits 20 to 25 are reported.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def one_split(scene: Any, seed: int, folder: Path) -> dict[str, Any]:
     path = folder / f"areas-{seed}.json"
     if path.exists():
         return json.loads(path.read_text())
-    config = Config()
+    config = Config().override("train.checkpoint_every=1")
     prepared = prepare(scene, make_split(scene, patch=config.data.patch, seed=seed, reach=reach(config)))
     split, names = prepared.split, [info.name for info in prepared.classes]
     denoiser = denoiser_of(prepared, config, seed, folder / f"denoiser-{seed}.safetensors")
     features = DiffusionFeatures.fit(denoiser, prepared, config, seed)
     start = time.perf_counter()
-    network, _ = train(prepared, features, config, seed=seed)
+    network, _ = train(prepared, features, config, seed=seed, checkpoint=folder / f"network-{seed}.safetensors", resume=True)
     trained = time.perf_counter()
     network.calibration = calibrate(network, features, prepared, config, seed=seed)
     calibrated = time.perf_counter()

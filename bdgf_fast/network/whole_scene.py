@@ -30,7 +30,7 @@ from ..files.atomic import atomic
 from ..files.geotiff import TILE
 from .calibration import UNCALIBRATED, Calibration
 from .predict import STRIP, Network, corners, predict
-from .priors import Priors, confidences, settle_priors
+from .priors import SAMPLE, Priors, confidences, settle_priors
 from .reach import guide_reach, raw_reach
 
 BASE_BYTES = 640 * 2**20
@@ -73,7 +73,8 @@ def fit_to_memory(budget: int, prepared: PreparedScene, config: Config, guides: 
     side = max(config.model.scan_window, config.model.attention_window) if dense else 1
     need = 0.0
     for block in (size for size in BLOCKS if size % side == 0):
-        assembling = 8 * len(prepared.classes) * math.lcm(block, TILE) * prepared.width
+        sampled = 24 * min(SAMPLE, prepared.height * prepared.width)  # for the class shares
+        assembling = len(prepared.classes) * (8 * math.lcm(block, TILE) * prepared.width + sampled)
         if dense:
             need = fixed + max(_dense_bytes(prepared, config, guides, block), assembling)
             if need <= budget:

@@ -187,12 +187,14 @@ class Run:
             remember(self.directory, "train", history, self.log)
 
     def _calibrate(self, network: Any, features: FeatureSource | None) -> None:
-        """Fit the temperature and store it with the network; a student takes its teacher's shares."""
+        """Fit the temperature and store it with the network. A student learned calibrated probabilities, under its teacher's
+        shares."""
         if self.teacher is None:
             found = calibrate(network, features, self.prepared, self.config, seed=self.seed, device=self.device)
         else:
             path = self.taught_by()._checkpoint("network")
-            found = replace(load_network(path, self.config)[0].calibration, temperature=1.0, fitted_on="none", pixels=0)
+            own = load_network(path, self.config)[0].calibration
+            found = replace(own, temperature=1.0, power=own.temperature * own.power, fitted_on="none", pixels=0)
         if leads():
             store(self._checkpoint("network"), TRAINED, found)
         barrier()

@@ -16,6 +16,11 @@ def run_text(report: dict[str, Any], folder: Path) -> str:
     for row in rows:
         lines.append(f"   {row['name']:<{width}}  OA {percent(row['overall_accuracy']):>5} %  "
                      f"AA {percent(row['average_accuracy']):>5} %  kappa {row['kappa']:.3f}")  # fmt: skip
+    priors = report.get("priors", {"asked": "train"})
+    if priors["asked"] != "train":
+        shares = "the scene's estimated" if priors["asked"] == "scene" else "the given"
+        oa, aa = (percent(priors["with_training_shares"][key]) for key in ("overall_accuracy", "average_accuracy"))
+        lines.append(f"   BDGF by {shares} class shares; by those of the training labels, as the others: OA {oa} %  AA {aa} %")
     lines.append("   accuracy of each class:")
     lines += [f"   {name:<{width}}     {percent(value):>5} %" for name, value in report["per_class"].items()]
     if report.get("without"):

@@ -79,6 +79,9 @@ class Study:
         self.config = configured(self.preset.base(), config, features=features)
         if self.config.seed != Config().seed:
             raise UserError("a study takes its seeds from --seeds; leave seed out of --set and --config")
+        if self.config.predict.priors != "train":
+            raise UserError("a study scores under the class shares of the training labels; leave predict.priors out of --set and "
+                            "--config")  # fmt: skip
         self.scene = open_scene(reference)
         self.pretraining = self.out / "pretrain" if pretraining is None else pretraining
         if per_class is not None:

@@ -1,0 +1,45 @@
+"""The table on missing sensors, and what the pages quote of it, are those of the committed file."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bdgf_fast.report.study_page import difference, signed_interval, spread
+
+ROOT = Path(__file__).resolve().parents[2]
+SPLITS = json.loads((ROOT / "bench/results/missing_modality.json").read_text(encoding="utf-8"))["reported"]
+TITLES = {"none": "none", "Sentinel-2": "s2", "Sentinel-1": "s1", "heights": "dem"}
+
+
+def accuracies(rate: str, key: str) -> dict[str, float]:
+    return {seed: rows[f"rate {rate}"][key]["overall_accuracy"] for seed, rows in SPLITS.items()}
+
+
+def losses(rate: str) -> list[str]:
+    means = {key: 100 * np.mean(list(accuracies(rate, key).values())) for key in TITLES.values()}
+    return [f"{means['none'] - means[key]:.1f}" for key in ("s2", "s1", "dem")]
+
+
+def test_the_table():
+    section = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("## A missing sensor")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| (none|Sentinel-[12]|heights) \| (.+) \|$", section, re.MULTILINE))
+    assert rows.keys() == TITLES.keys() and set(SPLITS) == {"20", "21", "22", "23", "24", "25"}
+    for title, key in TITLES.items():
+        without, hiding = accuracies("0", key), accuracies("0.3", key)
+        said = [spread(list(found.values()), 100) for found in (without, hiding)]
+        assert rows[title] == " | ".join([*said, signed_interval(difference(hiding, without))])
+    text = " ".join(section.split())
+    first, second = losses("0"), losses("0.3")
+    said = f"the loss of Sentinel-2 costs {first[0]} points, that of Sentinel-1 {first[1]} and that of the heights {first[2]}"
+    assert said in text
+    assert f"with hiding {second[0]}, {second[1]} and {second[2]}" in text
+
+
+@pytest.mark.parametrize("page", ["docs/guides/fewer.md"])
+def test_what_a_page_quotes(page):
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    never, hiding = losses("0")[0], losses("0.3")[0]
+    assert f"loses {never} points of accuracy when Sentinel-2 is missing, and one that had loses {hiding}" in text
