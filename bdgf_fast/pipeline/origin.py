@@ -34,13 +34,14 @@ SHOWN_ONLY = re.compile(r"name|.*\.rgb|labels\.colours.*")
 MOST_NAMED = 4
 
 
-def describe(scene: Scene, maps: Sequence[str] = (), before: Any = None, *, always_read: int = ALWAYS_READ) -> dict[str, Any]:
+def describe(scene: Scene, maps: Sequence[str] = (), before: Any = None, *, always_read: int | None = None) -> dict[str, Any]:
     """JSON-able facts about a scene and the files ``maps`` of another model: size, time and sha256 of every file, the tables of
     the scene file, what the rasters were read as, and digests of the labels and of the given sides.
 
-    Every file is read once, but for those above ``always_read`` bytes that have kept their size and time since the description
-    ``before``.
+    Every file is read once, but for those above ``always_read`` bytes (default: ``ALWAYS_READ``) that have kept their size and time
+    since the description ``before``.
     """
+    always_read = ALWAYS_READ if always_read is None else always_read
     known = before.get("files", {}) if isinstance(before, dict) else {}
     return {
         "version": VERSION,

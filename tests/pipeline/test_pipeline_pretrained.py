@@ -11,6 +11,7 @@ from application import TINY
 import bdgf_fast as bf
 from bdgf_fast.cli import main
 from bdgf_fast.data import SplitSpec, scene_from_arrays, synthetic_scene, write_scene
+from bdgf_fast.files import checkpoint
 from bdgf_fast.pipeline import origin
 
 BRIEF = [*TINY, 'model.branches=["cnn"]', "model.trees=5"]
@@ -48,6 +49,12 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def same(*paths):
+    """Whether checkpoints hold the same; the order in their headers, and so the digest of the file, differs from time to time."""
+    (tensors, meta), (others, other) = (checkpoint.load(path, "pretrain") for path in paths)
+    return meta == other and all(torch.equal(tensors[name], others[name]) for name in tensors.keys() | others.keys())
+
+
 def test_a_directory_with_the_denoiser_and_its_normalisation(scenes, denoiser):
     assert denoiser.checkpoint.is_file() and denoiser.history["curves"]["step"]
     settings = read(denoiser.path / "config.json")
@@ -83,7 +90,7 @@ def test_the_same_command_goes_on(scenes, denoiser, tmp_path):
     with pytest.raises(bf.UserError, match=r"begun with other settings \(scenes\)"):
         bf.pretrain(scenes[:2], out, config=brief, seed=3, resume=True, **HOW)
     found = bf.pretrain(scenes, out, config=brief, seed=3, resume=True, **HOW)
-    assert origin.digest_of(found.checkpoint) == origin.digest_of(denoiser.checkpoint)
+    assert same(found.checkpoint, denoiser.checkpoint)
     assert read(out / "scene.json") == read(denoiser.path / "scene.json")
 
 
@@ -123,8 +130,8 @@ def test_later_stages_need_the_run_alone(scenes, denoiser, result, tmp_path):
 
 def test_the_denoiser_of_one_scene(scenes, tmp_path):
     alone = bf.pretrain([scenes[0]], tmp_path / "one", config=SETTINGS, seed=3, **HOW)
-    same = bf.pretrain(scenes[0], tmp_path / "same", config=SETTINGS, seed=3, **HOW)
-    assert origin.digest_of(alone.checkpoint) == origin.digest_of(same.checkpoint)  # a list of one is that scene's run
+    plain = bf.pretrain(scenes[0], tmp_path / "plain", config=SETTINGS, seed=3, **HOW)
+    assert same(alone.checkpoint, plain.checkpoint)  # a list of one is that scene's run
     assert bf.train(alone, **HOW).checkpoint.is_file()
     found = bf.run(scenes[2], tmp_path / "run", denoiser=alone, **RUN)
     assert found.report["denoiser"]["scenes"] == [str(scenes[0])]
