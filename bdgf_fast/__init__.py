@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .pipeline.commands import compare as compare, distil as distil, evaluate as evaluate, predict as predict
     from .pipeline.commands import predict_scenes as predict_scenes, pretrain as pretrain, run as run, run_seeds as run_seeds
     from .pipeline.commands import train as train
+    from .pipeline.transfer import transfer as transfer
     from .studies.commands import study as study
     from .studies.label_curve import label_curve as label_curve
     # fmt: on
@@ -45,6 +46,7 @@ _FUNCTIONS = {
     ),
     "study": "studies.commands",
     "label_curve": "studies.label_curve",
+    "transfer": "pipeline.transfer",
     "check": "data.check",
 }
 

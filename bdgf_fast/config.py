@@ -47,6 +47,9 @@ class DataConfig:
     patch: AtLeast7 = 11
     """Side in pixels of the patch around a pixel, odd or even. The split keeps half of it between training blocks and test pixels
     (``gap = "patch"``), one of the random forests summarises it, and with ``model.mode = "patch"`` the network sees it."""
+    align: Literal["none", "scene"] = "none"
+    """``scene``: the bands of every scene, those that are joined for training and those that are mapped, are first shifted and
+    scaled to common means and deviations, without labels. For another season, gain or offset; it also removes true differences."""
 
 
 @dataclass

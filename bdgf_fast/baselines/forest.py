@@ -6,6 +6,9 @@ not beat it should say so. The statistics at several radii are those that the de
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -34,6 +37,44 @@ def _features(
     return torch.cat([patches.mean((2, 3)), patches.std((2, 3)), centre], 1).numpy()
 
 
+@dataclass(frozen=True)
+class Grown:
+    """A forest that was fitted on one scene, for this or another one with the same normalisation."""
+
+    forest: Any
+    config: Config
+    kind: str
+    context: Context | None
+
+    def predict(self, prepared: PreparedScene, rc: torch.Tensor, tile: Tile | None = None, batch: int = 16384) -> np.ndarray:
+        """Class indices int64 (n,) of the pixels ``rc`` int64 (n, 2); ``batch`` pixels' statistics are held at once."""
+        parts = (_features(prepared, part, self.config, self.kind, tile, self.context) for part in rc.split(batch))
+        return np.concatenate([self.forest.predict(part) for part in parts])
+
+
+def grow(
+    prepared: PreparedScene, *, config: Config, kind: str, seed: int, grower: str = FOREST, tile: Tile | None = None,
+    trees: int = 300,
+) -> Grown:  # fmt: skip
+    """Fit a forest on the training pixels of the split of ``prepared``; arguments as for ``random_forest``."""
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+
+    if kind not in (PIXEL, PATCH, RADII, RADII_AND_FEATURES):
+        raise ValueError(f"kind is {kind!r}; it takes one of {(PIXEL, PATCH, RADII, RADII_AND_FEATURES)}")
+    if kind == RADII_AND_FEATURES and tile is None:
+        raise ValueError(f"{kind!r} needs the features' maps: tile")
+    assert prepared.split is not None, "the scene has no split: make one with make_split and prepare"
+    train = torch.as_tensor(prepared.split.train)
+    context = None
+    if kind in (RADII, RADII_AND_FEATURES):
+        context = Context(prepared.channels, config.model.context)
+        fit_context(context, prepared, config)
+    made = {FOREST: RandomForestClassifier, EXTRA: ExtraTreesClassifier}[grower]
+    forest = made(trees, random_state=seed, n_jobs=torch.get_num_threads())
+    forest.fit(_features(prepared, train, config, kind, tile, context), prepared.labels[train[:, 0], train[:, 1]].numpy())
+    return Grown(forest, config, kind, context)
+
+
 def random_forest(
     prepared: PreparedScene, rc: torch.Tensor, *, config: Config, kind: str, seed: int, grower: str = FOREST,
     tile: Tile | None = None, trees: int = 300, batch: int = 16384,
@@ -53,20 +94,6 @@ def random_forest(
 
     Returns class indices int64 (n,).
     """
-    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-
-    if kind not in (PIXEL, PATCH, RADII, RADII_AND_FEATURES):
-        raise ValueError(f"kind is {kind!r}; it takes one of {(PIXEL, PATCH, RADII, RADII_AND_FEATURES)}")
-    if kind == RADII_AND_FEATURES and tile is None:
-        raise ValueError(f"{kind!r} needs the features' maps: tile")
-    assert prepared.split is not None, "the scene has no split: make one with make_split and prepare"
-    train = torch.as_tensor(prepared.split.train)
-    context = None
-    if kind in (RADII, RADII_AND_FEATURES):
-        context = Context(prepared.channels, config.model.context)
-        fit_context(context, prepared, config)
-    made = {FOREST: RandomForestClassifier, EXTRA: ExtraTreesClassifier}[grower]
-    forest = made(trees, random_state=seed, n_jobs=torch.get_num_threads())
     tile = tile if kind == RADII_AND_FEATURES else None
-    forest.fit(_features(prepared, train, config, kind, tile, context), prepared.labels[train[:, 0], train[:, 1]].numpy())
-    return np.concatenate([forest.predict(_features(prepared, part, config, kind, tile, context)) for part in rc.split(batch)])
+    grown = grow(prepared, config=config, kind=kind, seed=seed, grower=grower, tile=tile, trees=trees)
+    return grown.predict(prepared, rc, tile, batch)

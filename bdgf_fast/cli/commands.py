@@ -151,6 +151,17 @@ def distil(args: argparse.Namespace) -> int:
     return 0
 
 
+def transfer(args: argparse.Namespace) -> int:
+    from ..config import Config
+    from ..pipeline.transfer import transfer
+
+    found = transfer(args.train, args.test, args.out, labels=args.labels, align=args.align, baselines=args.baselines,
+                     config=settings(Config(), args), denoiser=args.denoiser, resume=args.resume, overwrite=args.overwrite,
+                     **_surroundings(args))  # fmt: skip
+    _say(str(found))
+    return 0
+
+
 def evaluate(args: argparse.Namespace) -> int:
     from ..pipeline import commands
 
@@ -227,7 +238,7 @@ def _say(text: str) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": demo, "run": run, "pretrain": pretrain, "train": train, "evaluate": evaluate, "predict": predict, "study": study,
-    "distil": distil,
+    "distil": distil, "transfer": transfer,
     "report": report,
     "data": data, "config": config, "bench": bench, "info": info,
     "completion": completion,

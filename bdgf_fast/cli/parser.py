@@ -214,6 +214,33 @@ def _distil(commands: Commands) -> None:
     _common(command)
 
 
+def _transfer(commands: Commands) -> None:
+    command = _command(
+        commands, "transfer", "train on some labelled scenes, map other scenes, and measure the accuracy on each of them",
+        "All scenes need the same modalities, bands and legend. Forests on the same labels stand beside the method.",
+    )
+    command.add_argument("--train", nargs="+", required=True, metavar="SCENE", help="labelled scenes to train on, together")
+    command.add_argument(
+        "--test", nargs="+", required=True, metavar="SCENE", help="scenes to map, and to score where they have labels"
+    )
+    _directory(command)
+    command.add_argument(
+        "--labels", type=int, default=100, metavar="N",
+        help="training pixels of each class in each training scene, at most (default: 100)",
+    )
+    command.add_argument(
+        "--align", choices=("none", "scene", "both"),
+        help="scene: shift and scale the bands of every scene to common means and deviations, without labels; both: with and "
+        "without, in one table (default: data.align of the configuration, which is none)",
+    )
+    command.add_argument(
+        "--baselines", choices=("none", "forest"), default="forest", help="forests on the same labels, or none (default: forest)"
+    )
+    command.add_argument("--denoiser", type=Path, metavar="DIR", help="directory of a diffusion model that was pre-trained before")
+    _configurable(command)
+    _common(command)
+
+
 def _report(commands: Commands) -> None:
     command = _command(commands, "report", "write one HTML page that compares several evaluated runs")
     command.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of two or more runs")
@@ -339,7 +366,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"bdgf_fast {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_demo, _run, _pretrain, _train, _evaluate, _predict, _distil, _report, _study, _data, _config, _bench, _info,
-                _compat, _completion):  # fmt: skip
+    for add in (_demo, _run, _pretrain, _train, _evaluate, _predict, _transfer, _distil, _report, _study, _data, _config, _bench,
+                _info, _compat, _completion):  # fmt: skip
         add(commands)
     return root

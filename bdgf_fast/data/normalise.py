@@ -120,14 +120,14 @@ def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Norm
     return fit_together([(scene, modality, region)])
 
 
-def fit_together(parts: Sequence[tuple[Scene, Modality, np.ndarray]]) -> Normaliser | None:
-    """The same over several scenes with the same bands in the same order: every pixel counts alike. Bands without any value must be
-    so in all of them."""
+def sample_of(parts: Sequence[tuple[Scene, Modality, np.ndarray]], most: int = MAX_SAMPLE_VALUES) -> np.ndarray:
+    """Values (bands, n) at the pixels where the regions (H, W) are True, of scenes with the same bands in the same order; where
+    these are more than ``most``, of every k-th pixel, in row-major order."""
     scene, modality, _ = parts[0]
     total = sum(int(region.sum()) for _, _, region in parts)
     if total == 0:
         raise SceneError(f"{scene.labels_source}: no valid pixel in the training region; use more training blocks.")
-    step = -(-total * len(modality.bands) // MAX_SAMPLE_VALUES)
+    step = -(-total * len(modality.bands) // most)
     picked, seen = [], 0
     for own, bands, region in parts:
         for y0, y1 in own.strips():
@@ -136,7 +136,14 @@ def fit_together(parts: Sequence[tuple[Scene, Modality, np.ndarray]]) -> Normali
             if count:
                 picked.append(bands.read(y0, y1, 0, own.width)[:, inside][:, (-seen) % step :: step])
                 seen += count
-    sample = np.concatenate(picked, axis=1)
+    return np.concatenate(picked, axis=1)
+
+
+def fit_together(parts: Sequence[tuple[Scene, Modality, np.ndarray]]) -> Normaliser | None:
+    """The same over several scenes with the same bands in the same order: every pixel counts alike. Bands without any value must be
+    so in all of them."""
+    scene, modality, _ = parts[0]
+    sample = sample_of(parts)
     scaling = Scaling.fit(sample)
     alive = scaling.high > scaling.low
     kept = np.flatnonzero(alive).tolist()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bdgf_fast.data.align import Levels, aligned, reference_levels
 from bdgf_fast.data.normalise import Normaliser, fit_normaliser
 from bdgf_fast.data.scene import COMPLETE, ClassInfo, Modality, Scene
 from bdgf_fast.data.sources.grid import pixel_metres
@@ -27,14 +28,19 @@ STATE_VERSION = 1
 
 
 def prepare(
-    scene: Scene, split: Split, *, modalities: Sequence[str] | None = None, cache_bytes: int = CACHE_BYTES
+    scene: Scene, split: Split, *, modalities: Sequence[str] | None = None, align: bool = False, cache_bytes: int = CACHE_BYTES
 ) -> PreparedScene:
     """Fit the normalisation on the training side of ``split`` and give access to normalised windows.
 
     Args:
         modalities: names of those to use, all by default.
+        align: bring the parts of a joined scene, and the scenes that the model will map, to common levels of the bands first (see
+            `bdgf_fast.data.align`).
         cache_bytes: a scene that fits is held whole in memory; of a larger one this much is kept as recent tiles.
     """
+    reference = reference_levels(scene) if align else None
+    if reference is not None:
+        scene = aligned(scene, reference)
     chosen = [scene.modality(n) for n in modalities] if modalities is not None else scene.modalities
     if not chosen:
         raise SceneError(f"{scene.labels_source}: choose at least one modality.")
@@ -43,7 +49,9 @@ def prepare(
     normalisers = [normaliser for normaliser in fitted if normaliser is not None]
     if not normalisers:
         raise SceneError(f"{scene.labels_source}: every band is constant on the training side; choose other training blocks.")
-    return PreparedScene(scene, normalisers, cache_bytes=cache_bytes, split=split)
+    prepared = PreparedScene(scene, normalisers, cache_bytes=cache_bytes, split=split)
+    prepared.levels = reference
+    return prepared
 
 
 class PreparedScene:
@@ -53,8 +61,9 @@ class PreparedScene:
     ``classes``, ``split``, ``labels`` int64 (H, W) of indices into them with -1 unlabelled, ``pixel`` the sides in metres of
     the pixels the normalisation was fitted on (None where not known), ``valid`` bool (H, W), False where any modality of the
     scene has no value (selecting modalities does not change it: runs on fewer are scored on the same pixels).
-    Missing values read as 0. ``hidden`` is the modality that reads as missing everywhere (see ``hiding``), ``absent`` lists those
-    that the scene itself has not. Reading is safe from several threads.
+    ``levels`` are those that scenes are aligned to, None without alignment. Missing values read as 0. ``hidden`` is the modality
+    that reads as missing everywhere (see ``hiding``), ``absent`` lists those that the scene itself has not. Reading is safe from
+    several threads.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class PreparedScene:
         self.cache_bytes = cache_bytes
         self.pixel = pixel_metres(scene)
         self.hidden: str | None = None
+        self.levels: Levels | None = None
         present = {modality.name for modality in scene.modalities}
         self.absent = tuple(name for name in self.modality_names if name not in present)
         self._lock = threading.RLock()
@@ -275,12 +285,13 @@ class PreparedScene:
             classes=self.classes,
             split=self.split,
         )
-        part.pixel = self.pixel
+        part.pixel, part.levels = self.pixel, self.levels
         return part
 
     def state(self) -> dict[str, Any]:
         """JSON-able: everything needed to prepare the same or another scene alike."""
         return {
+            **({} if self.levels is None else {"levels": self.levels}),
             "version": STATE_VERSION,
             "scene": self.scene.name,
             "groups": list(self.groups),
@@ -296,8 +307,9 @@ class PreparedScene:
         """Prepare ``scene`` with the stored normalisation; ``split`` (None at prediction) is kept as it is.
 
         The scene may have another size, fewer classes, and its bands in another order where their names tell it; modalities
-        the state does not know are left aside; a state without classes takes the scene's. ``may_lack``: it may also have no file of
-        one modality, which then reads as 0. Raises StateError naming the modality, the bands or the class that differs.
+        the state does not know are left aside; a state without classes takes the scene's. A model that was trained on aligned
+        scenes has this one aligned too. ``may_lack``: it may also have no file of one modality, which then reads as 0.
+        Raises StateError naming the modality, the bands or the class that differs.
         """
         where = f"{scene.labels_source} does not fit the checkpoint of scene {state.get('scene')!r}"
         if state.get("version") != STATE_VERSION:
@@ -329,8 +341,11 @@ class PreparedScene:
                 f"{where}: its class codes {', '.join(strange)} are not among the checkpoint's {', '.join(map(str, known))}; "
                 "list the same classes in [labels], or leave [labels] out."
             )
+        reference = state.get("levels")
+        if reference is not None:
+            scene = aligned(scene, reference)
         out = cls(scene, normalisers, cache_bytes=cache_bytes, classes=classes, split=split)
-        out.pixel = state.get("pixel")
+        out.pixel, out.levels = state.get("pixel"), reference
         return out
 
 

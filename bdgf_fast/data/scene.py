@@ -127,6 +127,15 @@ class Scene:
         """What to name in messages about the scene."""
         return str(self.path) if self.path else f"scene {self.name!r}"
 
+    @property
+    def places(self) -> list[tuple[int, Scene]]:
+        """The scenes that this one is made of, each with its first row: itself alone, but for joined ones."""
+        return [(0, self)]
+
+    def with_places(self, scenes: Sequence[Scene]) -> Scene:
+        """The scene with these in place of its ``places``, which differ in their values alone."""
+        return scenes[0]
+
     def modality(self, name: str) -> Modality:
         for modality in self.modalities:
             if modality.name == name:

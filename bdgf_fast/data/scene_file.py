@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from bdgf_fast.data import known_sets
+from bdgf_fast.data.joined import GAP, join_scenes
 from bdgf_fast.data.labels import Labels, named_classes, read_labels
 from bdgf_fast.data.scene import Modality, Scene, SplitSpec, stack
-from bdgf_fast.data.scene_tables import DatasetTable, check_tables, entry_name
+from bdgf_fast.data.scene_tables import DatasetTable, JoinTable, check_tables, entry_name
 from bdgf_fast.data.sources.named_files import Source, open_sources, settle
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import DEFAULT_VAL_BLOCKS, GAPS, KINDS, NAMED_GAPS
@@ -22,10 +23,13 @@ from bdgf_fast.errors import SceneError
 log = logging.getLogger(__name__)
 
 DEFAULT_NAME = "scene.toml"
+MOST_GAP = 65536
 
 
-def load_scene(path: str | Path) -> Scene:
+def load_scene(path: str | Path, *, alone: bool = False) -> Scene:
     """Scene described by a TOML file; paths in it are relative to that file.
+
+    ``join = ["a.toml", "b.toml"]`` makes one scene of several, see `bdgf_fast.data.joined`; ``alone`` refuses such a file.
 
     A known data set is named in place of tables, in the file (``dataset = "augsburg"`` and ``folder = "..."``, see
     `bdgf_fast.data.known_sets`) or without one: ``load_scene("augsburg:FOLDER")``.
@@ -45,6 +49,10 @@ def load_scene(path: str | Path) -> Scene:
         raise SceneError(f"{path} is not valid TOML: {str(error).rstrip('.')}.") from None
     except OSError as error:
         raise SceneError(f"{path} cannot be read: {error.strerror}.") from None
+    if "join" in table and alone:
+        raise SceneError(f"{path} joins scenes itself; name its scenes instead.")
+    if "join" in table:
+        return _joined(table, path)
     if "dataset" in table:
         check_tables(table, str(path), DatasetTable)
         return known_scene(known_sets.find_from_table(table, path), table, str(path), path)
@@ -57,9 +65,9 @@ def _no_scene(path: Path) -> SceneError:
         others = sorted(path.glob("*.toml"))
         what = f"such as {others[0]}" if others else f"or NAME:{path} where the files of a known data set lie in it"
         return SceneError(f"{path} is a folder without {DEFAULT_NAME}; name a scene file, {what}.")
-    known = known_sets.by_name(str(path))
+    known = known_sets.by_name(path.name)  # a run has made the path absolute
     if known is not None:
-        return SceneError(f"{path} is a known data set; say {known.name}:FOLDER with the folder of its files.")
+        return SceneError(f"{path.name} is a known data set; say {known.name}:FOLDER with the folder of its files.")
     return SceneError(f"{path} does not exist; name a scene file (.toml), or NAME:FOLDER for a known data set.")
 
 
@@ -75,6 +83,25 @@ def known_scene(found: known_sets.Found, options: dict[str, Any], said: str, pat
     scene = build_scene(table, said, found.root, path)
     scene.notes = notes + scene.notes
     return scene
+
+
+def _joined(table: dict[str, Any], path: Path) -> Scene:
+    check_tables(table, str(path), JoinTable)
+    entries = table["join"]
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
+        raise SceneError(f'{path}: join is a list of scenes, such as ["a.toml", "b.toml"].')
+    gap = table.get("gap", GAP)
+    if not 0 <= gap <= MOST_GAP:
+        raise SceneError(f"{path}: gap is {gap}; it is a number of rows, 0 to {MOST_GAP}.")
+    places = []
+    for entry in entries:
+        known = known_sets.split_reference(entry)
+        places.append(str(path.parent / entry) if known is None else f"{known[0].name}:{path.parent / known[1]}")
+    twice = [place for place in places if places.count(place) > 1]
+    if twice:
+        raise SceneError(f"{path}: join names {twice[0]} twice.")
+    scenes = [load_scene(place, alone=True) for place in places]
+    return join_scenes(scenes, table.get("name", path.stem), gap=gap, split=_split(str(path), table.get("split"), {}), path=path)
 
 
 def build_scene(table: dict[str, Any], said: str, base: Path, path: Path) -> Scene:
@@ -209,7 +236,7 @@ def _split(said: str, table: dict[str, Any] | None, given: dict[str, np.ndarray]
         kind=kind,
         block=table.get("block", default.block),
         train_fraction=float(table.get("train_fraction", default.train_fraction)),
-        per_class=table.get("per_class", None if kind == "given" else default.per_class),
+        per_class=table.get("per_class", None if kind in ("given", "all") else default.per_class),
         gap=gap,
         val_blocks=float(val),
     )

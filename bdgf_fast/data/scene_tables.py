@@ -29,7 +29,7 @@ ByCode = Annotated[Any, WithJsonSchema({"type": "object", "propertyNames": {"pat
 LabelFile = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, _FILE]})]
 Layout = Annotated[str, Strict(), WithJsonSchema({"enum": ["hwc", "chw"]})]
 Resampling = Annotated[str, Strict(), WithJsonSchema({"enum": list(RESAMPLING)})]
-Kind = Annotated[str, Strict(), WithJsonSchema({"enum": ["blocks", "given", "per_class"]})]
+Kind = Annotated[str, Strict(), WithJsonSchema({"enum": ["blocks", "given", "per_class", "all"]})]
 
 
 @dataclass
@@ -103,7 +103,8 @@ class SplitTable:
     __pydantic_config__ = FORBID
 
     kind: Kind | None = None
-    """blocks: squares of the scene; given: the maps in [labels]; per_class: random pixels, which flatters every method."""
+    """blocks: squares of the scene; given: the maps in [labels]; per_class: random pixels, which flatters every method; all: every
+    labelled pixel trains and none is scored, for maps of other scenes."""
     block: Whole | None = None
     """Side of a block in pixels."""
     train_fraction: Number | None = None
@@ -156,6 +157,22 @@ class DatasetTable:
     """Rules of the split in place of the published one."""
 
 
+@dataclass
+class JoinTable:
+    """A scene file of bdgf-fast that makes one scene of several, to train on all of them."""
+
+    __pydantic_config__ = FORBID
+
+    join: Annotated[Any, WithJsonSchema({**_TEXTS, "minItems": 1})]
+    """The scenes: files relative to this one, or NAME:FOLDER of known data sets. Same modalities, bands and legend."""
+    name: Text | None = None
+    """What the whole is called; default: the file's name."""
+    gap: Whole | None = None
+    """Rows without a value between two scenes, at least: more than the method sees; default: 128."""
+    split: SplitTable | None = None
+
+
+TABLES = (SceneTable, DatasetTable, JoinTable)
 _KINDS = {"string_type": "text in quotes", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"}
 
 
@@ -175,10 +192,10 @@ def entry_name(said: str, i: int, entry: dict[str, Any]) -> str:
 def schema() -> dict[str, Any]:
     """JSON schema of a scene file."""
     _, found = TypeAdapter.json_schemas(
-        [(kind, "validation", _adapter(kind)) for kind in (SceneTable, DatasetTable)], title="Scene file of bdgf-fast"
+        [(kind, "validation", _adapter(kind)) for kind in TABLES], title="Scene file of bdgf-fast"
     )
     found["$defs"]["DatasetTable"]["properties"]["split"] |= {"$ref": "#/$defs/SplitTable"}  # checked with the set's own tables
-    either = [{"$ref": f"#/$defs/{kind.__name__}"} for kind in (SceneTable, DatasetTable)]
+    either = [{"$ref": f"#/$defs/{kind.__name__}"} for kind in TABLES]
     found["$defs"]["SceneTable"]["required"], found["$defs"]["ModalityTable"]["required"] = ["modality"], ["name"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_null(found), "anyOf": either}
 
@@ -203,16 +220,17 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _sentence(fault: Any, table: dict[str, Any], said: str, kind: type) -> str:
     path, value = fault["loc"], repr(fault["input"])[:80]
-    if path == ("modality",) or (path[:1] == ("modality",) and len(path) == 2):
+    unknown = fault["type"] == "unexpected_keyword_argument"
+    if (path == ("modality",) and not unknown) or (path[:1] == ("modality",) and len(path) == 2):
         return f"{said}: give at least one [[modality]] table (double brackets)."
     if fault["type"] == "dataclass_type":
         return f"{said}: {path[-1]} must be a table, [{path[-1]}]."
     where = said
-    if path[0] == "modality":
+    if path[0] == "modality" and len(path) > 1:
         where, kind = entry_name(said, path[1] + 1, table["modality"][path[1]]), ModalityTable
     elif len(path) > 1:
         where, kind = f"{said}, [{path[0]}]", {"labels": LabelsTable, "split": SplitTable}[path[0]]
-    if fault["type"] == "unexpected_keyword_argument":
+    if unknown:
         names = [field.name for field in fields(kind)]
         return f"{where}: unknown key {path[-1]!r}{closest(str(path[-1]), names)}; known are {', '.join(names)}."
     if fault["type"] == "float_type" and type(fault["input"]) is int:

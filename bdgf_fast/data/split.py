@@ -13,7 +13,7 @@ import torch
 from bdgf_fast.data.scene import Scene, SplitSpec
 from bdgf_fast.errors import DataWarning, SplitError
 
-KINDS = ("blocks", "given", "per_class")
+KINDS = ("blocks", "given", "per_class", "all")
 NAMED_GAPS = ("patch", "features")
 GAPS = '"patch" (the patch radius), "features" (how far the whole method sees) or a number of pixels'
 DEFAULT_VAL_BLOCKS = 1 / 6
@@ -60,11 +60,13 @@ def make_split(
       of train, val, test. ``gap`` defaults to 0, because the published splits have none.
     * ``per_class``: ``per_class`` random pixels of each class for training, the others for testing. Patches of the two
       sides overlap, which flatters every method; kept because much of the literature does it. ``gap`` defaults to 0.
+    * ``all``: every labelled pixel may train and none is scored here: for a model that maps other scenes.
 
     Up to ``per_class`` training pixels per class are kept: classes in ascending code, one generator
-    ``default_rng(seed + 1)`` permuting each class's candidates in row-major order.
+    ``default_rng(seed + 1)`` permuting each class's candidates in row-major order; of joined scenes, up to as many in each.
 
-    ``train_region`` is the training blocks; for the other kinds the union of the patches around the training pixels.
+    ``train_region`` is the training blocks, for ``all`` the scene, for the other kinds the union of the patches around the training
+    pixels.
 
     Raises SplitError for rules that make no sense or leave a class without training pixels.
     """
@@ -82,6 +84,9 @@ def make_split(
         val = labelled & val_region & ~dilate(region, gap)
         chosen = _draw(scene, candidates, spec.per_class, seed)
         test = labelled & ~dilate(region | val_region, gap)
+    elif spec.kind == "all":
+        region, val, test = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
+        chosen = _draw(scene, labelled, spec.per_class, seed)
     else:
         if spec.kind == "given":
             candidates, rest = labelled & scene.given["train"], labelled & scene.given["test"]
@@ -209,7 +214,8 @@ def _draw(scene: Scene, candidates: np.ndarray, per_class: int | None, seed: int
                 f"({int((labels == index).sum())} in the scene); put the code into ignore, or change seed, block or "
                 "train_fraction."
             )
-        chosen.append(rng.permutation(mine)[:per_class])
+        parts = np.split(mine, np.searchsorted(mine, [row * scene.width for row, _ in scene.places[1:]]))
+        chosen += [rng.permutation(part)[:per_class] for part in parts]
     return np.concatenate(chosen)
 
 
@@ -230,7 +236,7 @@ def _notes(split: Split, scene: Scene, spec: SplitSpec, patch: int) -> None:
         short = [f"{n} {c}" for n, c in zip(names, split.counts["train"], strict=True) if c < spec.per_class]
         if short:
             add(f"fewer than {spec.per_class} training pixels: {', '.join(short)}.", warn=False)
-    sides = ["test"] + (["val"] if sum(split.counts["val"]) or spec.val_blocks else [])
+    sides = (["test"] if spec.kind != "all" else []) + (["val"] if sum(split.counts["val"]) or spec.val_blocks else [])
     for side in sides:
         absent = [n for n, c in zip(names, split.counts[side], strict=True) if c == 0]
         if absent:

@@ -29,6 +29,9 @@ MIN_SIDE = 64
 
 # SAR backscatter (VV, VH) in dB before speckle, per class; object heights in metres (mean, spread between objects).
 _SAR = np.array([[-16, -23], [-16, -23], [-8.5, -15], [-8.5, -14.5], [-9, -15], [-13, -19], [-9, -15]], float)
+# What a full season takes from the leaves' share and from the backscatter in dB, per class.
+_DRY = np.array([0, 0, 0, 0.15, 0.7, 0.45, 0.1])
+_SEASON_DB = np.array([0, 0, 0, -0.5, -2.5, -1.0, 0])
 _HEIGHT = np.array([[0, 0], [0.1, 0.05], [8, 1], [9, 1.5], [0.6, 0.3], [0.3, 0.2], [0.4, 0.3]], float)
 
 
@@ -38,6 +41,8 @@ def synthetic_scene(
     *,
     bands: int = 28,
     noise: float = 1.0,
+    season: float = 0.0,
+    sensor: float = 0.0,
     split: SplitSpec | None = None,
 ) -> Scene:
     """Parcels, woods, a river and a town, seen by a spectrometer, a radar and a height sensor.
@@ -47,6 +52,10 @@ def synthetic_scene(
         size: (rows, columns), at least 64 each.
         bands: of the spectral cube, reflectance at 400-2450 nm.
         noise: factor on the spectral and height noise and on the speckle's spread; 0 gives a clean scene.
+        season: how far the year has gone on, 0 to 1: crops are harvested and meadows dry up to the soil, and scatter less, trees
+            thin out. It changes classes apart, which no shift and scale of the bands takes back.
+        sensor: how far the sensors' calibration is off: 1 is a gain of some 0.7 to 1.4 and an offset of up to a standard deviation,
+            drawn for each band from the seed.
         split: rules other than blocks of 14 px with 30 % for training and 40 pixels per class.
 
     Modalities: "spectral" (``bands``), "sar" (VV, VH in dB), "surface" (metres), float32, without nodata; every pixel
@@ -59,13 +68,16 @@ def synthetic_scene(
         raise UserError(f"bands is {bands}; a spectral cube has at least 3.")
     rng = np.random.default_rng(seed)
     index, parcel = _landscape(rng, height, width)
-    names, spectral = _spectral(rng, index, parcel, bands, noise)
+    names, spectral = _spectral(rng, index, parcel, bands, noise, season)
     scene = scene_from_arrays(
         f"synthetic-{seed}",
         {
-            "spectral": spectral,
-            "sar": _sar(rng, index, parcel, noise),
-            "surface": _surface(rng, index, parcel, noise),
+            name: _recalibrated(values, sensor, seed)
+            for name, values in (
+                ("spectral", spectral),
+                ("sar", _sar(rng, index, parcel, noise, season)),
+                ("surface", _surface(rng, index, parcel, noise)),
+            )
         },
         index + 1,
         classes=CLASSES,
@@ -150,7 +162,7 @@ def _endmembers(bands: int) -> dict[str, np.ndarray]:
 
 
 def _spectral(
-    rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, bands: int, noise: float
+    rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, bands: int, noise: float, season: float
 ) -> tuple[list[str], np.ndarray]:
     from scipy.ndimage import gaussian_filter
 
@@ -161,6 +173,7 @@ def _spectral(
     tile = rng.uniform(0.0, 0.35, objects)[parcel] + 0.05 * rng.standard_normal(index.shape)
     tile += 0.05 * (index == ROOFS)
     soil = np.where(index == FALLOW, 0.5 + soil, soil)
+    soil = soil + season * _DRY[index]
     soil, tile = np.clip(soil, 0, 0.95), np.clip(tile, 0, 0.8)
     green, stone = np.isin(index, (TREES, CROPS, MEADOW, FALLOW)), np.isin(index, (ROOFS, ASPHALT))
     weights = {
@@ -177,8 +190,19 @@ def _spectral(
     return [f"{nm:.0f} nm" for nm in _wavelengths(bands)], cube.astype(np.float32)
 
 
-def _sar(rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, noise: float) -> np.ndarray:
+def _recalibrated(values: np.ndarray, sensor: float, seed: int) -> np.ndarray:
+    """Bands (C, H, W) as sensors see them whose gain and offset are off by ``sensor``."""
+    if not sensor:
+        return values
+    rng = np.random.default_rng([seed, 1])
+    gain = np.exp(sensor * rng.uniform(-0.35, 0.35, len(values)))[:, None, None]
+    offset = (sensor * rng.uniform(-1, 1, len(values)) * values.std((1, 2)))[:, None, None]
+    return (values * gain + offset).astype(np.float32)
+
+
+def _sar(rng: np.random.Generator, index: np.ndarray, parcel: np.ndarray, noise: float, season: float) -> np.ndarray:
     level = _SAR[index].transpose(2, 0, 1) + 0.6 * rng.standard_normal(parcel.max() + 1)[parcel]
+    level += season * _SEASON_DB[index]
     looks = 4.0
     speckle = rng.gamma(looks, 1 / looks, level.shape)  # multi-look intensity: multiplicative, mean 1
     return (level + noise * 10 * np.log10(speckle)).astype(np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bdgf_fast.data.align import aligned, common_levels
 from bdgf_fast.data.normalise import Normaliser, fit_together
 from bdgf_fast.data.prepared import CACHE_BYTES, PreparedScene, band_order
 from bdgf_fast.data.ranges import PIXEL_RATIO
@@ -17,27 +18,34 @@ from bdgf_fast.errors import DataWarning, SceneError
 
 
 def prepare_together(
-    scenes: Sequence[Scene], *, state: dict[str, Any] | None = None, cache_bytes: int = CACHE_BYTES
+    scenes: Sequence[Scene], *, align: bool = False, state: dict[str, Any] | None = None, cache_bytes: int = CACHE_BYTES
 ) -> list[PreparedScene]:
     """Prepare scenes, each with the modalities of all, by statistics over the valid pixels of all of them; labels play no part.
 
     Args:
-        state: take the normalisation from there (see ``state_of``) instead of fitting it.
+        align: bring them to common levels of the bands first (see `bdgf_fast.data.align`).
+        state: take the levels and the normalisation from there (see ``state_of``) instead of fitting it.
         cache_bytes: what all the scenes together may hold in memory, as for ``prepare``.
 
     A scene may lack modalities, which read as 0; the bands of those it has must be the same, by number and name, and are brought to
     the order of the first scene that has them. Raises StateError or SceneError naming the scene and the modality that differs.
     """
     first: dict[str, tuple[Scene, Modality]] = {}
-    aligned = [_aligned(scene, first) for scene in scenes]
+    alike = [_unlabelled(same_bands(scene, first)) for scene in scenes]
+    reference = state.get("levels") if state is not None else common_levels(alike) if align else None
+    if reference is not None:
+        alike = [aligned(scene, reference) for scene in alike]
     if state is None:
-        fitted = [_fit(name, aligned) for name in first]
+        fitted = [_fit(name, alike) for name in first]
         normalisers = [normaliser for normaliser in fitted if normaliser is not None]
     else:
         normalisers = [Normaliser.from_state(entry) for entry in state["modalities"]]
     if not normalisers:
         raise SceneError(f"{scenes[0].labels_source}: every band is constant in all scenes; there is nothing to learn from.")
-    return [PreparedScene(scene, normalisers, cache_bytes=cache_bytes // len(scenes)) for scene in aligned]
+    prepared = [PreparedScene(scene, normalisers, cache_bytes=cache_bytes // len(scenes)) for scene in alike]
+    for one in prepared:
+        one.levels = reference
+    return prepared
 
 
 def state_of(prepared: Sequence[PreparedScene]) -> dict[str, Any]:
@@ -50,7 +58,7 @@ def state_of(prepared: Sequence[PreparedScene]) -> dict[str, Any]:
     return {**prepared[0].state(), "scene": names, "classes": [], "pixel": pixels[0] if alike else None}
 
 
-def _aligned(scene: Scene, first: dict[str, tuple[Scene, Modality]]) -> Scene:
+def same_bands(scene: Scene, first: dict[str, tuple[Scene, Modality]]) -> Scene:
     """The scene with its bands in the order of the scenes before it; ``first`` takes the modalities that are new."""
     scene.valid()  # finds the bands without any value
     modalities, empty = [], dict(scene.empty)
@@ -64,8 +72,12 @@ def _aligned(scene: Scene, first: dict[str, tuple[Scene, Modality]]) -> Scene:
                 empty[modality.name] = [order.index(band) for band in empty.get(modality.name, [])]
             _require_alike(scene, modality, empty.get(modality.name, []), other, known)
         modalities.append(modality)
-    unlabelled = np.broadcast_to(np.int16(-1), (scene.height, scene.width))  # takes no memory
-    return replace(scene, modalities=modalities, empty=empty, labels=unlabelled, classes=[])
+    return replace(scene, modalities=modalities, empty=empty)
+
+
+def _unlabelled(scene: Scene) -> Scene:
+    labels = np.broadcast_to(np.int16(-1), (scene.height, scene.width))  # takes no memory
+    return replace(scene, labels=labels, classes=[])
 
 
 def _require_alike(scene: Scene, modality: Modality, empty: list[int], other: Scene, known: Modality) -> None:

@@ -39,7 +39,7 @@ def pretrain_scenes(
         raise UserError("maps of another model guide in place of a denoiser: there is nothing to pre-train on several scenes")
     settings = {"scenes": scenes, "seed": config.seed, "config": config.to_dict()}
     require_same_settings(directory, settings)
-    prepared = _prepare(directory, scenes)
+    prepared = _prepare(directory, scenes, config.data.align == "scene")
     write_json(directory / "config.json", settings)
     log = Log(directory / "tensorboard") if tensorboard and leads() else None
     with Stage(directory, "pretrain", bar("diffusion model", quiet or not leads()), log, {}) as progress:
@@ -48,7 +48,7 @@ def pretrain_scenes(
         remember(directory, "pretrain", history, log)
 
 
-def _prepare(directory: RunDirectory, references: Sequence[str]) -> list[PreparedScene]:
+def _prepare(directory: RunDirectory, references: Sequence[str], align: bool) -> list[PreparedScene]:
     """The scenes, by the normalisation that was stored when the directory was begun, or by one that is stored now."""
     stored, path = directory / "scene.json", directory / origin.ORIGIN
     begun = stored.exists()
@@ -62,7 +62,7 @@ def _prepare(directory: RunDirectory, references: Sequence[str]) -> list[Prepare
         elif leads():
             facts.append(origin.describe(scene))
         scenes.append(scene)
-    prepared = prepare_together(scenes, state=read_json(stored) if begun else None)
+    prepared = prepare_together(scenes, align=align, state=read_json(stored) if begun else None)
     if not begun:
         write_json(path, {"scenes": facts})
         write_json(stored, state_of(prepared))  # written last: what it stands for is complete

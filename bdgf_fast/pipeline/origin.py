@@ -64,7 +64,7 @@ def describe(scene: Scene, maps: Sequence[str] = (), before: Any = None, *, alwa
 
 def files(scene: Scene, maps: Sequence[str | Path] = ()) -> list[Path]:
     """The files on this machine that a scene's bands are read from, and ``maps``."""
-    sources = dict.fromkeys(raster.source for modality in scene.modalities for raster, _ in modality.parts)
+    sources = dict.fromkeys(source for modality in scene.modalities for raster, _ in modality.parts for source in raster.sources)
     return list(dict.fromkeys([*(path for source in sources for path in _local(source)), *map(Path, maps)]))
 
 

@@ -51,9 +51,12 @@ class Pretrained:
         return cls(path, checkpoint, state, settings["config"]["pretrain"], facts, history["pretrain"])
 
     def configure(self, config: Config) -> Config:
-        """``config`` with the denoiser's own ``pretrain`` section. Raises UserError where a value was asked for that it has not."""
+        """``config`` with the denoiser's own ``pretrain`` section and alignment. Raises UserError where a value was asked for that
+        it has not."""
         if config.features.path:
             raise UserError("--denoiser and --features are two sources of guides; give one of them")
+        if config.data.align == "scene" and self.align == "none":
+            raise UserError(f"the denoiser in {self.path} was trained on scenes as they are; leave data.align at none")
         defaults, own = Config().to_dict()["pretrain"], config.to_dict()["pretrain"]
         for key, value in self.settings.items():
             if own[key] not in (defaults[key], value):
@@ -61,9 +64,14 @@ class Pretrained:
                     f"pretrain.{key} is {own[key]}, but the denoiser in {self.path} was trained with {value}; leave it out"
                 )
         try:
-            return config.updated({"pretrain": self.settings})
+            return config.updated({"pretrain": self.settings, "data": {"align": self.align}})
         except ValueError as error:
             raise UserError(f"--denoiser {self.path}: {error}") from None
+
+    @property
+    def align(self) -> str:
+        """What ``data.align`` was when it was trained."""
+        return "scene" if "levels" in self.state else "none"
 
     def prepare(self, scene: Scene, split: Split) -> PreparedScene:
         """The scene by the denoiser's normalisation. Raises UserError where its modalities or bands are others."""

@@ -117,7 +117,10 @@ class Run:
         else:
             self.split = origin.load_split(Path(self.teacher) / origin.SPLIT)
         check_split(self.split, config)
-        self.prepared = prepare(scene, self.split) if self.pretrained is None else self.pretrained.prepare(scene, self.split)
+        if self.pretrained is None:
+            self.prepared = prepare(scene, self.split, align=config.data.align == "scene")
+        else:
+            self.prepared = self.pretrained.prepare(scene, self.split)
         if self.modalities is not None:
             self.prepared = self.prepared.select(self.modalities)
         settings = self.directory / "config.json"
@@ -208,7 +211,8 @@ class Run:
 
     def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
                 maps: Sequence[Path] | None = None, precision: str | None = None, scene: Scene | None = None,
-                priors: str | Mapping[str, float] | None = None) -> None:
+                priors: str | Mapping[str, float] | None = None, align: bool = True,
+                pixels: torch.Tensor | None = None) -> dict[str, np.ndarray] | None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
         Args:
@@ -219,6 +223,10 @@ class Run:
             maps: the other scene's feature maps, where another model's guide (default: the run's own).
             precision, priors: in place of the run's `predict.precision` and `predict.priors`.
             scene: what `reference` names, where it is open already.
+            align: False leaves the values of the other scene as they are, whatever the run's `data.align` says.
+            pixels: int64 (n, 2), those of the other scene whose labels are wanted.
+
+        Returns the labels (n,) of these by the fused prediction and every branch, on the first rank.
         """
         if maps and self.guide != "maps":
             raise UserError("--features: this run's network is not guided by maps of another model")
@@ -227,10 +235,7 @@ class Run:
         if reference is None:
             prepared = self.prepared
         else:
-            prepared = PreparedScene.from_state(
-                scene or open_scene(reference), None, read_json(self.directory / "scene.json"),
-                may_lack=self.config.model.hide_rate > 0,
-            )
+            prepared = self.prepare_other(scene or open_scene(reference), align=align)
             warn_of_values(prepared)
         config, names = self.predict_config(precision, priors), [info.name for info in prepared.classes]
         target.mkdir(parents=True, exist_ok=True)
@@ -240,13 +245,15 @@ class Run:
         facts: dict[str, Any] = {"stride": stride, "precision": config.predict.precision}
         stage = self._stage("predict", "prediction", facts) if own else bar("prediction", self.quiet)
         test = self.split.test if own else None
+        labels = None
         with stage as progress:
             network, features = self._network(prepared, maps)
             made_of = {"network": origin.digest_of(self._checkpoint("network")), "scene": reference or self.reference,
-                       "files": self._stamps(prepared.scene, maps)}
+                       "files": self._stamps(prepared.scene, maps), "aligned": prepared.levels is not None}
             found, blocks = predict_scene(network, features, prepared, config, target, made_of, memory=memory, stride=stride,
-                                          pixels=test, progress=progress)  # fmt: skip
+                                          pixels=test if own else pixels, progress=progress)  # fmt: skip
             if found is not None:
+                labels = found.labels
                 with within(memory):  # the picture reads the scene again
                     self._draw(prepared, found.index, test, target / "map.png")
                 if found.note:
@@ -258,6 +265,14 @@ class Run:
                     keep(self.directory, self.config, facts, found)
                 blocks.remove()
             barrier()
+        return labels
+
+    def prepare_other(self, scene: Scene, *, align: bool = True) -> PreparedScene:
+        """Another scene as the run's network takes it; see `predict` for ``align``."""
+        state = read_json(self.directory / "scene.json")
+        if not align:
+            state.pop("levels", None)
+        return PreparedScene.from_state(scene, None, state, may_lack=self.config.model.hide_rate > 0)
 
     def _stamps(self, scene: Scene, maps: Sequence[Path] | None) -> dict[str, list[int]]:
         """Size and time of every file that a map is made of: blocks of other ones are not taken."""

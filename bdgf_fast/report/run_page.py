@@ -42,7 +42,7 @@ def inputs(scene: Scene, names: Sequence[str]) -> list[dict[str, Any]]:
         crs = f"EPSG:{code}" if code else str(scene.crs)[:80]
     found = []
     for modality in map(scene.modality, names):
-        files = dict.fromkeys(Path(raster.source).name for raster, _ in modality.parts)
+        files = dict.fromkeys(Path(source).name for raster, _ in modality.parts for source in raster.sources)
         found.append({"name": modality.name, "files": list(files), "bands": len(modality.bands),
                       "size": [modality.height, modality.width], "crs": crs, "pixel": pixel})  # fmt: skip
     return found

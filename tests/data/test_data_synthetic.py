@@ -147,3 +147,30 @@ def test_figure_shows_every_colour(tmp_path, shape, count):
     with pytest.raises(ValueError, match="predicted has shape"):
         write_png(tmp_path / "x.png", scene, index[:, :-1])
     assert [p.name for p in tmp_path.iterdir()] == ["map.png"]
+
+
+def test_another_calibration_is_a_gain_and_an_offset_of_each_band():
+    plain, off = synthetic_scene(3, (64, 64), bands=4), synthetic_scene(3, (64, 64), bands=4, sensor=1)
+    assert (plain.labels == off.labels).all()
+    for modality in plain.modalities:
+        own, other = modality.read(0, 64, 0, 64), off.modality(modality.name).read(0, 64, 0, 64)
+        for a, b in zip(own, other, strict=True):
+            gain, offset = np.polyfit(a.ravel(), b.ravel(), 1)
+            np.testing.assert_allclose(b, gain * a + offset, atol=1e-3 * b.std())
+            assert np.exp(-0.36) < gain < np.exp(0.36) and abs(gain - 1) > 1e-3 and abs(offset) < 1.01 * a.std()
+
+
+def test_a_season_dries_the_crops_more_than_the_trees():
+    early, late = synthetic_scene(3, (64, 64), bands=28), synthetic_scene(3, (64, 64), bands=28, season=1)
+    assert (early.labels == late.labels).all()
+    change = {}
+    for code, name in ((3, "trees"), (4, "crops")):
+        where = early.labels == code
+        red, nir = 3, 7  # about 630 and 930 nm
+        ratio = [(s[nir] / s[red]).item() for s in (scene.modality("spectral").read(0, 64, 0, 64)[:, where].mean(1)
+                                                    for scene in (early, late))]  # fmt: skip
+        change[name] = ratio[1] / ratio[0]
+        level = [scene.modality("sar").read(0, 64, 0, 64)[0, where].mean() for scene in (early, late)]
+        if name == "crops":
+            assert level[1] - level[0] == pytest.approx(-2.5, abs=0.01)
+    assert change["crops"] < 0.6 < change["trees"] < 1

@@ -99,3 +99,19 @@ def test_many_scenes(folder, capsys, caplog):
     ]  # fmt: skip
     exec(compile(python, "many_scenes.md", "exec"), {"__name__": "guide"})
     assert "(96, 64) [" in capsys.readouterr().out
+
+
+def test_elsewhere(folder, capsys):
+    """The scenes, the settings, the command with the table it prints, and the program at the end."""
+    pytest.importorskip("rasterio")
+    text = (GUIDES / "elsewhere.md").read_text(encoding="utf-8")
+    write, python = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    exec(compile(write, "elsewhere.md", "exec"), {"__name__": "guide"})
+    Path("quick.toml").write_text(TOML.findall(text)[0], encoding="utf-8")
+    ((command, output),) = SESSION.findall(text)
+    assert main([*command.split()[1:], "--quiet", "--threads", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    for line in output.splitlines():
+        assert any(re.fullmatch(".*".join(map(re.escape, line.split("…"))), own) for own in said), line
+    exec(compile(python, "elsewhere.md", "exec"), {"__name__": "guide"})
+    assert "(64, 64)" in capsys.readouterr().out

@@ -88,6 +88,7 @@ def test_several_seeds_give_a_summary(scene_file, tmp_path):
         (lambda scene, out: bf.run("nowhere.toml", out), "nowhere.toml"),
         (lambda scene, out: bf.run(scene, out, config={"train.epoch": 3}), r"config: unknown key 'train.epoch' \(did you mean"),
         (lambda scene, out: bf.run(scene, out, config={"train": {"epochs": "many"}}), "train.epochs takes a whole number"),
+        (lambda scene, out: bf.run(scene, out, config={"predict.priors": {"water": 0.5}}), "the shares of the classes sum to 0.5"),
         (lambda scene, out: bf.run(scene, out, config="mine.toml"), "config: the file mine.toml cannot be read"),
         (lambda scene, out: bf.run(scene, out, config=7), "config is 7; it takes"),
         (lambda scene, out: bf.run(scene, out, seed=-1), "seed is -1; it must lie between 0 and 4294967295"),

@@ -9,6 +9,7 @@ import torch
 
 import bdgf_fast
 from bdgf_fast.cli import main
+from bdgf_fast.files import checkpoint
 from bdgf_fast.network.distil import unlabelled
 from bdgf_fast.pipeline.run import Run
 
@@ -35,6 +36,8 @@ def test_a_student_of_one_modality_learns_the_teacher(teacher, tmp_path, capsys)
     assert [m["name"] for m in report["inputs"]] == ["spectral"]
     with rasterio.open(out / "map.tif") as data:
         assert (data.read(1) > 0).all()
+    taught, own = (checkpoint.load(run / "checkpoints/network.safetensors", "train")[1]["calibration"] for run in (teacher, out))
+    assert own == {**taught, "temperature": 1.0, "power": taught["temperature"] * taught["power"], "fitted_on": "none", "pixels": 0}
     # resumed and evaluated like any run, from the same teacher
     assert main(["evaluate", str(out), "--quiet"]) == 0
     assert json.loads((out / "report.json").read_text())["teacher"] == report["teacher"]

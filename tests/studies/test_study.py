@@ -110,6 +110,7 @@ def test_a_stopped_study_goes_on_to_the_same_result(scene_file, tiny, tmp_path, 
         (["--preset", "full"], "another preset"),
         (["--seeds", "0", "0"], "twice"),
         (["--set", "train.epoch=3"], "did you mean 'epochs'"),
+        (["--set", "predict.priors=scene"], "under the class shares of the training labels"),
     ],
 )
 def test_bad_input_is_one_sentence(finished, scene_file, tiny, capsys, more, sentence):

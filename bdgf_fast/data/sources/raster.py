@@ -38,6 +38,11 @@ class Raster:
     bad: frozenset[int] = frozenset()
     notes: list[str]
 
+    @property
+    def sources(self) -> list[str]:
+        """What the values are read from: several where a raster is put together from others."""
+        return [self.source]
+
     def native(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
         """Window of 0-based ``bands`` as stored, (C, y1 - y0, x1 - x0)."""
         raise NotImplementedError
