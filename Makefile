@@ -32,7 +32,7 @@ test: $(VENV)/.test
 test-aarch64:
 	$(PYTHON) tests/native/check/run.py aarch64 --install
 
-# Wheels for Linux and macOS on x86-64 and Arm, each with its checks: dist/wheels. WHEELS=linux-x86_64 for one platform;
+# Wheels for Linux on x86-64 and aarch64, each with its checks: dist/wheels. WHEELS=linux-x86_64 for one platform;
 # PYTHONS="python3.11 python3.12 include/python3.14" for other Pythons than PYTHON, as interpreters or folders of headers.
 wheels: $(VENV)/.wheels
 	$(BIN)/python tools/wheels/build.py $(WHEELS) $(addprefix --python ,$(PYTHONS)) $(WHEELS_ARGS)

@@ -65,9 +65,9 @@ def _no_scene(path: Path) -> SceneError:
         others = sorted(path.glob("*.toml"))
         what = f"such as {others[0]}" if others else f"or NAME:{path} where the files of a known data set lie in it"
         return SceneError(f"{path} is a folder without {DEFAULT_NAME}; name a scene file, {what}.")
-    known = known_sets.by_name(str(path))
+    known = known_sets.by_name(path.name)  # a run has made the path absolute
     if known is not None:
-        return SceneError(f"{path} is a known data set; say {known.name}:FOLDER with the folder of its files.")
+        return SceneError(f"{path.name} is a known data set; say {known.name}:FOLDER with the folder of its files.")
     return SceneError(f"{path} does not exist; name a scene file (.toml), or NAME:FOLDER for a known data set.")
 
 

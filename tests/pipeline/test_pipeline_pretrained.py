@@ -172,7 +172,7 @@ def test_bad_input(scenes, denoiser, result, tmp_path, capsys):
          denoiser=denoiser, config=RUN["config"])  # fmt: skip
     assert not list(out.glob("[a-z]*.json"))
     assert main(["run", str(scenes[0]), "--out", str(out), "--denoiser", str(tmp_path / "none"), "--quiet"]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "none does not exist; name the directory of a run" in capsys.readouterr().err
 
 
 def test_the_command_line(scenes, tmp_path, capsys):
