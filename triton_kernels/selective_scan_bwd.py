@@ -201,7 +201,7 @@ def _offset_in_tile(NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl
 def _no_sums(tile, T: tl.constexpr):
     """The sums over steps of the gradients of A, B and C, over a tile, and of D and bias, (DR, DW, DL, T), to begin with."""
     matrix = tl.zeros(tile.exists.shape, tl.float32)
-    vector = tl.zeros(tile.d.shape + (T,), tl.float32)
+    vector = tl.zeros((tile.d.shape[0], tile.d.shape[1], tile.d.shape[2], T), tl.float32)
     return matrix, matrix, matrix, vector, vector
 
 
