@@ -64,7 +64,7 @@ def launch(
     """Launch `kernel` on `grid` programs (one dimension, up to 2^31 - 1) on the device of its first tensor.
 
     An empty grid launches nothing. fp_fusion=False keeps a multiplication and an addition from becoming one FMA.
-    `registers`: what ptxas may take a thread; by itself it stops at a step of the occupancy and spills a few instead.
+    `registers`: how many ptxas may use for a thread; by itself it stops where the occupancy would fall, and spills a few instead.
     """
     if grid == 0:
         return

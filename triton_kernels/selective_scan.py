@@ -1,8 +1,8 @@
 """Launchers of bdgf::selective_scan; the kernels are in selective_scan_fwd.py and selective_scan_bwd.py.
 
-Tried on paper and rejected: threads along L (published kernels; a third of the slots work at L = 49, B and C are read again
-for every channel), states across all lanes (five shuffles a step for y), one thread a channel (160 shuffles a step for dB
-and dC). A warp as 4 lanes of states x 8 of channels needs the fewest shuffles for both sums.
+Considered on paper and rejected: threads along L, as in published kernels (at L = 49 a third of the threads work, and B and C are
+read again for every channel); states across all lanes (five shuffles a step for y); one thread for each channel (160 shuffles a
+step for dB and dC). A warp of 4 lanes for states x 8 for channels needs the fewest shuffles for both sums.
 """
 
 from __future__ import annotations

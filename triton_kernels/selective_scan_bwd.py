@@ -1,18 +1,25 @@
-"""The scan backwards: the states computed again, T steps of them in registers, then the adjoint over those steps.
+"""Selective scan, backward: the states are computed again, for T steps at a time in registers, then the adjoint over those steps.
 
 For a channel and a state: x_l = a_l x_{l-1} + w_l B_l with a_l = exp(delta_l A), w_l = delta_l u_l, y_l = sum_n C_l x_l + D u_l;
-lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with g = dL/dy, from the last step back. Then dC_l = sum over channels of g_l x_l,
-dB_l = sum over channels of lambda_l w_l, and with e_l = lambda_l a_l x_{l-1}: dA = sum_l e_l delta_l,
-ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A, du_l = delta_l sum_n lambda_l B_l + D g_l. In the code `adjoint` is lambda_l, then
-a_l lambda_l; `A2` is A log2(e); `sum_drive` is sum_n lambda_l B_l, `sum_exponent` sum_n e_l A2.
+lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with g = dL/dy and lambda = dL/dx, from the last step back. Then dC_l = sum over
+channels of g_l x_l, dB_l = sum over channels of lambda_l w_l, and with e_l = lambda_l a_l x_{l-1}: dA = sum_l e_l delta_l,
+ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A, du_l = delta_l sum_n lambda_l B_l + D g_l. In the code, `adjoint` is lambda_l, then
+a_l lambda_l; `A2` is A log2(e); `sum_drive` is sum_n lambda_l B_l, `sum_exponent` sum_n e_l A2. (For the C++ kernels,
+csrc/include/bdgf/scan_step.h says the same.)
 
-A row (a sample, or a segment of a long sequence) is taken in chunks. Going forwards, a program keeps the state before every
-chunk in scratch of its own; then, from the last chunk to the first, the state before every T steps of the chunk, and from the
-last T steps to the first their gradients. Channel tiles that share B and C follow each other in one program (`items`), or lie in
-programs of their own (`parts`) whose sums of dB and dC are added up afterwards; so do the directions of an image.
+Nothing of the forward is kept. A row (a sample, or a segment of a long sequence, whose first state and last adjoint come from
+selective_scan_segments.py) is taken in chunks. Going forwards, a program stores the state before every chunk in its scratch. Then,
+from the last chunk to the first, it stores the state before every block of T steps, and takes these blocks from the last to the
+first: it records a_l x_{l-1} of the T steps in registers and runs the adjoint back over them.
 
-`one` is 1, see make_tile; `one_float` is 1.0, which the compiler may not know either: it would keep an exp in registers instead
-of computing it again.
+dB and dC are summed over the channels of a warp by shuffles, then over the warps of the program. Channel tiles that share B and C
+are taken one after the other by one program (its `items`), which adds each to what the tiles before have stored, or by several
+programs (`parts`), each with a dB and dC of its own, which sum_parts adds up in order. The directions of an image are items too.
+dA, dD and d(bias) are summed over the rows of a program, and then, by the launcher, over the programs. There are no atomics, and
+the shapes and the device alone determine the order of every sum.
+
+`one` is 1, see make_tile. `one_float` is 1.0, unknown to the compiler for another reason: if it knew that the decay of _adjoint is
+that of _record, it would keep it in registers instead of computing it again.
 """
 
 from __future__ import annotations
@@ -50,7 +57,7 @@ from .selective_scan_tiles import (
 
 
 class Target(NamedTuple):
-    """A tensor (or None) with the offset of the row at hand and its strides; of dB and dC, `channel` is that of the states."""
+    """A tensor (or None) with the offset of the row at hand and its strides; for dB and dC, `channel` is the stride of states."""
 
     pointer: Any
     offset: Any
@@ -78,7 +85,7 @@ class Gradients(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which gradients that are sums are wanted; z: whether there is a gate, whose gradient needs y."""
+    """Which of the gradients that are sums are wanted; z: whether there is a gate, whose gradient needs y."""
 
     z: Any
     B: Any
@@ -102,11 +109,11 @@ def scan_bwd(
     CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
-    """grad_A, grad_D, grad_bias, and grad_B, grad_C if constant: partial sums (row_programs, K, dim, ...), else as they are.
+    """grad_A, grad_D, grad_bias, and constant grad_B, grad_C: partial sums (row_programs, K, dim, ...). Variable grad_B, grad_C:
+    (batch, K * parts, N, L), a program's own; _s is the stride of K * parts. `slots`: states that a program's scratch holds.
 
-    RESIDENT: one item, whose parameters and their gradients stay in registers. grad_B, grad_C: by slot, a group's part.
-    SHARED: one delta for all directions. merge_u, merge_delta: (programs, DIM, length) scratch, None: in place.
-    """
+    RESIDENT: one item, whose parameters and their gradients stay in registers. SHARED: one delta for all directions.
+    merge_u, merge_delta: (programs, DIM, length) scratch, None: in place."""
     T: tl.constexpr = 4
     DIM: tl.constexpr = DR * DW * DL
     TILE: tl.constexpr = NR * NL * DIM
@@ -199,7 +206,7 @@ def _offset_in_tile(NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl
 
 @triton.jit
 def _no_sums(tile, T: tl.constexpr):
-    """The sums over steps of the gradients of A, B and C, over a tile, and of D and bias, (DR, DW, DL, T), to begin with."""
+    """Zeros for the sums over steps: dA, and constant dB and dC, over a tile; dD and d(bias), (DR, DW, DL, T)."""
     matrix = tl.zeros(tile.exists.shape, tl.float32)
     vector = tl.zeros((tile.d.shape[0], tile.d.shape[1], tile.d.shape[2], T), tl.float32)
     return matrix, matrix, matrix, vector, vector
@@ -220,8 +227,8 @@ def _block_back(
     adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias, first, kept, row, tile, p, sources, targets, wanted, own_scratch,
     DIM: tl.constexpr, k, K: tl.constexpr, item, RESIDENT: tl.constexpr, one_float, call, T: tl.constexpr,
 ):  # fmt: skip
-    """T steps from `first` on, backwards, from the state before them at `kept`: their gradients are stored; returns the adjoint
-    before them and the sums."""
+    """Take T steps from `first` on backwards, given the state before them at `kept`. Store their gradients; return the adjoint
+    before them (a_l lambda_l of the first) and the sums."""
     at = steps_at(first, row, tile, call, T)
     raw, dt, ut = load_inputs(row, at, tile, p.bias, call)
     pixels = pixel_offset(at.pixel, row.width, sources.out.row, sources.out.step, call.divide)
@@ -269,7 +276,7 @@ def _block_back(
 
 @triton.jit
 def _record(x, ds, vs, bs, A2, T: tl.constexpr):
-    """a_l x_{l-1} of T steps from state x on. a_l itself is computed again: registers are scarcer than exps."""
+    """a_l x_{l-1} of T steps from state x on. _adjoint computes a_l again: registers are scarcer than exponentials."""
     decayed = ()
     for t in tl.static_range(T):
         decayed = decayed + (tl.exp2(over_channels(ds[t]) * A2) * x,)
@@ -281,8 +288,8 @@ def _record(x, ds, vs, bs, A2, T: tl.constexpr):
 def _adjoint(adjoint, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted, one_float, call, T: tl.constexpr):
     """The recurrence of the adjoint over T recorded steps, from the last one back.
 
-    Returns it with the sums over steps, then a tuple over the steps of each: sum_n lambda B, sum_n e A2 and y, (DR, DW, DL), and
-    each warp's part of dB and dC, (NR, DW, NL); () where they are not wanted.
+    Returns the adjoint and the sums over steps, then five tuples over the steps: sum_n lambda B, sum_n e A2 and y, (DR, DW, DL),
+    and each warp's part of dB and dC, (NR, DW, NL); () where they are not wanted.
     """
     sums_drive, sums_exponent, ys, to_b, to_c = (), (), (), (), ()
     for s in tl.static_range(T):
@@ -318,7 +325,7 @@ def _sum_channels(x):
 
 @triton.jit
 def _store_channels(target, value, tile, pixels, slot, k, K: tl.constexpr, at):
-    """The gradient of u or delta, summed over K directions."""
+    """Store the gradient of u or delta, summed over K directions."""
     pointer = target.pointer + target.offset + spread(tile.d * target.channel, pixels)
     scratch = target.scratch + slot if target.scratch is not None else None
     store_sum(pointer, value, scratch, k, K, at.inside)
@@ -326,7 +333,7 @@ def _store_channels(target, value, tile, pixels, slot, k, K: tl.constexpr, at):
 
 @triton.jit
 def _store_matrix(target, terms, tile, again, RESIDENT: tl.constexpr, at, call):
-    """The gradient of B or C, summed over the warps, and added to that of the channel tiles before if there are any (`again`)."""
+    """Store dB or dC, summed over the warps, and added to that of the channel tiles before if there are any (`again`)."""
     value = tl.sum(join4(terms, call.reverse), 1)
     pointer = target.pointer + target.offset + spread(index(tile.n, call.wide) * target.channel, at.order * target.step)
     if not RESIDENT:
@@ -337,7 +344,7 @@ def _store_matrix(target, terms, tile, again, RESIDENT: tl.constexpr, at, call):
 @triton.jit
 def _add_sums(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, base, N: tl.constexpr, tile,
               again, call):  # fmt: skip
-    """Add a program's sums of the parameters' gradients to its part of the workspace, or begin it."""
+    """Add a program's sums of the parameters' gradients to its part of the workspace, or store them if it is its first row."""
     if grad_A is not None:
         _add(grad_A + base * N + tile.matrix, sum_A, tile.exists, again)
     if call.constant_b and grad_B is not None:

@@ -1,9 +1,9 @@
-"""The scan forwards: x_l = exp(delta_l A) x_{l-1} + delta_l u_l B_l, y_l = sum_n C_l x_l + D u_l, out = y silu(z).
+"""Selective scan, forward: x_l = exp(delta_l A) x_{l-1} + delta_l u_l B_l, y_l = sum_n C_l x_l + D u_l, out = y silu(z).
 
 A tile of states and channels stays in registers while its program goes through the steps of a row, T at a time. A row is a
 sample, or one of the segments of a long sequence, whose first states then come from selective_scan_segments.py. Program
-(p, channel tile) takes every `row_programs`-th row from p on. The directions of an image follow each other in one program, and
-their outputs are added up in float32.
+(p, channel tile) takes every `row_programs`-th row from p on. The directions of an image are taken one after the other by one
+program, and their outputs are added up in float32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The launchers of the scans: tiles by table, row_programs and scratch by the memory a call may take, segments of long sequences.
+"""The launchers of the scans: they take tiles from a table, size programs and scratch by the memory that a call may take, and cut
+long sequences into segments.
 
 `Scan` describes one call for both operations; tensors keep their strides.
 """
@@ -16,19 +17,19 @@ from .selective_scan_bwd import scan_bwd, sum_parts
 from .selective_scan_fwd import scan_fwd
 from .selective_scan_segments import carry, scan_adjoint
 
-# N up to -> (NR, DR, NL, DL): a warp's tile, of at most 32 channels, since their T steps are held too. Few elements a thread
-# in the backward, which keeps T states of each: at N = 16 twice as many use all 255 registers and spill where z is there.
+# N up to -> (NR, DR, NL, DL): a warp's tile, of at most 32 channels, since T steps of each are held too. In the backward a thread
+# has few elements, because it keeps T states of each: with twice as many at N = 16 it uses all 255 registers, and spills with z.
 FORWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (4, 1, 1, 32), 8: (4, 2, 2, 16), 16: (4, 4, 4, 8), 32: (8, 2, 4, 8),
            64: (8, 1, 8, 4), 128: (8, 1, 16, 2), 256: (8, 1, 32, 1)}  # fmt: skip
 BACKWARD = {1: (1, 1, 1, 32), 2: (2, 1, 1, 32), 4: (2, 2, 2, 16), 8: (2, 2, 4, 8), 16: (4, 1, 4, 8), 32: (4, 1, 8, 4),
             64: (4, 1, 16, 2), 128: (4, 1, 32, 1), 256: (8, 1, 32, 1)}  # fmt: skip
-# Where the same code needs more registers than there are: below capability 90, and below 120 over an image.
+# Where BACKWARD would need more registers than there are: below capability 90, and for an image below 120.
 BACKWARD_SMALL = BACKWARD | {16: (2, 1, 8, 4)}
-MANY = 64  # states from which on a forward program has as many warps as a backward one: they share B and C
+MANY = 64  # with more states a forward program has as many warps as a backward one: they share B and C
 STEPS = 4  # T of the kernels
-WARPS = 4  # most warps of a backward program: what shares a sum of dB and dC
-FORWARD_WARPS, BACKWARD_WARPS = 48, 12  # warps in flight that a multiprocessor is given
-LONG = 512  # shortest sequence that is cut into segments, should rows be few
+WARPS = 4  # most warps of a backward program, which share one sum of dB and dC
+FORWARD_WARPS, BACKWARD_WARPS = 48, 12  # warps to launch for each multiprocessor
+LONG = 512  # shortest sequence that is cut into segments where programs would be few
 SEGMENT = 128  # shortest segment
 
 
@@ -78,11 +79,11 @@ class Scan:
                 "CONST_B": self.B.dim() == 2, "CONST_C": self.C.dim() == 2, **tile}  # fmt: skip
 
     def lie_flat(self, *images: Tensor | None) -> None:
-        """Whether the rows of all images follow each other, so that a pixel needs no division to be found."""
+        """Set `flat`: whether the rows of all images follow each other in memory, so that no division is needed to find a pixel."""
         self.flat = not self.directions or all(x is None or x.stride(2) == self.width * x.stride(3) for x in images)
 
     def cut(self, programs: int, wanted: int) -> None:
-        """Into segments, when a long sequence alone does not give `wanted` programs."""
+        """Cut long sequences into segments where there would be fewer than `wanted` programs; their states take at most 8 MiB."""
         if self.directions or self.length < LONG or programs >= wanted:
             return
         segments = min(cdiv(self.length, SEGMENT), cdiv(wanted, programs))
@@ -168,7 +169,7 @@ def _carry(scan: Scan, local: Tensor, total: Tensor, initial: Tensor | None, bac
     return state
 
 
-ROWS = ("u", "delta", "B", "C", "z", "initial")  # whose first axis is the batch, of B and C unless they are constant
+ROWS = ("u", "delta", "B", "C", "z", "initial")  # tensors whose first axis is the batch (B and C unless they are constant)
 
 
 def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad_last: Tensor | None) -> None:
@@ -217,7 +218,7 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
         initial, entering = _enter_both_ways(scan, grad_out, grad_last)
         room -= 4 * 4 * initial.numel()
 
-    # Tiles of a group that lie in programs of their own, each with sums of dB and dC of its own.
+    # `of_one`: programs that share the channel tiles of a group, as many as there is room for their own dB and dC.
     copies, rows = scan.copies, scan.batch * scan.segments
     size = 4 * scan.batch * scan.groups * copies * scan.states * scan.length
     summed = {name: grads[name] is not None and getattr(scan, name).dim() == 4 for name in "BC"}
@@ -230,7 +231,7 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
         room -= 0 if direct else 4 * partial[name].numel()
     parts, items = scan.groups * of_one, copies * (of_group // of_one)
 
-    # Programs that share the rows, and how many states each keeps: of every STEPS-th step if there is room, else in two levels.
+    # `row_programs` share the rows. Each keeps the state before every STEPS-th step if there is room, else states of two levels.
     half = scan.u.dtype is not torch.float32
     merged = [scan.directions > 1 and half and grads["u"] is not None,
               scan.directions > 1 and grads["delta"] is not None and scan.delta.dtype is not torch.float32
@@ -280,7 +281,7 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
 
 
 def _enter_both_ways(scan: Scan, grad_out: Tensor, grad_last: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The states that enter each segment, and the adjoints that enter it from the segment after it."""
+    """The states that enter each segment, and the adjoints that enter it from the segment after."""
     block = tile(FORWARD, scan.states, scan.dim_of_group, WARPS if scan.states > MANY else 1)
     tiles = scan.groups * cdiv(scan.dim_of_group, block["DR"] * block["DW"] * block["DL"])
     initial = enter(scan, block, tiles, None)

@@ -1,8 +1,8 @@
-"""What joins the segments of a long sequence: each one alone first, then from border to border.
+"""The states and adjoints at the borders of the segments of a long sequence: first every segment alone, then from border to border.
 
-A segment that starts with state x ends with exp(A sum delta) x plus what it ends with from zero; the adjoint likewise,
-backwards. scan_fwd (with out=None) finds what the segments end with, scan_adjoint what they hand back to the state that they
-started with, and carry the states and adjoints at the borders.
+A segment that starts with state x ends with exp(A sum delta) x plus the state that it ends with when it starts with zero; the
+adjoint likewise, backwards. For every segment alone, scan_fwd (with out=None) computes the state that it ends with, and
+scan_adjoint the gradient of the state that it starts with; from these, `carry` computes the states and adjoints at the borders.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .selective_scan_tiles import (
 @triton.jit
 def carry(state, local, total, A, initial, last, segments, dim, init_b, init_d, init_n, N: tl.constexpr, BACK: tl.constexpr,
           BLOCK: tl.constexpr):  # fmt: skip
-    """The state (of the adjoint, if BACK) that each segment starts with, from what each alone ends with.
+    """The state (or, if BACK, the adjoint) that enters each segment, from what each alone ends with.
 
-    state, local (batch, segments, dim, N), total (batch, segments, dim): into segment s enters exp(A total_{s-1}) times
-    what entered s - 1, plus local_{s-1}. `initial` enters the first, the strides init_* its own; `last` takes what leaves
-    the last.
+    state, local (batch, segments, dim, N), total (batch, segments, dim): exp(A total_{s-1}) times what entered segment s - 1,
+    plus local_{s-1}, enters segment s; if BACK, the segment after, s + 1, takes the place of s - 1. `initial`, with strides
+    init_*, enters the first segment (if BACK, the last); `last` receives what leaves at the other end.
     """
     blocks = tl.cdiv(dim * N, BLOCK)
     sample = tl.zeros((), tl.int64) + tl.program_id(0) // blocks
@@ -59,7 +59,8 @@ def scan_adjoint(
     N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, WIDE: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
-    """What a segment alone hands back to the state it started with: local (rows, dim, N). Program: (row, channel tile)."""
+    """The gradient of the state before each segment, from that segment alone: local (rows, dim, N). In `row`, grad_out takes the
+    place of u, and C that of B. A program takes one row and channel tile."""
     T: tl.constexpr = 4
     call: tl.constexpr = Call(SOFTPLUS, REVERSE, False, True, True, False, WIDE, False, CONST_C)
     r = tl.zeros((), tl.int64) + tl.program_id(0) // tiles

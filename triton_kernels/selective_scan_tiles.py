@@ -2,12 +2,13 @@
 
 A tile is N states x DIM channels in registers, of shape (NR, DR, DW, NL, DL): n = nr * NL + nl, d = (dr * DW + dw) * DL
 + dl. NL * DL are the lanes of a warp, DW the warps, NR * DR what a thread holds; Triton gives the last axes to lanes
-first, so the shape is the layout. Sums over states cost log2(NL) shuffles, sums over channels log2(DL). Steps are read T
+first, so the shape is the layout. A sum over states costs log2(NL) shuffles, a sum over channels log2(DL). Steps are read T
 at a time as (DR, DW, DL, T), along L where L is contiguous, and split into their columns.
 
 The kernels are compiled as one function each: Triton inlines everything that is called here. Their strides are named after the
 tensor and the axis: u_b, u_d, u_h and u_l are those of u over batch, channels, rows of an image and steps (or pixels of a row);
-_k, _g and _n are directions, groups and states, _r is rows, _s slots; gu_b is the batch stride of the gradient of u, and so on.
+_k, _g and _n are directions, groups and states, _r is rows, _s the parts of dB and dC; gu_b is the batch stride of the gradient of
+u, and so on.
 """
 
 from __future__ import annotations
@@ -133,22 +134,22 @@ def sum_states(x):
 
 @triton.jit
 def states(N, NR: tl.constexpr, NL: tl.constexpr):
-    """The states of a tile (NR, NL), and which are there."""
+    """The states of a tile (NR, NL), and which of them exist."""
     n = tl.arange(0, NR)[:, None] * NL + tl.arange(0, NL)[None, :]
     return n, n < N
 
 
 @triton.jit
 def make_tile(d, d_exists, n, n_exists, N, one):
-    """A tile of channels and states. `one` is 1, which the compiler may not know: where it sees neighbours in memory it changes
-    the layout of the whole tile."""
+    """A tile of channels and states. `one` is 1, which must be hidden from the compiler: where it sees neighbours in memory it
+    changes the layout of the whole tile."""
     exists = over_states(n_exists) & over_channels(d_exists)
     return Tile(d, d_exists, n, n_exists, exists, over_channels(d) * N + over_states(n * one))
 
 
 @triton.jit
 def channels(tile, dim_of_group, WIDE: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, DL: tl.constexpr):
-    """(group, channels (DR, DW, DL), which are there) of a channel tile; a tile lies within one group."""
+    """(group, channels (DR, DW, DL), which of them exist) of a channel tile; a tile lies within one group."""
     tiles = tl.cdiv(dim_of_group, DR * DW * DL)
     d = tl.arange(0, DR)[:, None, None] * DW + tl.arange(0, DW)[None, :, None]
     d = d * DL + tl.arange(0, DL)[None, None, :] + (tile % tiles) * (DR * DW * DL)
@@ -158,7 +159,7 @@ def channels(tile, dim_of_group, WIDE: tl.constexpr, DR: tl.constexpr, DW: tl.co
 
 @triton.jit
 def positions(first, length, direction, height, width, REVERSE: tl.constexpr, IMAGE: tl.constexpr, T: tl.constexpr):
-    """(step, pixel) of T steps from `first`: where direction 0 rows, 1 columns, 2 and 3 reversed, finds them.
+    """(step, pixel) of T steps from `first` on. Direction 0 goes along the rows, 1 along the columns, 2 and 3 likewise, reversed.
 
     A reversed sequence is read forwards, T at a time, and its columns are taken in reverse.
     """
@@ -176,7 +177,7 @@ def positions(first, length, direction, height, width, REVERSE: tl.constexpr, IM
 
 @triton.jit
 def index(x, WIDE: tl.constexpr):
-    """What is multiplied with a stride: 64 bits if offsets within a sample need them (to a sample they always have)."""
+    """An index to be multiplied with a stride: in 64 bits if offsets within a sample need them (the sample's index always is)."""
     return x.to(tl.int64) if WIDE else x
 
 
@@ -188,7 +189,7 @@ def pixel_offset(pixel, width, along, across, IMAGE: tl.constexpr):
 
 @triton.jit
 def softplus(x):
-    """log(1 + exp(x)), linear above 20; the rounding of 1 + exp(x) is put back."""
+    """log(1 + exp(x)), linear above 20; the last term corrects for the rounding of 1 + exp(x)."""
     small = tl.exp(tl.minimum(x, 20.0))
     above = 1.0 + small
     return tl.where(x > 20.0, x, tl.log(above) + (small - (above - 1.0)) / above)

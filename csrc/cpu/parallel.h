@@ -11,8 +11,8 @@ void run_tasks(int64_t tasks, int num_threads, TaskFunction function, const void
 
 namespace BDGF_ISA {
 
-// parallel_for(tasks, num_threads, [&](int64_t task) {...}). What a task covers must depend on shapes only, never on
-// the number of threads: results are then the same for any thread count. The body must not throw.
+// parallel_for(tasks, num_threads, [&](int64_t task) {...}). The results must be the same for any number of threads: which numbers
+// are added up, and in which order, must depend on the shapes alone, even where the tasks do not. The body must not throw.
 template <class Body>
 static inline void parallel_for(int64_t tasks, int num_threads, const Body& body) {
   run_tasks(

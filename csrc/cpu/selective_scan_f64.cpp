@@ -27,6 +27,7 @@ struct Sequence {
       p += a.length;
     }
   }
+  // Where step l of the scan stands in u.
   int64_t pixel(int64_t l) const {
     const ScanDirection d = scan_direction(a, k);
     const int64_t position = d.reversed ? a.length - 1 - l : l;
@@ -34,6 +35,7 @@ struct Sequence {
   }
   int64_t step_of(int64_t l) const { return a.visiting_order ? l : pixel(l); }  // of B, C and a delta of each direction
   int64_t input(const ScanTensor& t, int64_t l) const { return b * t.batch + c * t.channel + pixel(l) * t.step; }
+  // The offset in delta or its gradient.
   int64_t rate(const ScanTensor& t, int64_t l) const {
     return b * t.batch + k * t.direction + c * t.channel + (a.shared_delta ? pixel(l) : step_of(l)) * t.step;
   }
@@ -55,7 +57,7 @@ struct Sequence {
       slope[l] = curved ? sigmoid(raw) : 1.0;
     }
   }
-  // The states n of all steps into x, C x added to y.
+  // Runs the recurrence of state n over all steps: the states go to x, and C x is added to y.
   void run(int64_t n) {
     const double A = at(a.A, k * a.A.direction + c * a.A.channel + n * a.A.state);
     x[0] = a.initial.data ? at(a.initial, state(a.initial, n)) : 0.0;
@@ -89,7 +91,7 @@ void forward_channel(Sequence& s, const SelectiveScanArgs& a, int64_t b, int64_t
   }
 }
 
-// Sums over the batch, [direction][channel][3 states + 2]: of A, constant B, constant C, D and delta_bias.
+// Gradients that sum over steps and batch, [direction][channel][3 states + 2]: of A, constant B, constant C, D and delta_bias.
 int64_t sums_of_channel(const SelectiveScanArgs& a) { return 3 * a.states + 2; }
 
 void backward_channel(Sequence& s, const SelectiveScanArgs& a, int64_t b, int64_t k, int64_t c, double* sums) {

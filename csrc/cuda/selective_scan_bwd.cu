@@ -101,7 +101,8 @@ struct Backward {
     }
   }
 
-  // The states and the carries at the borders of the segments: each segment's own, then one after the other.
+  // The states and the carries at the borders of the segments: first what each segment contributes by itself, then from border to
+  // border. The second pass is the adjoint's, for which grad_out stands in for u, and C for B.
   void scan_borders(const Launcher& on) {
     ScanCall pass = call;
     pass.g = packed_grid(g, all_segments, 1);
@@ -123,7 +124,7 @@ struct Backward {
     call.carries_before = carries_before;
   }
 
-  // The states before the chunks of `segments` segments from `first` on, then their gradients.
+  // Computes the states before the chunks of `segments` segments from `first` on, then their gradients.
   void launch_segments(const Launcher& on, int64_t first, int64_t segments) {
     if (chunks_kept > 0) {
       ScanCall pass = call;
@@ -167,7 +168,7 @@ struct Backward {
     return o;
   }
 
-  // The partial results of a launch over `segments` segments, to the gradients.
+  // Adds up the partial results of a launch over `segments` segments and stores the gradients.
   void add_partials(const Launcher& on, int64_t segments) const {
     if (to_u.used) launch_partial_sums(on, call, sum_of(to_u, call.grad_u, segments, 1, g.partials));
     if (to_delta.used) {

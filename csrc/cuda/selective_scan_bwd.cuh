@@ -1,15 +1,17 @@
-// Selective scan, backward (the derivation: bdgf/scan_step.h). Nothing of the forward is kept. A segment is taken chunk by chunk
-// from its end: the states before every eight steps of the chunk are computed again and kept in shared memory; then, tile by
-// tile and eight steps by eight, decays and states are computed once more into registers, and the adjoint is run backwards on
-// them. The states before the chunks come from call.starts (selective_scan_fwd.cuh).
+// Selective scan, backward (the derivation and the names: bdgf/scan_step.h). Nothing of the forward is kept: selective_scan_bwd.cu
+// first launches the forward's kernel without outputs, for the states before the chunks (call.starts) and, where a sequence is cut
+// into segments, for the states and the carries at their borders. A block then takes a segment chunk by chunk (64 steps) from its
+// end: the states before every eight steps of the chunk are computed again and kept in shared memory; then, tile by tile (16
+// steps) and eight steps by eight, decays and states are computed once more into registers, and the adjoint runs back over them.
 //
 // dB and dC sum over channels: over the 8 to 32 channels of a warp by shuffles, over the warps of the tile through
 // shared memory, over tiles by selective_scan_sum.cuh, always in the same order. Lane bits 0 and 1 permute the states
-// that a thread's registers stand for (register i: state i ^ (lane & 3)), so that each of the first two exchanges keeps
-// registers and sends registers that are the same for all lanes, without a select; B and C are staged in all four orders.
-// What sums over rows (dA, dD, ...) is summed over the block's rows and left in call.sums.
+// that a thread's registers stand for (register i: state i ^ (lane & 3)), so that in each of the first two exchanges all lanes
+// keep the same registers and send the same registers, without a select; B and C are staged in all four orders.
+// dA, dD, d(delta_bias) and the gradients of constant B and C sum over steps and rows: a block sums over its own rows into
+// call.sums, and selective_scan_rows_kernel adds up the blocks in a fixed order.
 //
-// Instructions per (element, state), inner loops: at least 4 for each of the two times that the state is computed and 8 for
+// Instructions per (step, channel, state), inner loops: at least 4 for each of the two times that the state is computed and 8 for
 // the adjoint, 16; executed on sm_90 5.4, 5.9 and, with the sums over channels and states, 11.4.
 #pragma once
 #include "cuda/dialect.h"
@@ -19,7 +21,8 @@ namespace bdgf {
 namespace BDGF_ISA {
 
 // -------------------------------------------------------------------------------------------- the recurrence, again
-// The states before each group of steps of a chunk, to `kept`. Returns the tile whose delta and u are staged, or -1.
+// Computes the states before each group of steps of a chunk, into `kept`. Returns the first step of the tile whose delta and u are
+// still staged, or -1.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD int BackwardScan<T, kConstant>::keep_states(int chunk, int steps) {
   const bool from_zero = chunk == 0 && !has_states_before(call);
@@ -58,7 +61,7 @@ BDGF_DEV_METHOD int BackwardScan<T, kConstant>::keep_states(int chunk, int steps
   }
   return staged;
 }
-// Step j of the group at step t of the tile, from the state `before` the group.
+// Runs and records step j of the group at step t of the tile; `before` is the state before the group.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::record(int t, int j, const float* before) {
   const float2 du = pair[(t + j) * kRow + c];
@@ -72,8 +75,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::record(int t, int j, const floa
 }
 
 // -------------------------------------------------------------------------------------------- the adjoint
-// The adjoint over a staged tile, in groups of up to eight steps, a multiple of four; in a pack, a group is a row.
-// `tile` is the first step of the tile in its chunk, `count` the number of steps that are staged.
+// The adjoint over a staged tile, group by group. A group has eight steps; in a pack it is one row, whose steps are rounded up to a
+// multiple of four. `tile` is the first step of the tile in its chunk, `count` the number of steps that are staged.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::tile_back(int chunk, int tile, int count) {
   const int group_steps = packed() ? row_slot((int)pack.steps) : kGroupSteps;
@@ -129,7 +132,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_grad_initial(int64_t segm
   }
 }
 
-// StateQuad recorded steps, `from` ... `from` + 3 of the group at step t of the tile, backwards; `n` steps of the group exist.
+// Four recorded steps, `from` ... `from` + 3 of the group at step t of the tile, backwards; `n` steps of the group exist.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::four_back(int t, int from, int n, const float* before) {
   FourSteps f;
@@ -149,7 +152,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::recompute_y(FourSteps& f, int a
   }
   fold_steps(f.y, split, lane);
 }
-// Step j of the group at step t; number i of its quadruple.
+// The adjoint of step j of the group at step t, which is number i of its four, and the sums of its terms of dB and dC over the
+// channels of eight lanes: of these, lane bits 0 and 1 then say which state's sum a lane holds, bit 2 whether it is of dB or dC.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::step_back(FourSteps& f, int i, int t, int j, const float* before) {
   constexpr unsigned whole = 0xffffffffu;
@@ -179,7 +183,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::step_back(FourSteps& f, int i, 
   term_c[1] += __shfl_xor_sync(whole, term_c[3], 2);
   term_b[0] += __shfl_xor_sync(whole, term_b[1], 1);
   term_c[0] += __shfl_xor_sync(whole, term_c[1], 1);
-  const bool upper = lane & 4;  // from here on these lanes are dC's
+  const bool upper = lane & 4;  // from here on these lanes hold the terms of dC, the others those of dB
   f.term[i] = (upper ? term_c[0] : term_b[0]) + __shfl_xor_sync(whole, upper ? term_b[0] : term_c[0], 4);
 }
 // The rest of the sums of dB and dC over a warp's channels.
@@ -201,7 +205,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::fold_terms(FourSteps& f, int at
     for (int i = 0; i < kFoldSteps; ++i) to[i * kTermRow] = f.term[i];
   }
 }
-// The sums over the states, and with them ddelta, du and what sums over rows.
+// Sums over the states, and computes ddelta, du and, with a gate, y from them; adds to the sums of dD and d(delta_bias).
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::finish_four(FourSteps& f, int t, int from, int n) {
   fold_steps(f.sum_exponent, split, lane);

@@ -1,5 +1,5 @@
-// Selective scan, backward: where everything lies. The shared memory and the registers of a block, and the phases that stage a
-// tile of inputs and store one of gradients. The algorithm is in selective_scan_bwd.cuh.
+// Selective scan, backward: the shared memory and the registers of a block, and the phases that stage a tile of inputs and store a
+// tile of gradients. The algorithm is in selective_scan_bwd.cuh.
 #pragma once
 #include "cuda/dialect.h"
 #include "cuda/selective_scan_launch.h"
@@ -8,7 +8,7 @@
 namespace bdgf {
 namespace BDGF_ISA {
 
-constexpr int kOrders = 4;             // of four states
+constexpr int kOrders = 4;             // in which B and C of four states are staged: i ^ 0 ... i ^ 3
 constexpr int kConstantRow = 20;       // pitch of a constant matrix's channels
 constexpr int kTermRow = 33;           // pitch of a step's 16 terms of dB, then of dC
 constexpr int kChunkGroups = kChunkSteps / kGroupSteps;
@@ -73,7 +73,7 @@ struct BackwardScan {
   const int own;          // steps of a fold that end up with this lane
   const int lanes;        // of a warp, that hold one group of four states
   const int s, c, order;  // the group of states and the channel of this thread, and which permutation its registers have
-  const float *const b_mine, *const c_mine;  // this thread's states of B and C, at `pitch` floats a step
+  const float *const b_mine, *const c_mine;  // this thread's states of B and C, at b_pitch and c_pitch floats a step
   const int b_pitch, c_pitch;
   const bool gated;
   const int elements;     // of a tile, that this thread stages
@@ -135,7 +135,7 @@ struct BackwardScan {
     return pack.rows > 0;
   }
   BDGF_DEV_METHOD bool packed() const { return pack.rows > 1; }
-  // Chunks of the pack, and steps of one of them; of a pack of sequences, the steps that they take in the tile.
+  // The last chunk of the pack, and the steps of a chunk; for a pack of sequences, the steps that they take in the tile.
   BDGF_DEV_METHOD int last_chunk() const { return packed() ? 0 : (int)((pack.steps - 1) / kChunkSteps); }
   BDGF_DEV_METHOD int steps_of_chunk(int chunk) const {
     const int64_t rest = pack.steps - (int64_t)chunk * kChunkSteps;
@@ -183,7 +183,7 @@ BDGF_DEV void fill_constant_orders(float* to, const ScanTensor& t, const BlockWo
     to[c * kConstantRow + e] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
   }
 }
-// B and C in one go: kBackwardSteps * split quadruples each, one of the two for each half of the threads.
+// Stages B and C at once: half of the threads take B, half take C, each the four states of one (step, state group).
 template <class T>
 BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs& a, StepAddresses lines_b, StepAddresses lines_c,
                            bool with_c, int states, int log_split) {
@@ -205,7 +205,7 @@ BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs
   to[3] = make_float4(r[3], r[2], r[1], r[0]);
 }
 
-// What the block works on, A and what else does not depend on the step.
+// Sets up the block's work, and loads A and whatever else does not depend on the step.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::start() {
   if (thread == 0) list_tensors();
@@ -242,8 +242,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::list_tensors() {
   block.tensors[kGradC] = matrix_target_tensor(call.grad_C, mine, mine.group_c, split);
 }
 
-// The tile from step `first` of the pack on: its addresses, delta and u (`inputs`), B, and what the adjoint needs
-// (`adjoint_too`).
+// Stages the tile from step `first` of the pack on: its addresses, delta and u (if `inputs`), B, and C and dy for the adjoint (if
+// `adjoint_too`).
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::stage(int64_t first, int count, bool inputs, bool adjoint_too) {
   __syncthreads();  // the tile before is done with
@@ -333,7 +333,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_terms(const ScanTarget& o
   }
   store_four<T>(r, o.t.dtype, addresses(tensor), v, 0);
 }
-// What sums over rows, of all rows of the block, to its part of call.sums.
+// Stores dA, dB and dC where constant, dD and d(delta_bias), summed over the block's rows, in the block's part of call.sums.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_sums() {
 #pragma unroll 1

@@ -1,12 +1,12 @@
-// Selective scan, forward: sequential over the steps, a channel's states in registers (selective_scan_tile.cuh). A tile
-// of 32 steps and 32 channels is staged, scanned, and its outputs leave through shared memory as they came. While a tile is
+// Selective scan, forward: sequential over the steps, a channel's states in registers (selective_scan_work.cuh). A tile of 32 steps
+// and 32 channels is staged in shared memory and scanned, and its outputs leave through shared memory too. While a tile is
 // scanned, the next one is on its way from memory into registers.
 //
-// kOutputs false: only states, for the passes that cut a long sequence in pieces. Each segment's last state (and the sum of
-// its delta) goes to call.ends, the states before its chunks to call.starts; call.adjoint runs the recurrence of the
-// adjoint instead, lambda <- a (lambda + grad_y c): grad_y stands in for u, and C for B.
+// kOutputs false: only states, for the passes that come before, over long sequences. Each segment's last state goes to call.ends
+// and the sum of its delta to call.rates, the states before its chunks to call.starts. With call.adjoint, the recurrence of the
+// adjoint runs instead, carry <- a (carry + grad_y C) in the names of scan_step.h: grad_y stands in for u, and C for B.
 //
-// Instructions per (element, state), inner loop: at least 5 (multiply, exp2, multiply, two fused multiply-adds); executed on
+// Instructions per (step, channel, state), inner loop: at least 5 (multiply, exp2, multiply, two fused multiply-adds); executed on
 // sm_90 6.4.
 #pragma once
 #include "cuda/dialect.h"
@@ -110,7 +110,7 @@ struct ForwardScan {
   const int own;         // steps of a fold that end up with this lane
   const int lanes;       // of a warp, that hold one group of four states
   const int s, c;        // the group of states and the channel of this thread, in the slice and in the tile
-  const float *const b_mine, *const c_mine;  // this thread's states of B and C, at `pitch` floats a step
+  const float *const b_mine, *const c_mine;  // this thread's states of B and C, at b_pitch and c_pitch floats a step
   const int b_pitch, c_pitch;
   const bool gated;
   const int elements;    // of a tile, that this thread stages
@@ -148,7 +148,7 @@ struct ForwardScan {
         gated(given.a.z.data && (kOutputs || given.adjoint)),
         elements(kForwardSteps >> log_split) {}
 
-  // Of a tile, as its first step says.
+  // The tables of the tile that starts with step `first`: tiles take the two sets in turn.
   BDGF_DEV_METHOD int64_t* tables_of(int64_t first) const {
     return tables + first / kForwardSteps % 2 * kForwardTensors * kForwardSteps;
   }
@@ -166,7 +166,7 @@ struct ForwardScan {
   BDGF_DEV_METHOD int64_t state(int i) const { return b.slice * kThreadStates * split + in_slice() + i; }
   BDGF_DEV_METHOD int states() const { return c < b.channels ? b.states - in_slice() : 0; }
 
-  // What the block works on, A and what else does not depend on the step.
+  // Sets up the block's work, and loads A and whatever else does not depend on the step.
   BDGF_DEV_METHOD void start() {
     if (thread == 0) {
       const BlockWork mine = block_work(call);
@@ -208,7 +208,7 @@ struct ForwardScan {
     const int64_t rest = pack.rows * pack.steps - first;
     return rest < kForwardSteps ? (int)rest : kForwardSteps;
   }
-  // The addresses of steps first ... first + count - 1 of the pack.
+  // Fills in the addresses of steps first ... first + count - 1 of the pack.
   BDGF_DEV_METHOD void address(int64_t first, int count) {
     const int filler = fresh_thread(), j = filler % kForwardSteps, r = pack.rows > 1 ? j / (int)pack.steps : 0;
     const bool inside = j < count;
@@ -218,13 +218,13 @@ struct ForwardScan {
     const int tensors = kOutputs ? kForwardTensors : kC;
     fill_tables(tables_of(first), kForwardSteps, j, block.tensors, filler / kForwardSteps, split, tensors, inside, p);
   }
-  // Sends for the tile at step `first`, whose addresses are there: B, C and of delta and u what the registers hold.
+  // Starts loading the tile at step `first`, whose addresses are ready: B, C, and as much of delta and u as the registers hold.
   BDGF_DEV_METHOD void fetch(int64_t first) {
     if (with_b()) load_four_raw(raw_b, addresses(first, kB), state_elements(a.B, b.states, log_split), 0);
     if (with_c()) load_four_raw(raw_c, addresses(first, kC), state_elements(a.C, b.states, log_split), 0);
     fetch_pairs(raw_pairs, a, addresses(first, kU), addresses(first, kDelta), elements_of_pairs());
   }
-  // The tile that was sent for, into shared memory: delta, u, B and C.
+  // Moves the tile that fetch() loaded into shared memory: delta, u (the part beyond the registers is loaded here), B and C.
   BDGF_DEV_METHOD void stage(int64_t first) {
     const StepAddresses u = addresses(first, kU), delta = addresses(first, kDelta);
     const StepAddresses gate = !kOutputs && gated ? addresses(first, kZ) : StepAddresses{};
@@ -249,7 +249,7 @@ struct ForwardScan {
       else kept[i * threads] = state_before(call, b.k, segment, b.channel + c, state(i));
     }
   }
-  // The states after `done` steps of a segment, where someone wants them: at the end, or before a chunk.
+  // Stores the states after `done` steps of a segment where they are wanted: at the end, or before a chunk.
   BDGF_DEV_METHOD void store_last_state(int64_t segment, int64_t done) {
     const bool chunk_ends = !kOutputs && call.starts && done < pack.steps && done % kChunkSteps == 0;
     if (!chunk_ends && (done != pack.steps || !(kOutputs ? a.last.data != nullptr : call.ends != nullptr))) return;
@@ -293,7 +293,7 @@ struct ForwardScan {
     }
     return y;
   }
-  // Steps begin ... end - 1 of the tile; y of all but the last group's missing steps goes to tile_y.
+  // Steps begin ... end - 1 of the tile; their y goes to tile_y. The last group may have fewer than kGroupSteps steps.
   BDGF_DEV_METHOD void scan_with_outputs(int begin, int end) {
 #pragma unroll 1
     for (int t = begin; t < end; t += kGroupSteps) {

@@ -47,11 +47,11 @@ static inline int64_t common_divisor(int64_t a, int64_t b) { return b ? common_d
 #ifdef BDGF_EMULATED  // so that small tests take several launches, and several packs a block
 constexpr int64_t kLeastWorkspace = 64 << 10, kBlocksPlenty = 8;
 #else
-constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;  // bytes; blocks of which each may take more
+constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;  // bytes; blocks that suffice: beyond, each takes more
 #endif
-constexpr int64_t kWaveBlocks = 3 * 132;  // of the backward that run at the same time on an H100 or H200
-constexpr int64_t kBlocksWanted = 2048;  // what fills any GPU several times over
-constexpr int64_t kWorthSplitting = 512;  // below so many blocks a sequence of so many steps is cut into segments
+constexpr int64_t kWaveBlocks = 3 * 132;  // blocks of the backward that run at the same time on an H100 or H200
+constexpr int64_t kBlocksWanted = 2048;  // as many as fill any GPU several times over
+constexpr int64_t kWorthSplitting = 512;  // sequences of at least so many steps are cut into segments if there are fewer blocks
 
 static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
   ScanGrid g;
@@ -74,7 +74,7 @@ static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
   return g;
 }
 
-// The sequences that share a tile. Backward only those of one group of steps, each in whole quadruples.
+// How many sequences share a tile of steps. In the backward each must fit in one group of steps, and takes a multiple of four.
 static inline int forward_rows_per_pack(const SelectiveScanArgs& a) {
   return a.length > kForwardSteps ? 1 : (int)(kForwardSteps / a.length);
 }
@@ -101,7 +101,7 @@ static inline int64_t blocks_of_launch(const ScanGrid& g) {
   return ceil_div(ceil_div(g.segments, g.rows_per_pack), g.packs_per_block);
 }
 
-// Inputs, outputs and, for the backward, gradients: what the workspace is held against.
+// Bytes of inputs, outputs and, for the backward, gradients: the workspace may take a tenth of them.
 static inline int64_t scan_bytes(const SelectiveScanArgs& a, bool backward) {
   const auto size = [](const ScanTensor& t) -> int64_t { return !t.data ? 0 : t.dtype == DType::f32 ? 4 : 2; };
   const int64_t cells = a.batch * a.length, copies = a.shared_delta ? 1 : a.directions;
@@ -169,7 +169,7 @@ struct Launcher {
   void check() const { cuda::check_cuda(cudaGetLastError(), op, sizes); }
 };
 
-// Only states: see selective_scan_fwd.cuh.
+// launch_states runs the forward's kernel without outputs, see selective_scan_fwd.cuh.
 void launch_states(const Launcher& on, const ScanCall& call);
 void launch_partial_sums(const Launcher& on, const ScanCall& call, const PartialSum& sum);
 void launch_rows(const Launcher& on, const ScanCall& call, int64_t blocks, bool add);

@@ -57,8 +57,8 @@ __global__ void __launch_bounds__(256) selective_scan_partials_kernel(const Scan
   }
 }
 
-// call.sums of `blocks` blocks to the gradients of A, constant B and C, D and delta_bias (blockIdx.y), 32 elements a block,
-// each by eight threads.
+// Adds up call.sums over `blocks` blocks: the gradients of A, constant B and C, D and delta_bias (blockIdx.y). A block takes 32
+// elements, with eight threads for each.
 __global__ void __launch_bounds__(256) selective_scan_rows_kernel(const ScanCall call, int64_t blocks, bool add) {
   BDGF_THREADS(256);
   BDGF_SHARED(float, parts, [8][33]);
@@ -95,8 +95,10 @@ __global__ void __launch_bounds__(256) selective_scan_rows_kernel(const ScanCall
   *out = add ? *out + total : total;
 }
 
-// From each segment's own contribution to the true states at the segments' borders, in place: a thread for each
-// (row, direction, channel, state), eight segments' loads in flight. Forward it leaves last_state.
+// Turns what each segment contributes by itself into the true states (`backwards`: carries) at the segments' borders, in place: a
+// segment that starts with x ends with exp(A rate) x plus its own contribution, where rate is the sum of its delta. The segment
+// that is taken first holds the initial state (`backwards`: the gradient of the last state) already. A thread for each (row,
+// direction, channel, state), eight segments' loads in flight. Forwards it also stores the last state.
 __global__ void __launch_bounds__(128) selective_scan_carry_kernel(const ScanCall call, float* states, const float* rates,
                                                                    int64_t rows, bool backwards) {
   BDGF_THREADS(128);

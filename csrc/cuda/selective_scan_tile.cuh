@@ -12,8 +12,9 @@
 namespace bdgf {
 namespace BDGF_ISA {
 
-// A tensor as a tile sees it, in bytes: kept in shared memory, because a dozen of them would fill the registers.
+// The order of a tensor's steps: that of u, that of delta, B and C (see visiting_order), or by segment, in workspace.
 enum StepOrder { kByInput, kByParameter, kBySegment };
+// A tensor as a tile sees it, in bytes: kept in shared memory, because a dozen of them would fill the registers.
 struct ByteTensor {
   int64_t base;               // address of row (or segment) 0, position 0, at the block's first channel or state
   int64_t row, step, across;  // across: from channel to channel, or state to state
@@ -55,7 +56,8 @@ BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const ByteTens
     tables[i * tile_steps + j] = inside ? s.base + row * s.row + position * s.step : 0;
   }
 }
-// Whether neighbouring threads take neighbouring steps of t. Else they take neighbouring channels or states, with stride `other`.
+// Whether neighbouring threads take neighbouring steps of t; otherwise they take neighbouring channels or states, at stride
+// `other`.
 BDGF_DEV bool along_steps(const ScanTensor& t, int64_t other) {
   return (t.step < 0 ? -t.step : t.step) <= (other < 0 ? -other : other);
 }

@@ -1,11 +1,14 @@
 // Selective scan on CUDA: how the problem is divided. What a launch is given, which part of it a block works on, and the
 // states and adjoints at the borders of segments.
 //
-// A block takes 32 channels; kThreadStates states of a channel live in the registers of a thread, `split` lanes hold up
-// to 16 states. The lanes of a warp are [state group][channel], channels lowest, so that lanes next to each other read
-// the same B and C. Beyond 16 states a slice of states is a block of its own, and so is a direction of an image: each
-// writes f32 partial results, and selective_scan_sum.cuh adds them up in order.
-// A long sequence is cut into segments. A short one is a segment by itself, and a tile holds several of them (a pack).
+// A block takes 32 channels (a tile of channels). A thread holds kThreadStates states of a channel in registers, and `split` lanes
+// share a channel, for up to 16 states. The lanes of a warp are [state group][channel], channels lowest, so that lanes next to each
+// other read the same B and C. Beyond 16 states every slice of 16 states has a block of its own, and so has every direction of an
+// image: each writes f32 partial results, and selective_scan_sum.cuh adds them up in order.
+// A row is one sample of the batch. Where blocks would be few, a long sequence is cut into segments, each for a block of its own;
+// elsewhere a sequence is one segment, and short ones share a tile of steps (a pack). The backward takes a segment in chunks of
+// kChunkSteps steps, a chunk in tiles of kBackwardSteps; the forward takes a segment in tiles of kForwardSteps. The steps of a tile
+// are unrolled in groups of kGroupSteps.
 #pragma once
 #include <stdint.h>
 
@@ -25,7 +28,7 @@ constexpr int kLogChannels = 5, kLogForward = 5, kLogBackward = 4;
 static_assert(kTileChannels == 1 << kLogChannels && kForwardSteps == 1 << kLogForward && kBackwardSteps == 1 << kLogBackward, "");
 constexpr int kGroupSteps = 8;                // steps that are unrolled at a time; a state is kept before each of them
 constexpr int kFoldSteps = 4;                 // steps whose sums over a channel's lanes are formed at a time
-constexpr int kChunkSteps = 64;               // steps whose kept states fit the shared memory
+constexpr int kChunkSteps = 64;               // steps for whose groups the shared memory can keep states
 
 // Where a launch writes an output: the tensor itself, or f32 workspace of the same roles.
 struct ScanTarget {
@@ -52,7 +55,7 @@ struct ScanCall {
   const float* states_after = nullptr;    // [segment][direction][channel][state]: the states after each segment
   const float* carries_before = nullptr;   // likewise: what the adjoint carries over the border before each segment
   float* ends = nullptr;             // as states_after, written
-  float* rates = nullptr;            // [segment][direction][channel], sums of delta, written
+  float* rates = nullptr;            // [segment][direction][channel], the sum of delta over the segment, written
   float* starts = nullptr;           // [segment of the launch][direction][chunk][channel][state], written, then read
   float* sums = nullptr;             // [block][SumLayout]: a block's share of what is summed over rows
   ScanTarget out, grad_u, grad_delta, grad_z, grad_B, grad_C;
@@ -85,7 +88,7 @@ BDGF_DEV int64_t divide(int64_t a, int64_t b) {
 BDGF_DEV int smaller(int a, int b) { return a < b ? a : b; }
 BDGF_DEV float load_parameter(const ScanTensor& t, int64_t index) { return __ldg((const float*)t.data + index); }
 
-// What a block works on. Kept in shared memory, like the tensors below.
+// What a block works on. Kept in shared memory, like the ByteTensors of selective_scan_tile.cuh.
 struct BlockWork {
   int64_t k, slice, partial, tile, block, channel, group_b, group_c;
   int channels, states;  // that exist, of the tile and of the slice
@@ -111,7 +114,7 @@ BDGF_DEV BlockWork block_work(const ScanCall& call) {
   return b;
 }
 
-// The pack that a block is at: `rows` sequences of `steps` steps each, or one segment of `steps` steps, from `segment` on.
+// The pack that a block works on: `rows` sequences of `steps` steps each, or one segment of `steps` steps, from `segment` on.
 struct SequencePack {
   int64_t segment, steps;
   int rows;
@@ -157,7 +160,7 @@ BDGF_DEV Position position_of(const ScanCall& call, ScanDirection way, int64_t s
   return p;
 }
 
-// The state before a segment, and what the adjoint carries into it from the segment after it; and whether they can be other than 0.
+// The state before a segment, and the carry of the adjoint into it from the segment after it; and whether they can be nonzero.
 BDGF_DEV bool has_states_before(const ScanCall& call) { return call.a.initial.data || call.states_after; }
 BDGF_DEV bool has_adjoint_after(const ScanCall& call) { return call.a.grad_last.data || call.carries_before; }
 BDGF_DEV float state_before(const ScanCall& call, int64_t k, int64_t segment, int64_t channel, int64_t n) {

@@ -1,20 +1,24 @@
-// The mathematics of the selective scan: one step of the recurrence, the same step of its adjoint, softplus and their
-// derivatives. This is the only definition; csrc/cpu compiles it for vectors of channels, csrc/cuda for one thread's scalars.
+// The mathematics of the selective scan: one step of the recurrence, the same step of its adjoint, softplus, and the derivatives
+// of softplus and silu. The float32 kernels in C++ share it: csrc/cpu compiles it for vectors of channels, csrc/cuda for one
+// thread's scalars. (csrc/cpu/selective_scan_f64.cpp and triton_kernels/ write the same formulas in their own terms.)
 //
 // For one channel and one state n (u, delta, g and y belong to the channel, B and C to the state, A to both):
 //
 //   recurrence   x_l = a_l x_{l-1} + w_l B_l       with the decay a_l = exp(delta_l A) and the drive w_l = delta_l u_l
 //                y_l = sum_n C_l x_l + D u_l
 //   adjoint      lambda_l = g_l C_l + a_{l+1} lambda_{l+1}     where g_l = dL/dy_l and lambda_l = dL/dx_l, from the last step back
+//                (at the last step the gradient of the last state, or 0, takes the place of a_{l+1} lambda_{l+1})
 //   exponent     e_l = lambda_l a_l x_{l-1}                    which is dL/d(delta_l A)
+//
+// The gradients follow from lambda, e and the states. "Over channels" means over those that share one B and one C:
 //
 //   dC_l = sum over channels of g_l x_l            dA       = sum_l e_l delta_l, over the batch too
 //   dB_l = sum over channels of lambda_l w_l       dD       = sum_l g_l u_l, over the batch too
 //   du_l     = delta_l sum_n lambda_l B_l + D g_l  dx_0     = a_1 lambda_1
 //   ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A
 //
-// With delta_l = softplus(raw_l + delta_bias), draw_l = ddelta_l softplus'(raw_l + delta_bias), which is also what
-// d(delta_bias) sums. With a gate, out_l = y_l silu(z_l): g_l = dout_l silu(z_l) and dz_l = dout_l y_l silu'(z_l).
+// With delta_l = softplus(raw_l + delta_bias), the gradient of raw_l is ddelta_l softplus'(raw_l + delta_bias), and d(delta_bias)
+// is its sum over steps and batch. With a gate, out_l = y_l silu(z_l): g_l = dout_l silu(z_l) and dz_l = dout_l y_l silu'(z_l).
 //
 // Names in the bodies, here and in the kernels:
 //   A2            A log2(e), so that a_l = 2^(delta_l A2) takes no multiplication by log2(e) in the loop
@@ -62,8 +66,8 @@ BDGF_SCAN_FN typename M::F scan_softplus(typename M::F x) {
   return M::fma(p, t, M::max(M::splat(0.0f), x));
 }
 
-// The derivative of softplus from its value d, which a kernel has at hand when the argument is gone: sigmoid(x) = 1 - e^-d;
-// where that difference would cancel, by a polynomial.
+// The derivative of softplus, sigmoid(x), from the value d = softplus(x), because the kernels keep d and not x: it is 1 - e^-d, and
+// a polynomial for small d, where that difference would cancel.
 template <class M>
 BDGF_SCAN_FN typename M::F scan_softplus_slope(typename M::F d) {
   typedef typename M::F F;

@@ -36,8 +36,8 @@ struct SelectiveScanArgs {
   ScanTensor D, delta_bias;         // [direction, channel]
   ScanTensor z;                     // [batch, channel, step]
   ScanTensor initial, last;         // [batch, channel, state]
-  // Of a sequence, f32 on the CPU: the states before steps 0, kCheckpointSteps, ... in the order of the scan. The forward writes
-  // them where they are wanted, the backward reads them where they are there: [batch, step / kCheckpointSteps, channel, state].
+  // Only of a sequence, in f32, on the CPU: the states before steps 0, kCheckpointSteps, ... in the order of the scan,
+  // [batch, step / kCheckpointSteps, channel, state]. If present, the forward writes them and the backward reads them.
   ScanTensor checkpoints;
   // Backward only. An absent gradient of an output counts as 0; one of an input is not computed.
   ScanTensor grad_out, grad_last;
