@@ -211,8 +211,9 @@ def _check_run(report: Report, scene: Scene, run: Path) -> None:
     """Whether the scene fits the model of a run, and whether its values look like those the model was trained on."""
     file = run / "scene.json"
     try:
-        model = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]["model"]
         state = json.loads(file.read_text(encoding="utf-8"))
+        settings = run / "config.json"
+        model = json.loads(settings.read_text(encoding="utf-8"))["config"]["model"] if settings.exists() else {}
         prepared = PreparedScene.from_state(scene, None, state, may_lack=model.get("hide_rate", 0) > 0)
     except (OSError, ValueError, KeyError) as error:
         raise SceneError(f"{file} cannot be read ({error}); --run names the directory of a run.") from None

@@ -120,14 +120,14 @@ def fit_normaliser(scene: Scene, modality: Modality, region: np.ndarray) -> Norm
     return fit_together([(scene, modality, region)])
 
 
-def sample_of(parts: Sequence[tuple[Scene, Modality, np.ndarray]], most: int = MAX_SAMPLE_VALUES) -> np.ndarray:
+def sample_of(parts: Sequence[tuple[Scene, Modality, np.ndarray]], most: int | None = None) -> np.ndarray:
     """Values (bands, n) at the pixels where the regions (H, W) are True, of scenes with the same bands in the same order; where
     these are more than ``most``, of every k-th pixel, in row-major order."""
     scene, modality, _ = parts[0]
     total = sum(int(region.sum()) for _, _, region in parts)
     if total == 0:
         raise SceneError(f"{scene.labels_source}: no valid pixel in the training region; use more training blocks.")
-    step = -(-total * len(modality.bands) // most)
+    step = -(-total * len(modality.bands) // (most or MAX_SAMPLE_VALUES))
     picked, seen = [], 0
     for own, bands, region in parts:
         for y0, y1 in own.strips():
