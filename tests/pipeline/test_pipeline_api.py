@@ -34,7 +34,7 @@ def test_run_returns_figures_paths_and_arrays(result):
     known = [c["code"] for c in result.report["classes"]]
     np.testing.assert_array_equal(np.array(known)[probabilities.argmax(0)], codes)
     assert all(path.is_file() for path in (result.map_path, result.probabilities_path, result.page))
-    assert f"OA {100 * result.overall_accuracy:.1f} %" in str(result) and str(result.page) in str(result)
+    assert f"OA {100 * result.overall_accuracy:>5.1f} %" in str(result) and str(result.page) in str(result)
 
 
 def test_stages_one_by_one_give_the_same(result, scene_file, tmp_path):

@@ -169,7 +169,7 @@ def test_a_lock_survives_no_kill(tmp_path):
     ("size", "settings", "words"),
     [
         ((1, 200), [], "the scene is 1 x 200 pixels; the diffusion model needs at least 7 x 7"),
-        ((1, 200), ["model.mode=patch", "features.path=maps.npy"], "the network over patches needs at least 7 x 7"),
+        ((1, 200), ["model.mode=patch", "features.path=maps.npy"], "the network on patches needs at least 7 x 7"),
         ((8, 200), ["model.mode=patch"], "data.patch is 11 pixels, larger than the scene (8 x 200); --set data.patch=8 or less"),
         ((1, 200), ["features.path=maps.npy"], None),
     ],

@@ -92,7 +92,7 @@ def test_without_tensorboard_one_sentence(scene_file, tiny, tmp_path, capsys, mo
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", missing)
     assert main(["run", str(scene_file), "--out", str(tmp_path / "run"), "--quiet", "--tensorboard", *tiny]) == 2
-    assert "bdgf-fast[tensorboard]" in capsys.readouterr().err
+    assert "--tensorboard needs the package tensorboard: pip install tensorboard" in capsys.readouterr().err
 
 
 def test_maps_of_another_model_guide_a_whole_run(scene_file, tiny, tmp_path, capsys):
