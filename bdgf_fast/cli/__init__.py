@@ -58,7 +58,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     _check_common(args)
     if args.threads is not None:
         if args.threads < 1:
-            raise UserError(f"--threads is {args.threads}; takes 1 or more")
+            raise UserError(f"--threads is {args.threads}; it takes 1 or more")
         torch.set_num_threads(args.threads)
     forced = backends.use_backend(args.backend) if args.backend else contextlib.nullcontext()
     with forced:

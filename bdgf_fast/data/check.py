@@ -18,7 +18,7 @@ from bdgf_fast.data.known_sets import SUFFIXES, Found, KnownSet
 from bdgf_fast.data.prepared import PreparedScene, prepare
 from bdgf_fast.data.ranges import value_warnings
 from bdgf_fast.data.scene import COMPLETE, Modality, Scene, mark_lacking
-from bdgf_fast.data.scene_file import in_folder, known_scene, load_scene
+from bdgf_fast.data.scene_file import DEFAULT_NAME, in_folder, known_scene, load_scene
 from bdgf_fast.data.sources.matfile import list_variables, listing
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import make_split
@@ -85,6 +85,8 @@ def check(reference: str | os.PathLike[str], run: str | os.PathLike[str] | None 
 
 
 def _check_folder(folder: Path, run: str | os.PathLike[str] | None) -> Report:
+    if (folder / "state.json").is_file():
+        raise SceneError(f"{folder} is the directory of a run, not a scene; check a scene, if need be with --run {folder}.")
     found = known_sets.recognise(folder)
     if len(found) == 1:
         return _check_known(found[0], str(folder), run)
@@ -94,7 +96,7 @@ def _check_folder(folder: Path, run: str | os.PathLike[str] | None) -> Report:
         report.add("wrong", f"the files fit several known data sets ({names}); say which, as in {found[0].known.name}:{folder}")
         return report
     scenes = sorted(folder.glob("*.toml"))
-    report.add("missing", f"the files of no known data set ({', '.join(known_sets.known_sets())}) are recognised")
+    report.add("missing", f"{DEFAULT_NAME}, or the files of a known data set ({', '.join(known_sets.known_sets())})")
     for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES):
         try:
             report.add("note", f"{file.name}: {_contents(file)}")
@@ -215,7 +217,9 @@ def _check_run(report: Report, scene: Scene, run: Path) -> None:
         settings = run / "config.json"
         model = json.loads(settings.read_text(encoding="utf-8"))["config"]["model"] if settings.exists() else {}
         prepared = PreparedScene.from_state(scene, None, state, may_lack=model.get("hide_rate", 0) > 0)
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise SceneError(f"{error.filename} cannot be read ({error.strerror}); --run names the directory of a run.") from None
+    except (ValueError, KeyError) as error:
         raise SceneError(f"{file} cannot be read ({error}); --run names the directory of a run.") from None
     except StateError as error:
         report.add("wrong", str(error))

@@ -45,8 +45,12 @@ def load_scene(path: str | Path, *, alone: bool = False) -> Scene:
         raise _no_scene(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark in front
+    except UnicodeDecodeError:
+        raise SceneError(f"{path} is no text; name a scene file (TOML), which says where the rasters are.") from None
     except (ValueError, RecursionError) as error:
-        raise SceneError(f"{path} is not valid TOML: {str(error).rstrip('.')}.") from None
+        said = str(error).rstrip(".")
+        hint = "; each sensor is a [[modality]] table (double brackets)" if "('modality',)" in said else ""
+        raise SceneError(f"{path} is not valid TOML: {said}{hint}.") from None
     except OSError as error:
         raise SceneError(f"{path} cannot be read: {error.strerror}.") from None
     if "join" in table and alone:

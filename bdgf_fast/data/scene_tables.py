@@ -89,7 +89,7 @@ class LabelsTable:
     ignore: Codes = None
     """Codes that are no class."""
     classes: ByCode = None
-    """Name of each code; codes without one are left out."""
+    """Name of each code; a code that occurs needs one, unless ignore leaves it out."""
     colours: ByCode = None
     """Colour of each code: "#rrggbb", a CSS name or [r, g, b]."""
     nodata: Number | None = None

@@ -247,6 +247,7 @@ def test_truncated_file(tmp_path):
 
 def test_folders_that_are_no_known_set(tmp_path, capsys):
     assert main(["data", "check", str(tmp_path)]) == 1
+    assert "MISSING scene.toml, or the files of a known data set (augsburg, berlin, " in capsys.readouterr().out
     save_mat(tmp_path / "mine.mat", {"cube": np.ones((3, 4, 5))})
     (tmp_path / "own.toml").write_text("")
     assert main(["data", "check", str(tmp_path)]) == 1
@@ -256,7 +257,9 @@ def test_folders_that_are_no_known_set(tmp_path, capsys):
         np.save(tmp_path / f"{name}.npy", np.ones((5, 6)))
     report = check(tmp_path)
     assert any("the files fit several known data sets (augsburg, berlin" in text for text in levels(report, "wrong"))
-    for wrong in ("nowhere.toml", f"houston:{tmp_path / 'nowhere'}", f"hous:{tmp_path}"):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.json").write_text("{}")
+    for wrong in ("nowhere.toml", f"houston:{tmp_path / 'nowhere'}", f"hous:{tmp_path}", str(tmp_path / "run")):
         assert main(["data", "check", wrong]) == 2
 
 

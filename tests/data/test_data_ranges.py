@@ -113,10 +113,11 @@ def test_data_check_compares_with_a_run_and_with_the_training_side(tmp_path, sta
     (tmp_path / "scene.toml").write_text(entries)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "scene.json").write_text(json.dumps(state))
+    (tmp_path / "run" / "config.json").write_text('{"config": {"model": {}}}')
     assert main(["data", "check", str(tmp_path), "--run", str(tmp_path / "run")]) == 0
     assert "leaves what the model was trained on in band 1 (100.0 % of the values clipped" in capsys.readouterr().out
     assert main(["data", "check", str(tmp_path), "--run", str(tmp_path / "none")]) == 1
-    assert "--run names the directory of a run" in capsys.readouterr().out
+    assert "scene.json cannot be read (No such file or directory); --run names the directory of a run" in capsys.readouterr().out
     labels = np.arange(H * W).reshape(H, W) // 3 % 2 + 1
     scene = build(bands)
     outside = ~make_split(scene, patch=11).train_region

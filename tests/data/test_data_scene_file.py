@@ -287,6 +287,7 @@ BAD = [
     (HSI + '[labels]\nfile = "gt.tif"', r"\[labels\]: unknown key 'file'"),
     (HSI + "[split]\nblocks = 3", r"\[split\]: unknown key 'blocks' \(did you mean 'block'\?\); known are kind, block,"),
     ("name = ", r"not valid TOML"),
+    (HSI + '[modality]\nname = "y"', r"not valid TOML: .*; each sensor is a \[\[modality\]\] table \(double brackets\)\.$"),
     ('name = "x"', r"at least one \[\[modality\]\] table"),
     ('[modality]\nname = "x"\npath = "hsi.tif"', r"double brackets"),
     (modality("x", "none.tif"), r"none\.tif does not exist; it is named in .*\[\[modality\]\] 'x'"),
@@ -380,6 +381,11 @@ def test_bad_input_is_named_with_its_mend(folder, write_toml, write_tif, arrays,
 def test_missing_scene_file(tmp_path):
     with pytest.raises(SceneError, match=r"none\.toml does not exist"):
         load_scene(tmp_path / "none.toml")
+
+
+def test_a_raster_in_place_of_a_scene_file(folder):
+    with pytest.raises(SceneError, match=r"hsi\.tif is no text; name a scene file \(TOML\), which says where the rasters are\.$"):
+        load_scene(folder / "hsi.tif")
 
 
 def test_ambiguous_layout(tmp_path, write_toml):
