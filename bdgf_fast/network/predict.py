@@ -68,7 +68,7 @@ def predict(
         raise UserError("--stride is for patch networks; this one computes all pixels of a block at once, a stride saves nothing")
     side = config.predict.block
     chosen = [corner for corner in corners(prepared, config) if wanted is None or wanted(corner)]
-    looks = looks_of(network, features, prepared)
+    looks, calibration = looks_of(network, features, prepared), Calibration.of(network)
     valid = torch.stack([look.where for look in looks]).any(0)
     for done, (y, x) in enumerate(chosen, 1):
         h, w = min(side, prepared.height - y), min(side, prepared.width - x)
@@ -84,7 +84,7 @@ def predict(
             rc = torch.stack([rows[at[:, 0]], columns[at[:, 1]]], 1)
             box = (int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
             part = _predict_block(network, look.features, look.prepared, config, rc, box)
-            coarse[:, own] = part.probabilities.T
+            coarse[:, own] = calibration.apply(part.probabilities, 1).T
             for name, labels in part.labels.items():
                 branches[name][own] = labels
         block = coarse
@@ -96,7 +96,7 @@ def predict(
             branches = {name: labels[near[0]][:, near[1]] for name, labels in branches.items()}
             for labels in branches.values():
                 labels[~valid[y : y + h, x : x + w]] = -1
-        yield y, x, Calibration.of(network).apply(block, 0), branches
+        yield y, x, block, branches
         if progress is not None:
             progress(done, len(chosen), {})
 

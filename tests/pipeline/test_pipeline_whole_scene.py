@@ -88,8 +88,10 @@ def test_stride_interpolates_between_classified_pixels(over_patches, tmp_path):
 def test_bfloat16_gives_nearly_the_same_map(finished, tmp_path):
     assert main(["predict", str(finished), "--out", str(tmp_path), "--quiet", "--precision", "bfloat16"]) == 0
     whole, short = read(finished / "probabilities.tif"), read(tmp_path / "probabilities.tif")
-    # a statistic that rounding takes over a tree's threshold is another leaf: single pixels move further
-    assert np.mean(np.abs(short - whole) > 3e-2) < 5e-3 and np.abs(short - whole).max() < 0.15
+    # a statistic that rounding takes over a tree's threshold is another leaf: single pixels move further, and the fitted
+    # temperature sharpens what they move by
+    assert np.mean(np.abs(short - whole) > 3e-2) < 5e-2 and np.abs(short - whole).max() < 0.3
+    assert np.mean(short.argmax(0) != whole.argmax(0)) < 0.03
     assert (short != whole).any()
 
 
