@@ -105,7 +105,7 @@ def test_elsewhere(folder, capsys):
     """The scenes, the settings, the command with the table it prints, and the program at the end."""
     pytest.importorskip("rasterio")
     text = (GUIDES / "elsewhere.md").read_text(encoding="utf-8")
-    write, python = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    write, python = re.findall(r"^```py(?:thon)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     exec(compile(write, "elsewhere.md", "exec"), {"__name__": "guide"})
     Path("quick.toml").write_text(TOML.findall(text)[0], encoding="utf-8")
     ((command, output),) = SESSION.findall(text)
