@@ -395,7 +395,7 @@ class Config:
             "model.balance=true",
             "model.statistics=false",
             "model.dropout=0.2",
-            "train.epochs=12",
+            "train.epochs=24",
         )
 
 

@@ -97,7 +97,7 @@ def settings(base: Config, args: argparse.Namespace) -> Config:
 def demo(args: argparse.Namespace) -> int:
     from ..config import Config
 
-    return _runs(args, "synthetic", settings(Config.demo(), args), "all")
+    return _runs(args, "synthetic", settings(Config.demo(), args), args.baselines)
 
 
 def run(args: argparse.Namespace) -> int:

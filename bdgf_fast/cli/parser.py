@@ -126,14 +126,25 @@ def _command(commands: Commands, name: str, text: str, more: str = "") -> argpar
     return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".rstrip())
 
 
+def _baselines(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--baselines",
+        choices=("none", "forest", "cnn", "all"),
+        default=default,
+        help="baselines to compare with. forest: random forests; cnn: also a residual CNN; all: also channel "
+        f"exchange, a dual-branch denoiser, and the method on each modality alone (default: {default})",
+    )
+
+
 # --- commands ---
 
 
 def _demo(commands: Commands) -> None:
-    command = _command(commands, "demo", "run the whole method and its baselines on a synthetic scene, in a few minutes")
+    command = _command(commands, "demo", "run the whole method and some baselines on a synthetic scene, in a few minutes")
     _directory(command, default="runs/demo")
     _configurable(command)
     _several(command)
+    _baselines(command, "cnn")
     _tensorboard(command)
     _common(command)
 
@@ -147,13 +158,7 @@ def _run(commands: Commands) -> None:
     _directory(command)
     _configurable(command)
     _several(command)
-    command.add_argument(
-        "--baselines",
-        choices=("none", "forest", "cnn", "all"),
-        default="forest",
-        help="baselines to compare with. forest: random forests; cnn: also a residual CNN; all: also channel "
-        "exchange, a dual-branch denoiser, and the method on each modality alone (default: forest)",
-    )
+    _baselines(command, "forest")
     guides = command.add_mutually_exclusive_group()
     _features(guides)
     guides.add_argument(

@@ -43,3 +43,10 @@ def test_what_a_page_quotes(page):
     text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
     never, hiding = losses("0")[0], losses("0.3")[0]
     assert f"loses {never} points of accuracy when Sentinel-2 is missing, and one that had loses {hiding}" in text
+
+
+def test_the_variants_of_the_demo():
+    found = json.loads((ROOT / "bench/results/demo_variants.json").read_text(encoding="utf-8"))["overall_accuracy"]
+    section = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("## The built-in scene of the demo")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| ([^|]+?) \| (\d+\.\d) \|$", section, re.MULTILINE))
+    assert rows == {name: f"{value:.1f}" for name, value in found.items()}
