@@ -1,5 +1,5 @@
 # Every target sets up what it needs in .venv; a fresh clone needs Python 3.11+, a C++ compiler and make.
-#   make demo   the whole method on a synthetic scene, in under five minutes
+#   make demo   the whole method on a synthetic scene, in about five minutes on two cores
 #   make test   the tests, against the installed package
 # TEST_ARGS reaches pytest; TEST_JOBS is the number of its processes.
 # PIP_ARGS reaches every pip call (an index, a cache); TORCH names the torch to install.
