@@ -145,8 +145,8 @@ class PreparedScene:
 
     def _hide(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., C, h, w), in place, as this view shows it."""
-        if self.hidden is not None:
-            index = self.modality_names.index(self.hidden)
+        index = self.hidden_index
+        if index is not None:
             first = sum(self.groups[:index])
             x[..., first : first + self.groups[index], :, :] = 0
         return x

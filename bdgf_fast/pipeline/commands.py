@@ -76,9 +76,7 @@ def run(
         raise UserError(f"baselines is {baselines!r}; it takes one of: {', '.join(BASELINES)}")
     with session(device) as chosen:
         made = _begin(scene, out, config, seed, features, resume, overwrite, chosen, tensorboard, quiet, denoiser)
-        for stage in ("pretrain", "train", "predict"):
-            if not made.directory.done(stage):
-                getattr(made, stage)()
+        made.complete("pretrain", "train", "predict")
         if not made.directory.done("evaluate"):
             made.evaluate(*_beside(made, baselines))
         return RunResult(made.directory.path)
@@ -201,9 +199,7 @@ def distil(
         settings = configured(student_config(teacher.config), config)
         made = Run(RunDirectory(out, resume=resume, overwrite=overwrite), teacher.reference, settings, settings.seed,
                    modalities=names, quiet=quiet, device=chosen, tensorboard=tensorboard, teacher=str(folder))  # fmt: skip
-        for stage in ("pretrain", "train", "predict", "evaluate"):
-            if not made.directory.done(stage):
-                getattr(made, stage)()
+        made.complete("pretrain", "train", "predict", "evaluate")
         return RunResult(made.directory.path)
 
 
@@ -244,9 +240,7 @@ def predict(
     """
     if scene is not None and out is None:
         raise UserError("predict --scene needs --out: the maps of another scene do not belong into the run's own directory")
-    if stride < 1:
-        raise UserError(f"--stride is {stride}; it takes 1 or more")
-    limit = parse_bytes(memory) if isinstance(memory, str) else memory
+    limit = _limit(memory, stride)
     folder, target = _folder(directory), None if out is None else Path(out)
     elsewhere = target is not None and target.resolve() != folder.resolve()
     with session(device) as chosen:
@@ -275,9 +269,7 @@ def predict_scenes(
         found = bdgf_fast.predict_scenes("runs/first", ["a.toml", "b.toml"], "maps")
         print(found, found.failed)
     """
-    if stride < 1:
-        raise UserError(f"--stride is {stride}; it takes 1 or more")
-    limit = parse_bytes(memory) if isinstance(memory, str) else memory
+    limit = _limit(memory, stride)
     folder, target = _folder(directory), Path(out)
     one_file = isinstance(scenes, (str, os.PathLike))
     listed = named(read_list(scenes) if one_file else [reference_of(scene) for scene in scenes])  # type: ignore[arg-type, union-attr]
@@ -325,6 +317,13 @@ def reference_of(scene: PathLike | Scene) -> str:
             "bdgf_fast.data.write_scene(scene, FOLDER) gives the file to name"
         )
     return str(scene.path)
+
+
+def _limit(memory: int | str | None, stride: int) -> int | None:
+    """The resident bytes that ``memory`` names; a bad ``stride`` is said as well, before a run is opened."""
+    if stride < 1:
+        raise UserError(f"--stride is {stride}; it takes 1 or more")
+    return parse_bytes(memory) if isinstance(memory, str) else memory
 
 
 def _folder(directory: PathLike | MapResult | StageResult) -> Path:
@@ -379,9 +378,7 @@ def _single_modalities(made: Run) -> dict[str, Any]:
     for name in names if len(names) > 1 else ():
         directory = RunDirectory(made.directory / "single" / name, resume=True)
         single = Run(directory, made.reference, made.config, made.seed, modalities=[name], quiet=made.quiet, device=made.device)
-        for stage in ("pretrain", "train"):
-            if not directory.done(stage):
-                getattr(single, stage)()
+        single.complete("pretrain", "train")
         report = read_json(directory / "report.json") if directory.done("evaluate") else single.evaluate()
         rows[f"BDGF, {name} alone"] = {key: report[key] for key in METRICS}
     return rows

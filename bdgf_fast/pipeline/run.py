@@ -36,7 +36,7 @@ from ..files.json_files import read_json, write_json
 from ..network.calibration import store
 from ..network.distil import unlabelled
 from ..network.held_out import calibrate
-from ..network.predict import predict_pixels
+from ..network.predict import Prediction, predict_pixels
 from ..network.priors import Priors, named_shares
 from ..network.reach import guided, reach
 from ..network.train import KIND as TRAINED
@@ -159,6 +159,12 @@ class Run:
         return {**own, **{name: value for name, value in more.items() if value is not None}}
 
     # --- stages ---
+
+    def complete(self, *stages: str) -> None:
+        """Run those of the stages, in their order, that have not ended."""
+        for stage in stages:
+            if not self.directory.done(stage):
+                getattr(self, stage)()
 
     @property
     def guide(self) -> str:
@@ -345,19 +351,20 @@ class Run:
         teacher.directory.require("train", "train")
         return teacher
 
-    def _lessons(self) -> tuple[Split, torch.Tensor]:
-        """Pixels to learn from, without a label and outside the test side, and what the teacher says of them."""
+    def _ask_teacher(self, rc: torch.Tensor) -> Prediction:
+        """What the teacher says of the pixels rc int64 (n, 2)."""
         teacher = self.taught_by()
         network, features = teacher._network(teacher.prepared)
+        return predict_pixels(network, features, teacher.prepared, teacher.config, rc)
+
+    def _lessons(self) -> tuple[Split, torch.Tensor]:
+        """Pixels to learn from, without a label and outside the test side, and what the teacher says of them."""
         rc = unlabelled(self.prepared, self.split.test, self.config.features.fit_pixels, self.seed)
-        found = predict_pixels(network, features, teacher.prepared, teacher.config, rc)
-        return replace(self.split, train=rc), found.probabilities
+        return replace(self.split, train=rc), self._ask_teacher(rc).probabilities
 
     def _beside_teacher(self, rc: torch.Tensor, labels: np.ndarray, priors: Priors) -> dict[str, Any]:
         """The teacher's accuracy on the test pixels, and the share of them that both call alike."""
-        teacher = self.taught_by()
-        network, features = teacher._network(teacher.prepared)
-        own = predicted_labels(predict_pixels(network, features, teacher.prepared, teacher.config, rc), priors)["fused"]
+        own = predicted_labels(self._ask_teacher(rc), priors)["fused"]
         found = score(self.prepared, rc, {"fused": own})
         return {"directory": self.teacher, **{key: found[key] for key in METRICS}, "agreement": float((own == labels).mean())}
 

@@ -221,9 +221,7 @@ class _Transfer:
                 beside.write_text(text, encoding="utf-8")
         barrier()
         made = Run(directory, str(path), config, config.seed, quiet=self.quiet, device=self.device, pretrained=pretrained)
-        for stage in ("pretrain", "train"):
-            if not directory.done(stage):
-                getattr(made, stage)()
+        made.complete("pretrain", "train")
         return made
 
     @staticmethod

@@ -6,7 +6,6 @@ import torch
 
 from bdgf_fast.config import Config
 from bdgf_fast.data import SplitSpec, make_split, prepare, scene_from_arrays
-from bdgf_fast.diffusion.denoiser import Denoiser
 from bdgf_fast.errors import UserError
 from bdgf_fast.features.dense import DiffusionFeatures
 from bdgf_fast.network.context import Context
@@ -18,15 +17,6 @@ from bdgf_fast.network.statistics import fit_context, statistics_at
 from bdgf_fast.network.stored_maps import StoredMaps
 from bdgf_fast.network.train import train
 from bdgf_fast.network.windows import from_windows, to_windows
-
-
-@pytest.fixture(scope="module")
-def denoiser(site):
-    torch.manual_seed(0)
-    config = Config().override("pretrain.widths=[8,12,16]")
-    made = Denoiser.create(site.prepared.groups, site.prepared.modality_names, config.pretrain)
-    made.unet.eval().requires_grad_(False)
-    return made
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from bdgf_fast.data import prepare
-from bdgf_fast.diffusion.denoiser import Denoiser
 from bdgf_fast.features.dense import DiffusionFeatures
 from bdgf_fast.features.source import hiding
 from bdgf_fast.network.predict import predict, predict_pixels
@@ -16,17 +15,6 @@ from bdgf_fast.network.train import load_network, train
 
 RADAR = slice(3, 5)
 """Channels of the site's second modality."""
-
-
-@pytest.fixture(scope="module")
-def denoiser(site):
-    torch.manual_seed(0)
-    from bdgf_fast.config import Config
-
-    config = Config().override("pretrain.widths=[8,12,16]")
-    made = Denoiser.create(site.prepared.groups, site.prepared.modality_names, config.pretrain)
-    made.unet.eval().requires_grad_(False)
-    return made
 
 
 @pytest.fixture
