@@ -71,13 +71,7 @@ def train(
     check_split(split, config)
     rc = torch.as_tensor(split.train, dtype=torch.int64)
     network = (make_network(prepared, features, config, seed) if network is None else network).to(device)
-    samples: DenseSamples | PatchSamples
-    if isinstance(network, DenseNetwork):
-        samples = DenseSamples(prepared, features, config, seed, rc, device, targets)
-    elif targets is None:
-        samples = PatchSamples(prepared, features, config, seed, rc, device)
-    else:
-        raise UserError('probabilities are learned by the dense network alone; set model.mode = "dense"')
+    samples = _samples(network, prepared, features, config, seed, rc, device, targets)
     samples.fit(network)
     steps, per_round = samples.steps, samples.per_round
     optimisation = Optimisation(network, c.learning_rate, c.weight_decay, c.warmup, steps, c.ema, c.clip_gradient)
@@ -140,6 +134,18 @@ def train(
     if len(split.val):
         history["validation_accuracy"] = _validation_accuracy(network, features, prepared, config, split)
     return network, history
+
+
+def _samples(
+    network: Network, prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int, rc: Tensor,
+    device: torch.device | str, targets: Tensor | None,
+) -> DenseSamples | PatchSamples:  # fmt: skip
+    """What the network learns from, in the form that it takes."""
+    if isinstance(network, DenseNetwork):
+        return DenseSamples(prepared, features, config, seed, rc, device, targets)
+    if targets is None:
+        return PatchSamples(prepared, features, config, seed, rc, device)
+    raise UserError('probabilities are learned by the dense network alone; set model.mode = "dense"')
 
 
 def _history(network: Any, log: dict[str, list[Any]]) -> dict[str, Any]:
