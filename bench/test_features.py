@@ -35,7 +35,7 @@ def features(prepared: PreparedScene, config: Config) -> DiffusionFeatures:
 def test_a_pixel_of_the_dense_mode(benchmark, core):
     scene, config = synthetic_scene(0, (SIDE + 80, SIDE + 80)), Config()
     prepared = prepare(scene, make_split(scene, patch=config.data.patch, seed=0))
-    dense, patch = (features(prepared, config.override(f"features.mode={mode}")) for mode in ("dense", "patch"))
+    dense, patch = (features(prepared, config.override(f"features.mode={m}", f"model.mode={m}")) for m in ("dense", "patch"))
     torch.testing.assert_close(dense.tile(40, 40, 64, 64), [m[:, :64, :64] for m in dense.tile(40, 40, 100, 96)], rtol=0, atol=1e-5)
     at = torch.cartesian_prod(torch.arange(40, 40 + SIDE), torch.arange(40, 40 + SIDE))[:: SIDE**2 // PATCHES]
     corners = [(y, x) for y in range(40, 40 + SIDE, core) for x in range(40, 40 + SIDE, core)]
@@ -72,7 +72,7 @@ def test_a_pixel_end_to_end(benchmark):
     network, patch_network = (make_network(prepared, dense, c, 0).eval() for c in (config, over_patches))
     fit_context(network.context, prepared, config)
     rows = statistics_at(prepared, kept.tile, config.model, train, SIDE, network.context)
-    network.fit(rows, prepared.labels[train[:, 0], train[:, 1]], 0)
+    network.fit(rows[None], prepared.labels[train[:, 0], train[:, 1]], 0)
     every = torch.cartesian_prod(torch.arange(SIDE), torch.arange(SIDE))
     some = every[:: SIDE**2 // PATCHES]
     small, short = config.override("predict.block=64"), config.override("predict.precision=bfloat16")

@@ -50,7 +50,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sample", type=int, metavar="N", help="run N cases of each test and backend at most, spread over its cases")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _group_by_shared_fixtures(items)
     most = config.getoption("--sample")
     if not most:
         return
@@ -63,6 +65,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept |= {id(item) for cases in groups.values() if len(cases) <= most for item in cases}
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]
+
+
+def _group_by_shared_fixtures(items: list[pytest.Item]) -> None:
+    """Tests that share a fixture of their module run in one worker, which makes the fixture once (training, building, reading a binary)."""
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo", None)
+        definitions = [d for found in fixtures.name2fixturedefs.values() for d in found] if fixtures else []
+        if not item.get_closest_marker("xdist_group") and any(d.scope == "module" for d in definitions):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("emulated")  # two workers would build the emulation twice
+
 # A tensor as the bindings read it by its methods: the child starts without torch.
 PROGRAM = """
 import array, os, sys

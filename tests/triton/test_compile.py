@@ -18,9 +18,13 @@ import proof  # noqa: E402
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton (Linux only)")
 DTYPES = ("float32", "float16", "bfloat16")
+CASES = [(dtype, capability) for capability in proof.CAPABILITIES for dtype in DTYPES]
+# Every dtype for sm_90; for sm_80 and sm_120 one dtype each (float32 where shared memory is smallest).
+# BDGF_COMPILE_ALL=1 compiles all nine combinations.
+CHOSEN = [case for case in CASES if case[1] == 90 or case in (("bfloat16", 80), ("float32", 120))]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # each worker of pytest-xdist has a share of the cases, and a pool
 def compiled(tmp_path_factory, request):
     """(op, dtype, capability) -> what was compiled; all selected cases at once, over two processes."""
     wanted = [tuple(item.callspec.params[k] for k in ("op", "dtype", "capability"))
@@ -28,15 +32,14 @@ def compiled(tmp_path_factory, request):
     directory = str(tmp_path_factory.mktemp("triton"))
     pool = ProcessPoolExecutor(2, get_context("spawn"), proof.start, (directory,))
     with pool:
-        if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a share of the cases
+        if "PYTEST_XDIST_WORKER" in os.environ:
             yield lambda *case: pool.submit(proof.prove, *case).result()
         else:
             futures = {case: pool.submit(proof.prove, *case) for case in wanted}
             yield lambda *case: futures[case].result()
 
 
-@pytest.mark.parametrize("capability", proof.CAPABILITIES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "capability"), CASES if os.environ.get("BDGF_COMPILE_ALL") == "1" else CHOSEN)
 @pytest.mark.parametrize("op", proof.OPERATIONS)
 def test_budgets(compiled, op, dtype, capability):
     """No stack, no local memory, shared memory that a block can have, registers and seconds within the budget.
