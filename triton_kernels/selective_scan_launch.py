@@ -121,7 +121,7 @@ def forward(scan: Scan, out: Tensor, last: Tensor | None) -> None:
     tiles = scan.groups * cdiv(scan.dim_of_group, channels)
     wanted = cdiv(FORWARD_WARPS * processors(out.device), block["DW"])
     scan.cut(scan.batch * tiles, wanted // 4)
-    initial = enter(scan, block, tiles, last=None) if scan.segments > 1 else scan.initial
+    initial = enter(scan, block, tiles) if scan.segments > 1 else scan.initial
     rows = scan.batch * scan.segments
     row_programs = min(rows, cdiv(wanted, tiles))
     merge = None
@@ -151,7 +151,7 @@ def _delta_strides(delta: Tensor | None) -> tuple[int, ...]:
     return b, 0 if delta.shape[1] == 1 else k, d, l
 
 
-def enter(scan: Scan, block: dict[str, int], tiles: int, last: Tensor | None) -> Tensor:
+def enter(scan: Scan, block: dict[str, int], tiles: int) -> Tensor:
     """The state that enters each segment, (batch, segments, dim, N)."""
     local, total = (workspace(scan.u, scan.batch, scan.segments, scan.dim, *n) for n in ((scan.states,), ()))
     _forward(scan, block, tiles, scan.batch * scan.segments, None, last=local, total=total)
@@ -284,7 +284,7 @@ def _enter_both_ways(scan: Scan, grad_out: Tensor, grad_last: Tensor | None) -> 
     """The states that enter each segment, and the adjoints that enter it from the segment after."""
     block = tile(FORWARD, scan.states, scan.dim_of_group, WARPS if scan.states > MANY else 1)
     tiles = scan.groups * cdiv(scan.dim_of_group, block["DR"] * block["DW"] * block["DL"])
-    initial = enter(scan, block, tiles, None)
+    initial = enter(scan, block, tiles)
     local = torch.empty_like(initial)
     b, _, d, l = scan.delta.stride()
     launch(
