@@ -94,7 +94,7 @@ def main() -> None:
     scene = load_scene(args.scene)
     result = {str(seed): one_split(scene, seed, args.folder) for seed in args.splits}
     if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps({"splits": result}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
