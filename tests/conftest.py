@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _group_by_shared_fixtures(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module run in one worker, which makes the fixture once (training, building, reading a binary)."""
+    """Tests that share a fixture of their module run in one worker, which makes it once: training, building, reading a binary."""
     for item in items:
         fixtures = getattr(item, "_fixtureinfo", None)
         definitions = [d for found in fixtures.name2fixturedefs.values() for d in found] if fixtures else []

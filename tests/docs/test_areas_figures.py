@@ -10,7 +10,8 @@ from bdgf_fast.report.study_page import difference, signed_interval, spread
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTED, DEVELOPMENT = (
-    json.loads((ROOT / f"bench/results/{name}.json").read_text(encoding="utf-8"))["splits"] for name in ("areas", "areas_development")
+    json.loads((ROOT / f"bench/results/{name}.json").read_text(encoding="utf-8"))["splits"]
+    for name in ("areas", "areas_development")
 )
 SECTION = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("## Calibration and class areas")[1].split("\n## ")[0]
 FIRST = {"area error": "counted in the map", "OA": "training shares", "AA": "training shares", "calibration error": "as trained"}
