@@ -25,6 +25,7 @@ def losses(rate: str) -> list[str]:
 
 def test_the_table():
     section = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("## A missing sensor")[1].split("\n## ")[0]
+    section, _ = section.split("The network that hid modalities")
     rows = dict(re.findall(r"^\| (none|Sentinel-[12]|heights) \| (.+) \|$", section, re.MULTILINE))
     assert rows.keys() == TITLES.keys() and set(SPLITS) == {"20", "21", "22", "23", "24", "25"}
     for title, key in TITLES.items():
@@ -36,6 +37,20 @@ def test_the_table():
     said = f"the loss of Sentinel-2 costs {first[0]} points, that of Sentinel-1 {first[1]} and that of the heights {first[2]}"
     assert said in text
     assert f"with hiding {second[0]}, {second[1]} and {second[2]}" in text
+
+
+def test_the_table_of_networks_without_the_modality():
+    section = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("The network that hid modalities")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| (Sentinel-[12]|heights) \| (.+) \|$", section, re.MULTILINE))
+    assert rows.keys() == TITLES.keys() - {"none"}
+    full, lost = 100 * np.mean(list(accuracies("0", "none").values())), []
+    for title, figures in rows.items():
+        own = {seed: found[f"trained without {TITLES[title]}"]["overall_accuracy"] for seed, found in SPLITS.items()}
+        hiding = accuracies("0.3", TITLES[title])
+        said = [spread(list(found.values()), 100) for found in (hiding, own)]
+        assert figures == " | ".join([*said, signed_interval(difference(hiding, own))])
+        lost.append(f"{full - 100 * np.mean(list(own.values())):.1f}")
+    assert f"lose {lost[0]}, {lost[1]} and {lost[2]} points against the default with all sensors" in " ".join(section.split())
 
 
 @pytest.mark.parametrize("page", ["docs/guides/fewer.md"])
