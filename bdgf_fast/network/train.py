@@ -69,16 +69,15 @@ def train(
     c = config.train
     split = prepared.split if split is None else split
     check_split(split, config)
-    rc = torch.as_tensor(split.train, dtype=torch.int64)
     network = (make_network(prepared, features, config, seed) if network is None else network).to(device)
-    samples = _samples(network, prepared, features, config, seed, rc, device, targets)
+    samples = _samples(network, prepared, features, config, seed, split.train, device, targets)
     samples.fit(network)
     steps, per_round = samples.steps, samples.per_round
     optimisation = Optimisation(network, c.learning_rate, c.weight_decay, c.warmup, steps, c.ema, c.clip_gradient)
     run = {
         "config": {k: config.to_dict()[k] for k in ("data", "features", "model", "train")},
         "seed": seed,
-        "pixels": len(rc),
+        "pixels": len(split.train),
         "network": describe_network(network, prepared, features),
     }
     log: dict[str, list[Any]] = {"step": [], **{name: [] for name in PARTS}}
@@ -137,10 +136,11 @@ def train(
 
 
 def _samples(
-    network: Network, prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int, rc: Tensor,
+    network: Network, prepared: PreparedScene, features: FeatureSource | None, config: Config, seed: int, pixels: Any,
     device: torch.device | str, targets: Tensor | None,
 ) -> DenseSamples | PatchSamples:  # fmt: skip
-    """What the network learns from, in the form that it takes."""
+    """What the network learns from, in the form that it takes; ``pixels`` are the training pixels (n, 2), an array or a tensor."""
+    rc = torch.as_tensor(pixels, dtype=torch.int64)
     if isinstance(network, DenseNetwork):
         return DenseSamples(prepared, features, config, seed, rc, device, targets)
     if targets is None:

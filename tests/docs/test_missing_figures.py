@@ -11,6 +11,8 @@ from bdgf_fast.report.study_page import difference, signed_interval, spread
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = json.loads((ROOT / "bench/results/missing_modality.json").read_text(encoding="utf-8"))["reported"]
+SECTION = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("## A missing sensor")[1].split("\n## ")[0]
+ALONE = "The network that hid modalities"
 TITLES = {"none": "none", "Sentinel-2": "s2", "Sentinel-1": "s1", "heights": "dem"}
 
 
@@ -24,8 +26,7 @@ def losses(rate: str) -> list[str]:
 
 
 def test_the_table():
-    section = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("## A missing sensor")[1].split("\n## ")[0]
-    section, _ = section.split("The network that hid modalities")
+    section = SECTION.split(ALONE)[0]
     rows = dict(re.findall(r"^\| (none|Sentinel-[12]|heights) \| (.+) \|$", section, re.MULTILINE))
     assert rows.keys() == TITLES.keys() and set(SPLITS) == {"20", "21", "22", "23", "24", "25"}
     for title, key in TITLES.items():
@@ -40,7 +41,7 @@ def test_the_table():
 
 
 def test_the_table_of_networks_without_the_modality():
-    section = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("The network that hid modalities")[1].split("\n## ")[0]
+    section = SECTION.split(ALONE)[1]
     rows = dict(re.findall(r"^\| (Sentinel-[12]|heights) \| (.+) \|$", section, re.MULTILINE))
     assert rows.keys() == TITLES.keys() - {"none"}
     full, lost = 100 * np.mean(list(accuracies("0", "none").values())), []

@@ -41,3 +41,8 @@ def test_an_accuracy_is_that_of_its_file(name):
     found = values(*ROWS[name])
     assert set(found) == {"20", "21", "22", "23", "24", "25"}  # 0 to 2 served to develop
     assert TABLE[name] == f"{np.mean(list(found.values())):.1f} ± {np.std(list(found.values()), ddof=1):.1f}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench/results").glob("*.json")), ids=lambda path: path.name)
+def test_a_committed_result_names_no_path_of_a_machine(path):
+    assert not re.findall(r'"/[^"]*"', path.read_text(encoding="utf-8"))

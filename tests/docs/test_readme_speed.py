@@ -60,3 +60,13 @@ def test_the_gallery_shows_every_measured_operation(pictures, measured):
 
 def test_the_overview_names_cases_of_the_file(pictures, measured):
     assert all(any(row["group"].startswith(start) for row in measured) for start in pictures.OVERVIEW)
+
+
+def test_the_cost_of_a_pixel_is_that_of_the_file():
+    benchmarks = json.loads((ROOT / "bench/results/pixel.json").read_text(encoding="utf-8"))["benchmarks"]
+    found = next(b["extra_info"] for b in benchmarks if b["name"] == "test_a_pixel_end_to_end")
+    ours, patches = found["ours_ms"], found["network over patches_ms"]
+    text = " ".join(README.split())
+    network = f"{found['network_float32']:.3f} ms of it in the network"
+    assert f"Mapping one pixel takes {ours:.3f} ms, features included ({network}" in text
+    assert f"or {found['network_bfloat16']:.3f} ms in bfloat16), {patches / ours:.0f} times less" in text
