@@ -9,11 +9,13 @@ memory, and the bytes of its parameters, which predict.py executes the compiled 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib
 import json
 import re
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +29,8 @@ import emulated_build  # noqa: E402
 
 FLAGS = [f for f in emulated_build.FLAGS if not f.startswith("-fsanitize")]
 KERNEL_FLAGS = ("-O0", "-UBDGF_EMULATED", f"-I{HERE}", "-include", "cstring", "-include", str(HERE / "launches.h"))
-SCANS = [(256, 128, 49, 16), (256, 128, 121, 16), (256, 128, 256, 16), (1024, 128, 49, 16), (1, 128, 200_000, 16), (200_000, 32, 4, 16)]
+SCANS = [(256, 128, 49, 16), (256, 128, 121, 16), (256, 128, 256, 16),
+         (1024, 128, 49, 16), (1, 128, 200_000, 16), (200_000, 32, 4, 16)]  # fmt: skip
 
 
 def sources_digest() -> str:
@@ -46,7 +49,7 @@ def build():
 
 
 def cases() -> dict[str, tuple[str, Callable, list[torch.Tensor], dict[str, int]]]:
-    """Name -> (operation, call, its tensors, what it works on: elements or exps, and bytes that must be moved forward and backward)."""
+    """Name -> (operation, call, its tensors, its elements or exps and the bytes that must be moved forward and backward)."""
     from bdgf_fast import ops
     from bdgf_fast.diffusion import Schedule
 
@@ -63,7 +66,13 @@ def cases() -> dict[str, tuple[str, Callable, list[torch.Tensor], dict[str, int]
             sizes = {"exps": batch * dim * length * states, "forward": moved, "backward": 2 * moved}
             name = f"selective_scan {(batch, dim, length, states)} {str(dtype)[6:]}"
             found[name] = ("selective_scan", lambda *x: ops.selective_scan(*x, delta_softplus=True), inputs, sizes)
-    side = [empty(256, 128, 16, 16), empty(256, 4, 128, 256), empty(4, 128, 16), empty(256, 4, 16, 256), empty(256, 4, 16, 256), empty(128)]
+    matrices = [empty(128, 16), empty(128, 16)]  # constant B and C
+    inputs = [empty(256, 128, 49), empty(256, 128, 49), empty(128, 16), *matrices, empty(128)]
+    sizes = {"exps": 256 * 128 * 49 * 16, "forward": 3 * inputs[0].nbytes, "backward": 6 * inputs[0].nbytes}
+    found["selective_scan, constant B and C (256, 128, 49, 16) float32"] = (
+        "selective_scan", lambda *x: ops.selective_scan(*x, delta_softplus=True), inputs, sizes)  # fmt: skip
+    B, C = empty(256, 4, 16, 256), empty(256, 4, 16, 256)
+    side = [empty(256, 128, 16, 16), empty(256, 4, 128, 256), empty(4, 128, 16), B, C, empty(128)]
     moved = sum(x.nbytes for x in side) + side[0].nbytes
     sizes = {"exps": 256 * 128 * 256 * 4 * 16, "forward": moved, "backward": 2 * moved}
     found["selective_scan_2d (256, 128, 16, 16) float32"] = ("selective_scan_2d", ops.selective_scan_2d, side, sizes)
@@ -100,17 +109,27 @@ def record() -> list[dict]:
     backends._missing["cuda"] = None
     for name, (_, call, inputs, sizes) in cases().items():
         unit = next(k for k in sizes if k in ("elements", "exps"))
+        facts = {"case": name, "direction": "forward", unit: sizes[unit], "bytes": sizes["forward"]}
         leaves = [x.requires_grad_() for x in inputs]
         with torch.no_grad():
             call(*leaves)
-        rows.append({"case": name, "direction": "forward", unit: sizes[unit], "bytes": sizes["forward"], "launches": taken(module)})
+        rows.append({**facts, "launches": taken(module)})
         if "backward" not in sizes:
             continue
         out = call(*leaves)
         module.take()
         torch.autograd.grad(out, leaves, out.detach())
-        rows.append({"case": name, "direction": "backward", unit: sizes[unit], "bytes": sizes["backward"], "launches": taken(module)})
+        rows.append({**facts, "direction": "backward", "bytes": sizes["backward"], "launches": taken(module)})
     return rows
+
+
+def packed(parameters: bytes) -> str:
+    return base64.b64encode(zlib.compress(parameters, 9)).decode()
+
+
+def unpacked(text: str) -> bytes:
+    """The bytes of a launch's parameters."""
+    return zlib.decompress(base64.b64decode(text))
 
 
 def taken(module) -> list[dict]:
@@ -118,10 +137,10 @@ def taken(module) -> list[dict]:
     found: list[dict] = []
     for kernel, grid, block, shared, parameters in module.take():
         name = re.sub(r"bdgf::device::|bdgf::", "", re.search(r"Kernel\)?\(A \.\.\.\) = ([^;\]]*)", kernel)[1])
-        row = {"kernel": name, "grid": list(grid), "block": block, "dynamic_shared": shared, "parameters": parameters.hex(), "times": 1}
-        same = next((f for f in found if all(f[k] == row[k] for k in ("kernel", "grid", "block", "dynamic_shared"))), None)
+        row = {"kernel": name, "grid": list(grid), "block": block, "dynamic_shared": shared}
+        same = next((f for f in found if all(f[k] == v for k, v in row.items())), None)
         if same is None:
-            found.append(row)
+            found.append({**row, "times": 1, "parameters": packed(parameters)})
         else:
             same["times"] += 1
     return found

@@ -1,6 +1,6 @@
 """Executes one block of a compiled kernel, instruction by instruction, and counts what it executes.
 
-The kernel is SASS as cuobjdump prints it (sm_80, sm_90); its launch (grid, block, shared memory, the bytes of its parameters) is given.
+The kernel is SASS as cuobjdump prints it (sm_80, sm_90); its launch (grid, block, shared memory, parameters) is given.
 Integers, predicates, addresses and floats are computed for all lanes of every warp, so that loops and branches go as they do
 on the chip. Global memory reads as zeros: what kernels decide by data is not followed, and no result is meant.
 """
@@ -48,17 +48,6 @@ class Instruction:
         self.parts = name.split(".")
         self.name = self.parts[0]
         self.operands = [x.strip() for x in re.split(r",\s*(?![^\[]*\])", rest)] if rest.strip() else []
-
-
-def functions(text: str) -> dict[str, list[Instruction]]:
-    """The instructions of each function in what cuobjdump -sass printed."""
-    found: dict[str, list[Instruction]] = {}
-    for line in text.splitlines():
-        if match := re.match(r"\s*Function : (\S+)", line):
-            found[match[1]] = []
-        elif (match := re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;", line)) and found:
-            found[next(reversed(found))].append(Instruction(int(match[1], 16), match[2]))
-    return found
 
 
 # ---------------------------------------------------------------------------------------------------- operands
@@ -268,11 +257,11 @@ class Warp:
 class Kernel:
     """A function that can be executed."""
 
-    def __init__(self, instructions: list[Instruction]):
-        from semantics import compiled  # the meaning of each instruction
+    def __init__(self, code: list[tuple[int, str]]):
+        from sass_semantics import compiled  # the meaning of each instruction
 
-        self.program = {i.address: i for i in instructions}
-        for i in instructions:
+        self.program = {address: Instruction(address, text) for address, text in code}
+        for i in self.program.values():
             i.run = compiled(i)
 
     def count(self, launch: Launch, block: tuple[int, ...] = (0, 0, 0)) -> Counter:

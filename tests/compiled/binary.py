@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 BUDGET = Path(__file__).parent / "cuda_budget.json"
@@ -28,6 +28,7 @@ class Kernel:
     shared: int
     local: int = 0  # local loads and stores in the SASS
     instructions: int = 0
+    code: list[tuple[int, str]] = field(default_factory=list)  # (address, instruction), if it was asked for
 
 
 def cuobjdump() -> str | None:
@@ -63,11 +64,13 @@ def _arguments(name: str) -> int:
     return len(name)
 
 
-def read(extension: str) -> tuple[list[Kernel], set[str], bool]:
-    """Every kernel, the architectures that have SASS, and whether there is PTX too."""
+def read(extension: str, code: str = "", functions: list[str] | None = None) -> tuple[list[Kernel], set[str], bool]:
+    """Every kernel, the architectures that have SASS, and whether there is PTX too. Of the architecture `code` the instructions
+    are kept; `functions` are the (mangled) names that are wanted of a large file."""
     tool = cuobjdump()
-    architecture, found = "", {}
-    for line in _run(tool, "-res-usage", extension).splitlines():
+    architecture, found = code, {}  # a file for one architecture does not name it
+    some = [f"--function={','.join(functions)}"] if functions else []
+    for line in _run(tool, "-res-usage", *some, extension).splitlines():
         if match := re.match(r"arch = (sm_\d+)", line):
             architecture = match[1]
         elif match := re.match(r"\s*Function (\S+):", line):
@@ -76,14 +79,16 @@ def read(extension: str) -> tuple[list[Kernel], set[str], bool]:
             kernel = Kernel(function, architecture, *map(int, match.groups()))
             kernel.shared -= RESERVED.get(architecture, 0) if kernel.shared else 0
             found[architecture, function] = kernel
-    for line in _run(tool, "-sass", extension).splitlines():
+    for line in _run(tool, "-sass", *some, extension).splitlines():
         if match := re.match(r"\s*(?:code for|arch =) (sm_\d+)", line):
             architecture = match[1]
         elif match := re.match(r"\s*Function : (\S+)", line):
             kernel = found.get((architecture, match[1]))
-        elif re.match(r"\s*/\*[0-9a-f]{4,}\*/", line) and kernel is not None:
+        elif (match := re.match(r"\s*/\*([0-9a-f]{4,})\*/\s*([^;]*)", line)) and kernel is not None:
             kernel.instructions += 1
             kernel.local += bool(re.search(r"\b(LDL|STL)\b", line))
+            if architecture == code:
+                kernel.code.append((int(match[1], 16), match[2].strip()))
     names = _short(sorted({k.name for k in found.values()}))
     for kernel in found.values():
         kernel.name = names[kernel.name]

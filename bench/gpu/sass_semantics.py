@@ -6,20 +6,12 @@ import re
 from collections.abc import Callable
 
 import numpy as np
-from sass import LANES, LOW, RZ, Instruction, address, f32, i32, i64, integer, is_predicate, pair, predicate, real, register, u32, u64, wide
+from sass import LOW, RZ, Instruction, f32, i32, i64, integer, is_predicate, pair, predicate, real, register, u32, u64, wide
+from sass_memory import constant, load, shuffle, special_register, store
 
-SHARED_WINDOW = 0x7F00  # the upper half of the generic addresses of shared memory
 CONTROL = {"BRA", "CALL", "RET", "BRX", "EXIT", "BSSY", "BSYNC", "BREAK", "BAR"}
-NOTHING = {"NOP", "WARPSYNC", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR", "ERRBAR", "CCTL", "DEPBAR", "YIELD", "LDGDEPBAR", "LDGSTS"}
-SPECIAL_REGISTERS: dict[str, Callable] = {
-    "SR_TID.X": lambda w: LANES + 32 * w.number,
-    "SR_LANEID": lambda w: LANES,
-    "SR_CTAID.X": lambda w: np.full(32, w.block[0]),
-    "SR_CTAID.Y": lambda w: np.full(32, w.block[1]),
-    "SR_CTAID.Z": lambda w: np.full(32, w.block[2]),
-    "SR_SWINHI": lambda w: np.full(32, SHARED_WINDOW),
-}
-COMPARE: dict[str, Callable] = {"LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal, "NE": np.not_equal}
+NOTHING = {"NOP", "WARPSYNC", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR"}
+COMPARE = {"LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal, "NE": np.not_equal}
 
 
 def compiled(i: Instruction) -> Callable | None:
@@ -30,7 +22,7 @@ def compiled(i: Instruction) -> Callable | None:
         return lambda w, m: None
     name = i.name[1:] if i.name[0] == "U" and i.name[1:] in MEANINGS else i.name
     if name not in MEANINGS:
-        raise NotImplementedError(f"{i.text}: an instruction that semantics.py does not know")
+        raise NotImplementedError(f"{i.text}: an instruction that sass_semantics.py does not know")
     return MEANINGS[name](i)
 
 
@@ -71,8 +63,11 @@ def _chosen(read: Callable, smallest: Callable | None = None) -> Callable:
         x, y, q = read(a), read(b), predicate(p)
 
         def run(w, m):
-            v = np.where(q(w), x(w), y(w)) if smallest is None else np.where(q(w), np.minimum(*smallest(i, x(w), y(w))), np.maximum(*smallest(i, x(w), y(w))))
-            w.write(kind, row, v.view(u32), m)
+            one, other = x(w), y(w)
+            if smallest is not None:
+                pair_ = smallest(i, one, other)
+                one, other = np.minimum(*pair_), np.maximum(*pair_)
+            w.write(kind, row, np.where(q(w), one, other).view(u32), m)
 
         return run
 
@@ -186,7 +181,8 @@ def _plop3(i: Instruction) -> Callable:
 def _shf(i: Instruction) -> Callable:
     kind, row, (a, s, b) = _sources(i)
     x, by, y = integer(a), integer(s), integer(b)
-    left, signed, high, both = "L" in i.parts, "S32" in i.parts or "S64" in i.parts, "HI" in i.parts, "U64" in i.parts or "S64" in i.parts
+    left, signed, high = "L" in i.parts, "S32" in i.parts or "S64" in i.parts, "HI" in i.parts
+    both = "U64" in i.parts or "S64" in i.parts
 
     def run(w, m):
         n = np.minimum(np.asarray(by(w), u64), u64(63 if both else 32))
@@ -240,123 +236,6 @@ def _prmt(i: Instruction) -> Callable:
             byte = np.where(how >> u64(4 * n + 3) & u64(1), np.where(byte & u64(128), u64(255), u64(0)), byte)
             out = out | byte << u64(8 * n)
         w.write(kind, row, out, m)
-
-    return run
-
-
-def _shfl(i: Instruction) -> Callable:
-    to, target, a, by, clamp = i.operands
-    kind, row = register(target)
-    x, distance, limit, how = integer(a), integer(by), integer(clamp), i.parts[1]
-
-    def run(w, m):
-        n, c = np.broadcast_to(np.asarray(distance(w), i64), 32), np.asarray(limit(w), i64)
-        segment, last = c >> 8 & 31, c & 31
-        low = LANES & segment
-        if how == "UP":
-            at = LANES - n
-            inside = at >= (low | last & ~segment)
-        else:
-            high = low | last & ~segment
-            at = {"DOWN": LANES + n, "BFLY": LANES ^ n, "IDX": low | n & ~segment}[how]
-            inside = at <= high
-        at = np.where(inside, at, LANES)
-        w.write(kind, row, np.broadcast_to(x(w), 32)[at & 31], m)
-        w.flag(to, inside, m)
-
-    return run
-
-
-def _size(i: Instruction) -> int:
-    return next((int(p[1:] if p[0] in "US" else p) // 8 for p in i.parts if p in ("U8", "S8", "U16", "S16", "64", "128")), 4)
-
-
-def _wavefronts(at: np.ndarray, size: int, mask: np.ndarray) -> int:
-    """Turns that shared memory takes: 32 banks of four bytes, 64- and 128-bit accesses in halves and quarters of the warp."""
-    turns = 0
-    lanes = 32 * 4 // max(size, 4)
-    for first in range(0, 32, lanes):
-        some = at[first : first + lanes][mask[first : first + lanes]]
-        words = np.unique((some[:, None] >> 2) + np.arange(max(1, size // 4)))
-        turns += int(np.bincount(words & 31).max()) if words.size else 0
-    return turns
-
-
-def _load(i: Instruction) -> Callable:
-    kind, row = register(i.operands[0])
-    at, size = address(i.operands[1]), _size(i)
-    signed = any(p in ("S8", "S16") for p in i.parts)
-
-    def words(w, m):
-        for n in range(max(1, size // 4)):
-            yield n, row + n if row != RZ else RZ
-
-    def run(w, m):
-        where = at(w)
-        if i.name == "LDL":
-            for n, r in words(w, m):
-                w.write(kind, r, w.local.get(int(where[0]) + 4 * n, np.zeros(32, u32)), m)
-            return
-        if i.name == "LDS":
-            w.counts["shared_wavefronts"] += _wavefronts(where, size, m)
-        inside = i.name == "LDS" or (i.name == "LD" and where[int(np.argmax(m))] >> 32 == SHARED_WINDOW)
-        where = np.where(m, where & 0xFFFFFFFF, 0)
-        for n, r in words(w, m):
-            value = np.zeros(32, u32)
-            for byte in range(min(size, 4) if inside else 0):
-                value |= w.shared[where + 4 * n + byte].astype(u32) << u32(8 * byte)
-            if signed:
-                value = (value.astype(i32) << (32 - 8 * size) >> (32 - 8 * size)).view(u32)
-            w.write(kind, r, value, m)
-
-    return run
-
-
-def _store(i: Instruction) -> Callable:
-    at, size = address(i.operands[0]), _size(i)
-    values = [integer(i.operands[1], n) for n in range(max(1, size // 4))]
-
-    def run(w, m):
-        where = at(w)
-        if i.name == "STL":
-            for n, value in enumerate(values):
-                old = w.local.setdefault(int(where[0]) + 4 * n, np.zeros(32, u32))
-                np.copyto(old, value(w), where=m)
-            return
-        w.counts["shared_wavefronts"] += _wavefronts(where, size, m)
-        lanes = where[m]
-        for n, value in enumerate(values):
-            v = np.broadcast_to(value(w), 32)[m]
-            for byte in range(min(size, 4)):
-                w.shared[lanes + 4 * n + byte] = v >> u32(8 * byte) & u32(255)
-
-    return run
-
-
-def _constant(i: Instruction) -> Callable:
-    kind, row, (source,) = _sources(i)
-    get = [integer(source, n) for n in range(max(1, _size(i) // 4))]
-    part = u32((1 << 8 * min(_size(i), 4)) - 1)
-
-    def run(w, m):
-        values = [np.broadcast_to(g(w) & part, 32) for g in get]  # all before the first is written: it may be the index
-        for n, value in enumerate(values):
-            w.write(kind, row + n, value, m)
-
-    # A byte that does not begin a word.
-    if _size(i) < 4 and (match := re.search(r"(0x[0-9a-f]+)\]$", source)) and int(match[1], 16) % 4:
-        shift, whole = u32(8 * (int(match[1], 16) % 4)), integer(re.sub(r"0x[0-9a-f]+\]$", f"{int(match[1], 16) & ~3:#x}]", source))
-        return lambda w, m: w.write(kind, row, np.broadcast_to(whole(w) >> shift & part, 32), m)
-    return run
-
-
-def _s2r(i: Instruction) -> Callable:
-    kind, row, (name,) = _sources(i)
-    get = SPECIAL_REGISTERS.get(name, lambda w: np.zeros(32, u32))
-
-    def run(w, m):
-        v = get(w)
-        w.write(kind, row, v if kind == "R" else np.full(32, v[0]), m)
 
     return run
 
@@ -436,11 +315,11 @@ def _to_float(i: Instruction) -> Callable:
 
 def _to_integer(i: Instruction) -> Callable:
     kind, row, (source,) = _sources(i)
-    get, both = real(source), "U64" in i.parts or "S64" in i.parts
+    get, both, unsigned = real(source), "U64" in i.parts or "S64" in i.parts, "U32" in i.parts or "U64" in i.parts
 
     def run(w, m):
-        v = np.clip(np.trunc(np.nan_to_num(get(w).astype(np.float64))), 0 if "U32" in i.parts or "U64" in i.parts else -(2.0**31), 2.0**63 if both else 2.0**32 - 1)
-        v = v.astype(i64).view(u64)
+        v = np.trunc(np.nan_to_num(get(w).astype(np.float64)))
+        v = np.clip(v, 0 if unsigned else -(2.0**31), 2.0**63 if both else 2.0**32 - 1).astype(i64).view(u64)
         w.write(kind, row, v & LOW, m)
         if both:
             w.write(kind, row + 1, v >> u64(32), m)
@@ -482,19 +361,20 @@ def _fused(a, b, c):
 
 
 def _mufu(i: Instruction) -> Callable:
-    compute = {"EX2": np.exp2, "LG2": np.log2, "RCP": np.reciprocal, "RSQ": lambda v: 1 / np.sqrt(v), "SQRT": np.sqrt, "SIN": np.sin, "COS": np.cos,
-               "TANH": np.tanh}[i.parts[1]]  # fmt: skip
-    return _floats(compute)(i)
+    return _floats({"EX2": np.exp2, "LG2": np.log2, "RCP": np.reciprocal, "RSQ": lambda v: 1 / np.sqrt(v), "SQRT": np.sqrt,
+                    "SIN": np.sin, "COS": np.cos, "TANH": np.tanh}[i.parts[1]])(i)  # fmt: skip
 
 
 MEANINGS: dict[str, Callable] = {
-    "MOV": simple(lambda v, *_: np.broadcast_to(v, 32), integer), "IMAD": _imad, "IADD3": _iadd3, "LEA": _lea, "LOP3": _lop3, "PLOP3": _plop3,
-    "VIADD": simple(lambda a, b: a + b, integer), "VIADDMNMX": _addminmax, "SHF": _shf, "PRMT": _prmt, "IABS": simple(_iabs, integer),
-    "SEL": _chosen(integer), "FSEL": _chosen(real), "VIMNMX": _chosen(integer, _signed), "IMNMX": _chosen(integer, _signed),
-    "FMNMX": _chosen(real, lambda i, a, b: (a, b)), "ISETP": _setp, "FSETP": _setp, "FADD": _floats(lambda a, b: a + b),
-    "FMUL": _floats(lambda a, b: a * b), "FFMA": _floats(_fused), "MUFU": _mufu, "I2F": _to_float, "I2FP": _to_float, "F2I": _to_integer,
-    "F2FP": simple(lambda *v: u32(0), real), "F2F": simple(lambda v: u32(0), real), "HFMA2": _halves, "HADD2": _halves, "SHFL": _shfl,
-    "LDS": _load, "LDG": _load, "LD": _load, "LDL": _load, "STS": _store, "STL": _store, "LDC": _constant, "LDCU": _constant,
-    "S2R": _s2r, "S2UR": _s2r, "CS2R": _cs2r, "R2UR": _r2ur, "VOTE": _vote, "VOTEU": _vote, "P2R": _p2r, "R2P": _r2p,
-    "FCHK": lambda i: lambda w, m: w.flag(i.operands[0], np.zeros(32, bool), m),
+    "MOV": simple(lambda v, *_: np.broadcast_to(v, 32), integer), "VIADD": simple(lambda a, b: a + b, integer),
+    "IABS": simple(_iabs, integer), "IMAD": _imad, "IADD3": _iadd3, "LEA": _lea, "LOP3": _lop3, "PLOP3": _plop3,
+    "SHF": _shf, "PRMT": _prmt, "SEL": _chosen(integer), "FSEL": _chosen(real),
+    "VIMNMX": _chosen(integer, _signed), "IMNMX": _chosen(integer, _signed),
+    "FMNMX": _chosen(real, lambda i, a, b: (a, b)), "VIADDMNMX": _addminmax, "ISETP": _setp, "FSETP": _setp,
+    "FADD": _floats(lambda a, b: a + b), "FMUL": _floats(lambda a, b: a * b), "FFMA": _floats(_fused), "MUFU": _mufu,
+    "I2F": _to_float, "I2FP": _to_float, "F2I": _to_integer,
+    "F2FP": simple(lambda *v: u32(0), real), "F2F": simple(lambda v: u32(0), real),
+    "HFMA2": _halves, "HADD2": _halves, "CS2R": _cs2r, "R2UR": _r2ur, "VOTE": _vote, "VOTEU": _vote, "P2R": _p2r, "R2P": _r2p,
+    "FCHK": lambda i: lambda w, m: w.flag(i.operands[0], np.zeros(32, bool), m), "SHFL": shuffle,
+    "LDS": load, "LDG": load, "LD": load, "LDL": load, "STS": store, "STL": store, "LDC": constant, "S2R": special_register, "S2UR": special_register,
 }  # fmt: skip
