@@ -34,9 +34,14 @@ SCANS = [(256, 128, 49, 16), (256, 128, 121, 16), (256, 128, 256, 16),
 
 
 def sources_digest() -> str:
-    """Of what decides launches: the code without its comments and spaces."""
-    paths = sorted((*ROOT.glob("csrc/cuda/*"), *ROOT.glob("csrc/include/bdgf/*")))
-    text = "".join(re.sub(r"//[^\n]*|\s+", "", p.read_text(encoding="utf-8")) for p in paths)
+    """Of what decides launches and kernels: csrc/cuda and the headers it includes, without comments and spaces."""
+    left, seen = sorted(ROOT.glob("csrc/cuda/*")), {}
+    while left:
+        path = left.pop()
+        seen[path] = path.read_text(encoding="utf-8")
+        found = (ROOT / "csrc/include" / name for name in re.findall(r'#include "(bdgf/[^"]+)"', seen[path]))
+        left += [p for p in found if p.exists() and p not in seen]
+    text = "".join(re.sub(r"//[^\n]*|\s+", "", seen[p]) for p in sorted(seen))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -40,7 +40,22 @@ RATES = {
 ARCHITECTURE = "sm_90"
 OUT = ROOT / "bench/results/sm_90_predicted.json"
 MEASURED = ROOT / "bench/results/nvidia-h200-counters.json"
+# Held by tests/compiled: what stands for each kernel and is counted within a second or two.
+BUDGETED = (
+    "selective_scan (256, 128, 49, 16) float32 forward", "selective_scan (256, 128, 49, 16) float32 backward",
+    "selective_scan (256, 128, 49, 16) bfloat16 forward", "selective_scan (200000, 32, 4, 16) float32 forward",
+    "selective_scan, constant B and C (256, 128, 49, 16) float32 backward",
+    "group_channel_gate (1024, 128, 7, 7) float32 forward", "group_channel_gate (1024, 128, 7, 7) float32 backward",
+    "group_channel_gate (128, 256, 32, 32) float32 forward", "group_channel_gate (128, 256, 32, 32) float32 backward",
+    "philox_normal (1024, 64, 32, 32) float32 forward", "q_sample (1024, 64, 32, 32) float32 forward",
+    "q_sample (1024, 64, 32, 32) bfloat16 forward", "denoising_loss (1024, 65, 32, 32) float32 forward",
+    "denoising_loss (1024, 65, 32, 32) float32 backward",
+)  # fmt: skip
 BARRIERS, SHARED = {"BAR"}, {"LDS", "STS", "ATOMS", "LDSM"}
+FLOAT = {"FFMA", "FMUL", "FADD", "FMNMX", "FSEL", "FSETP", "HADD2", "F2FP"}
+OTHER = (
+    SHARED | FLOAT | BARRIERS | sass.SPECIAL | {"LDG", "STG", "SHFL", "BRA", "EXIT", "BSSY", "BSYNC", "NOP", "shared_wavefronts"}
+)
 # Bytes of dynamic shared memory of mamba_ssm's kernels, by (direction, steps a thread, bytes an element).
 PEER_SHARED = {("fwd", 4, 4): 3104, ("fwd", 8, 4): 4192, ("fwd", 8, 2): 3136, ("fwd", 4, 2): 2576,
                ("bwd", 4, 4): 8888, ("bwd", 8, 4): 11064, ("bwd", 8, 2): 10008, ("bwd", 4, 2): 8360}  # fmt: skip
@@ -97,6 +112,7 @@ def predicted(kernel: binary.Kernel, launch: dict, counts: Counter) -> dict:
         "kernel": kernel.name, "launches": launch["times"], "blocks": blocks, "threads": launch["block"],
         "warp_instructions": round(instructions * blocks), "special_functions": round(special * blocks),
         "shared_instructions": round(sum(counts[n] for n in SHARED) * blocks), "shared_wavefronts": round(shared_turns * blocks),
+        "integer_share": round(sum(v for n, v in counts.items() if n not in OTHER) / instructions, 2),  # addresses, bounds, moves
         "shuffles": round(shuffles * blocks), "barriers": round(sum(counts[n] for n in BARRIERS) * blocks),
         "registers": kernel.registers, "shared_bytes": kernel.shared + launch["dynamic_shared"], "resident_warps": resident * warps,
         "microseconds": round(1e6 * (seconds[bound] + RATES["launch"]), 2), "bound": bound,
@@ -121,6 +137,11 @@ def row_of(case: dict, kernels: dict[str, binary.Kernel]) -> dict:
         "microseconds": round(max(kernels_us, memory_us), 1), "bound": "memory" if memory_us > kernels_us else longest["bound"],
         "kernels": rows,
     }  # fmt: skip
+
+
+def instructions_per_unit(row: dict) -> float:
+    """Warp instructions for 32 elements or exps."""
+    return next(v for k, v in row.items() if k.startswith("instructions_per_"))
 
 
 # ---------------------------------------------------------------------------------------------------- mamba_ssm
@@ -198,6 +219,7 @@ def main() -> int:
     arguments.add_argument("--peer", type=Path, default=built_peer(), help="mamba_ssm's for sm_90 (default: from peers.py)")
     arguments.add_argument("--only", default="", help="cases whose name holds this text")
     arguments.add_argument("--out", type=Path, default=OUT)
+    arguments.add_argument("--budget", action="store_true", help="also renew the instructions in tests/compiled/cuda_budget.json")
     args = arguments.parse_args()
     recorded = json.loads(launches.FILE.read_text())
     if recorded["sources"] != launches.sources_digest():
@@ -217,6 +239,9 @@ def main() -> int:
     for case in cases:
         rows.append(row_of(case, kernels))
         print({k: v for k, v in rows[-1].items() if k != "kernels"}, flush=True)
+    if args.budget:
+        found = {f"{row['case']} {row['direction']}": instructions_per_unit(row) for row in rows}
+        binary.write_budget(instructions={name: found[name] for name in BUDGETED})
     if args.peer:
         add_peers(cases, rows, args.peer)
     result = {"label": "predicted", "architecture": ARCHITECTURE, "sources": recorded["sources"], "rates": RATES, "rows": rows}
