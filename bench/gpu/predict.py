@@ -28,7 +28,7 @@ import sass  # noqa: E402
 RATES = {
     "multiprocessors": 132,
     "schedulers": 4,  # of a multiprocessor; each issues at most one warp instruction a cycle
-    "clock": 1.89e9,  # cycles a second, under load
+    "clock": 1.86e9,  # cycles a second, under load
     "ready": 0.18,  # the share of cycles in which one warp has an instruction to issue; n warps: 1 - (1 - ready)^n
     "most_issue": 0.83,  # of the cycles, however many warps there are
     "special_cycles": 8,  # that a special function of a warp keeps its unit (one a scheduler)
@@ -91,6 +91,11 @@ def resident_blocks(kernel: binary.Kernel, threads: int, dynamic: int) -> int:
     return int(max(1, min(by_registers, by_shared, RATES["warps"] // warps, RATES["blocks"])))
 
 
+def issue_share(warps: float) -> float:
+    """The share of cycles in which a scheduler with so many warps issues an instruction."""
+    return min(RATES["most_issue"], 1 - (1 - RATES["ready"]) ** warps)
+
+
 def predicted(kernel: binary.Kernel, launch: dict, counts: Counter) -> dict:
     """One kernel's row: its counts over the whole grid, its time and what binds it."""
     blocks, warps = launch["grid"][0] * launch["grid"][1], (launch["block"] + 31) // 32
@@ -100,7 +105,7 @@ def predicted(kernel: binary.Kernel, launch: dict, counts: Counter) -> dict:
     resident = resident_blocks(kernel, launch["block"], launch["dynamic_shared"])
     share = -(-blocks // RATES["multiprocessors"])  # of one multiprocessor
     beside = min(resident, share) * warps / RATES["schedulers"]
-    issue = min(RATES["most_issue"], 1 - (1 - RATES["ready"]) ** beside)
+    issue = issue_share(beside)
     scheduler = share / RATES["schedulers"] / RATES["clock"]
     seconds = {
         "issue": scheduler * instructions / issue,

@@ -181,41 +181,34 @@ class Warp:
         np.copyto(self.flags[kind][row], value, where=mask if kind == "P" else True)
 
     def run(self):
-        """Executes the warp; yields at each barrier of the block."""
-        groups, joins, waiting, alive = {0: self.mask.copy()}, {}, {}, self.mask.copy()
+        """Executes the warp; yields at each barrier of the block. Lanes that part meet again at the BSYNC of their BSSY alone."""
+        groups, joins, waiting, alive = [(0, self.mask)], {}, {}, self.mask.copy()
 
         def release(name: str) -> None:  # lanes that wait for others to join them, if none is missing
             if name in waiting and not (joins[name] & alive & ~waiting[name][1]).any():
-                at, lanes = waiting.pop(name)
-                groups[at] = groups.get(at, False) | lanes
+                groups.append(waiting.pop(name))
 
         program = self.kernel.program
         while groups or waiting:
             if not groups:  # cannot happen in a sound program: let them go on
-                name = next(iter(waiting))
-                groups[waiting[name][0]] = waiting.pop(name)[1]
-            at = min(groups)
-            mask = groups.pop(at) & alive
-            if not mask.any():
-                continue
-            limit = min(groups, default=1 << 30)  # run until another group is met
+                groups.append(waiting.pop(next(iter(waiting))))
+            at, mask = groups.pop()
             while True:
                 ins = program[at]
                 self.counts[ins.name] += 1
                 self.mask = mask
                 hold = predicate(ins.guard)(self) & mask if ins.guard else mask
-                following = at + 16
+                at += 16
                 if ins.run is not None:
-                    if hold.any():
+                    if not ins.guard or hold.any():
                         ins.run(self, hold)
                 elif ins.name in ("BRA", "CALL", "RET", "BRX"):
                     hold, target = self.jump(ins, hold)
                     if hold.any():
-                        groups[target] = groups.get(target, False) | hold
-                        mask = mask & ~hold
-                        if mask.any():
-                            groups[following] = groups.get(following, False) | mask
-                        break
+                        rest = mask & ~hold
+                        if rest.any():
+                            groups.append((at, rest))
+                        at, mask = target, hold
                 elif ins.name == "EXIT":
                     alive &= ~hold
                     mask = mask & ~hold
@@ -223,24 +216,18 @@ class Warp:
                         release(name)
                     if not mask.any():
                         break
-                    limit = min(groups, default=1 << 30)
                 elif ins.name == "BSSY":
                     joins[ins.operands[0]] = mask
                 elif ins.name == "BREAK":
                     joins[ins.operands[0]] = joins[ins.operands[0]] & ~hold
                     release(ins.operands[0])
-                    limit = min(groups, default=1 << 30)
                 elif ins.name == "BSYNC":
                     name = ins.operands[0]
-                    waiting[name] = (following, waiting[name][1] | mask if name in waiting else mask)
+                    waiting[name] = (at, waiting[name][1] | mask if name in waiting else mask)
                     release(name)
                     break
                 elif ins.name == "BAR" and hold.any():
                     yield
-                at = following
-                if at >= limit:
-                    groups[at] = groups.get(at, False) | mask
-                    break
 
     def jump(self, ins: Instruction, hold: np.ndarray) -> tuple[np.ndarray, int]:
         """The lanes that jump, and where to."""

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench/results/nvidia-h200.json"
 PREDICTED = ROOT / "bench/results/sm_90_predicted.json"
 PAGE = ROOT / "docs/operations/gpu.md"
-# What the kernels were to reach, in warp instructions for 32 exps or elements: case and direction, count of the first kernels, target.
+# What the kernels were to reach, in warp instructions for 32 exps or elements: (count of the first kernels, target).
 TARGETS = {
     "selective_scan (256, 128, 49, 16) float32 forward": (24.9, 14),
     "selective_scan (256, 128, 121, 16) float32 forward": (19.2, 11),
