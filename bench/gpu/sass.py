@@ -181,7 +181,8 @@ class Warp:
         np.copyto(self.flags[kind][row], value, where=mask if kind == "P" else True)
 
     def run(self):
-        """Executes the warp; yields at each barrier of the block. Lanes that part meet again at the BSYNC of their BSSY alone."""
+        """Executes the warp; yields at each barrier of the block. Lanes that part meet again at the BSYNC of their BSSY,
+        and where all lanes of a warp must be together."""
         groups, joins, waiting, alive = [(0, self.mask)], {}, {}, self.mask.copy()
 
         def release(name: str) -> None:  # lanes that wait for others to join them, if none is missing
@@ -226,7 +227,14 @@ class Warp:
                     waiting[name] = (at, waiting[name][1] | mask if name in waiting else mask)
                     release(name)
                     break
-                elif ins.name == "BAR" and hold.any():
+                elif ins.name in ("BAR", "WARPSYNC") and (mask != alive).any():  # all lanes meet here, then execute it
+                    name = f"{ins.name} {at}"
+                    self.counts[ins.name] -= name not in waiting
+                    joins[name] = alive
+                    waiting[name] = (at - 16, waiting[name][1] | mask if name in waiting else mask)
+                    release(name)
+                    break
+                elif ins.name == "BAR":
                     yield
 
     def jump(self, ins: Instruction, hold: np.ndarray) -> tuple[np.ndarray, int]:

@@ -9,8 +9,8 @@ import numpy as np
 from sass import LOW, RZ, Instruction, f32, i32, i64, integer, is_predicate, pair, predicate, real, register, u32, u64, wide
 from sass_memory import constant, load, shuffle, special_register, store
 
-CONTROL = {"BRA", "CALL", "RET", "BRX", "EXIT", "BSSY", "BSYNC", "BREAK", "BAR"}
-NOTHING = {"NOP", "WARPSYNC", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR"}
+CONTROL = {"BRA", "CALL", "RET", "BRX", "EXIT", "BSSY", "BSYNC", "BREAK", "BAR", "WARPSYNC"}
+NOTHING = {"NOP", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR"}
 COMPARE = {"LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal, "NE": np.not_equal}
 
 
