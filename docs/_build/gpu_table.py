@@ -20,7 +20,7 @@ TARGETS = {
     "selective_scan (256, 128, 256, 16) float32 backward": (68, 50),
     "q_sample (1024, 64, 32, 32) float32 forward": (102, 60),
     "philox_normal (1024, 64, 32, 32) float32 forward": (80, 50),
-    "denoising_loss (1024, 65, 32, 32) float32 forward": (158, 115),
+    "denoising_loss (1024, 65, 32, 32) float32 forward and backward": (158, 115),
 }
 
 
@@ -81,6 +81,8 @@ def predicted_table() -> str:
 def targets_table() -> str:
     """The counts that were aimed at, with those of the first kernels and of the present ones."""
     counts = {f"{row['case']} {row['direction']}": count_of(row) for row in predictions()}
+    for name in [n for n in counts if n.endswith(" forward")]:
+        counts[f"{name} and backward"] = counts[name] + counts.get(name.replace("forward", "backward"), 0)
     lines = ["| case | first kernels | target | now, *counted* | reached |", "|---|---|---|---|---|"]
     for case, (before, target) in TARGETS.items():
         now = counts[case]
