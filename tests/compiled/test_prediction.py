@@ -116,7 +116,7 @@ def test_counts_are_those_of_the_hardware():
                 near = [x for x in known if abs(kernel[name] - x) <= tolerance * x]
                 assert near or not known, f"{case['case']}: {kernel[name]} {name} of {kernel['kernel']}, measured {known}"
                 compared += bool(known)
-    assert compared >= 16
+    assert compared >= 14
 
 
 def plain(kernel: str) -> str:
