@@ -82,7 +82,7 @@ def main() -> None:
     run = predict(args.folder, args.side)
     result = {"pixels": args.side**2, "bands": 32, "budget": BUDGET, "threads": torch.get_num_threads(), **run,
               "microseconds_per_pixel": round(1e6 * run["seconds"] / args.side**2, 1),
-              "versions": {k: v for k, v in versions().items() if k != "extension: file"}}  # fmt: skip
+              "versions": versions()}  # fmt: skip
     text = json.dumps(result, indent=1)
     print(text)
     if args.out:

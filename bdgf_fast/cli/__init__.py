@@ -95,7 +95,11 @@ def _speaking() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 done, 1 internal error, 2 a person's mistake, 130 interrupted, 141 no reader)."""
-    args = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if not given:
+        parser().print_help(sys.stderr)
+        return EXIT_USER
+    args = parser().parse_args(given)
     if args.command == "compat":  # the script speaks, fails and ends as under plain python
         run_script(args)
         return 0

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..compat.script import add_arguments as add_compat_arguments
+from .refusals import Parser
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[Parser]
 
 
 # --- arguments of several commands ---
 
 
-def _common(command: argparse.ArgumentParser) -> None:
+def _common(command: Parser) -> None:
     group = command.add_argument_group("options of every command")
     group.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     group.add_argument("--quiet", action="store_true", help="print warnings only, and no progress bars")
@@ -30,7 +31,7 @@ def _common(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _configurable(command: argparse.ArgumentParser) -> None:
+def _configurable(command: Parser) -> None:
     _set(command)
     _config_file(command)
     command.add_argument(
@@ -39,14 +40,14 @@ def _configurable(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _config_file(command: argparse.ArgumentParser) -> None:
+def _config_file(command: Parser) -> None:
     command.add_argument(
         "--config", type=Path, metavar="FILE.toml",
         help="configuration file with one table per section (`bdgf-fast config` prints one); values of --set override it",
     )
 
 
-def _set(command: argparse.ArgumentParser, text: str = "") -> None:
+def _set(command: Parser, text: str = "") -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
         help=text or "change one value of the configuration, such as pretrain.steps=500 (repeatable)",
@@ -61,20 +62,20 @@ def _features(command: argparse._ActionsContainer) -> None:
     )
 
 
-def _tensorboard(command: argparse.ArgumentParser) -> None:
+def _tensorboard(command: Parser) -> None:
     command.add_argument(
         "--tensorboard", action="store_true", help="also write logs for TensorBoard, to tensorboard/ in the run's directory"
     )
 
 
-def _several(command: argparse.ArgumentParser) -> None:
+def _several(command: Parser) -> None:
     command.add_argument(
         "--seeds", type=int, nargs="+", metavar="N",
         help="make one run for each seed, and print the mean and standard deviation of their accuracies",
     )
 
 
-def _directory(command: argparse.ArgumentParser, default: str | None = None) -> None:
+def _directory(command: Parser, default: str | None = None) -> None:
     path = None if default is None else Path(default)
     said = "" if default is None else f" (default: {default})"
     command.add_argument("--out", type=Path, required=path is None, default=path, metavar="DIR", help=f"directory of the run{said}")
@@ -83,7 +84,7 @@ def _directory(command: argparse.ArgumentParser, default: str | None = None) -> 
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in the directory --out")
 
 
-def _predict_options(command: argparse.ArgumentParser) -> None:
+def _predict_options(command: Parser) -> None:
     which = command.add_mutually_exclusive_group()
     which.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
     which.add_argument(
@@ -110,23 +111,23 @@ def _predict_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _scene(command: argparse.ArgumentParser) -> None:
+def _scene(command: Parser) -> None:
     command.add_argument(
         "scene", metavar="SCENE",
         help="a scene file (TOML), NAME:FOLDER for a known data set, or `synthetic` for the built-in scene",
     )
 
 
-def _of_run(command: argparse.ArgumentParser) -> None:
+def _of_run(command: Parser) -> None:
     command.add_argument("directory", type=Path, metavar="DIR", help="directory of a run")
 
 
-def _command(commands: Commands, name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+def _command(commands: Commands, name: str, text: str, more: str = "") -> Parser:
     """A command whose own --help begins with what the list of commands says of it."""
     return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".rstrip())
 
 
-def _baselines(command: argparse.ArgumentParser, default: str) -> None:
+def _baselines(command: Parser, default: str) -> None:
     command.add_argument(
         "--baselines",
         choices=("none", "forest", "cnn", "all"),
@@ -360,9 +361,9 @@ def _completion(commands: Commands) -> None:
     _common(command)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of all commands (used by the tests and the documentation as well)."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="bdgf-fast",
         description="Land-cover maps from several sensors at once, by balanced diffusion-guided fusion (BDGF).",
         epilog="SCENE is a scene file (TOML), NAME:FOLDER for a known data set (`bdgf-fast data list` prints the names), or "

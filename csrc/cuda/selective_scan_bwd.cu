@@ -71,17 +71,17 @@ struct Backward {
   }
   void reserve_workspace() {
     Arena arena(a.workspace);
-    ends = arena.take(cut ? all_segments * states : 0);
-    carries_before = arena.take(cut ? all_segments * states : 0);
-    rates = arena.take(cut ? all_segments * a.directions * a.dim : 0);
+    ends = cut ? arena.take(all_segments * states) : nullptr;
+    carries_before = cut ? arena.take(all_segments * states) : nullptr;
+    rates = cut ? arena.take(all_segments * a.directions * a.dim) : nullptr;
     per_launch = segments_per_launch(a, g, workspace_limit(a, true) - arena.used, segment_floats());
     const int64_t by_segment = per_launch * cells(), by_position = per_launch / g.segments_per_row * a.dim * a.length;
     const int64_t matrix = per_launch * a.directions * a.states * g.segment_steps;
     const auto reserve = [&](Partials& p, int64_t partial, int64_t partials) {
       p.partial = partial;
-      p.data = arena.take(p.used ? partial * partials : 0);
+      p.data = p.used ? arena.take(partial * partials) : nullptr;
     };
-    starts = arena.take(per_launch * chunks_kept * states);
+    starts = chunks_kept ? arena.take(per_launch * chunks_kept * states) : nullptr;
     reserve(to_u, local ? by_segment : by_position, g.partials);
     reserve(to_delta, delta_local ? by_segment : by_position, g.partials);
     reserve(to_z, by_segment, g.partials);

@@ -278,7 +278,7 @@ struct ForwardScan {
     float y = 0.0f;
     if (!kOutputs && call.adjoint) {
 #pragma unroll
-      for (int i = 0; i < kThreadStates; ++i) x[i] = ScanMath::exp2(du.x * A2[i]) * fmaf(du.y, bs[i], x[i]);
+      for (int i = 0; i < kThreadStates; ++i) scan_carry_step<ScanMath>(ScanMath::exp2(du.x * A2[i]), du.y, bs[i], x[i]);
       return y;
     }
     const float drive = du.x * du.y;

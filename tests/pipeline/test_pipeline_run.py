@@ -212,6 +212,13 @@ def test_an_extension_with_and_without_cuda_is_described(monkeypatch, built, sai
     assert versions.extension()["CUDA kernels"] == said
 
 
+def test_what_a_report_says_of_the_software_names_no_path_of_the_machine():
+    from bdgf_fast.pipeline.versions import extension, versions
+
+    assert extension()["file"] not in versions().values()
+    assert not [value for value in versions().values() if value.startswith("/")]
+
+
 def test_info_lists_every_operation(capsys):
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
