@@ -15,6 +15,7 @@ from bdgf_fast.cli import main
         ("rn x", "COMMAND is 'rn' (did you mean run?); `bdgf-fast --help`"),
         ("run x --out y --baselines nothing", "--baselines is 'nothing', which is none of none, forest, cnn, all;"),
         ("run x --out y --seed a", "--seed is 'a', which is not a whole number;"),
+        ("run x --out y --seeds 0,1", "--seeds is '0,1'; put spaces between the numbers in place of commas;"),
         ("run x --out y --resume --overwrite", "--overwrite and --resume exclude each other;"),
         ("run x --out", "--out needs a value;"),
     ],
