@@ -11,6 +11,7 @@ from bdgf_fast.cli import main
         ("run", "SCENE, --out must be given; `bdgf-fast run --help`"),
         ("run x --out y --seeed 3", "bdgf-fast run has no option --seeed (did you mean --seed?); `bdgf-fast run --help`"),
         ("data check x --frobnicate", "bdgf-fast data check has no option --frobnicate; `bdgf-fast data check --help`"),
+        ("compat", "SCRIPT must be given; `bdgf-fast compat --help`"),
         ("run x y --out z", "bdgf-fast run does not know what to do with y;"),
         ("rn x", "COMMAND is 'rn' (did you mean run?); `bdgf-fast --help`"),
         ("run x --out y --baselines nothing", "--baselines is 'nothing', which is none of none, forest, cnn, all;"),
