@@ -401,7 +401,7 @@ class Config:
 
 def _bare(raw: str) -> Any:
     """An override's value that is not JSON: ``cnn,mamba`` is a list of words, ``16,32`` one of numbers, anything else a word."""
-    if "," not in raw and not raw.startswith("["):
+    if raw.startswith("{") or ("," not in raw and not raw.startswith("[")):
         return raw
     return [_number(part.strip()) for part in raw.strip("[]").split(",")]
 
