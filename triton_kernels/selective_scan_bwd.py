@@ -3,9 +3,9 @@
 For a channel and a state: x_l = a_l x_{l-1} + w_l B_l with a_l = exp(delta_l A), w_l = delta_l u_l, y_l = sum_n C_l x_l + D u_l;
 lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with g = dL/dy and lambda = dL/dx, from the last step back. Then dC_l = sum over
 channels of g_l x_l, dB_l = sum over channels of lambda_l w_l, and with e_l = lambda_l a_l x_{l-1}: dA = sum_l e_l delta_l,
-ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A, du_l = delta_l sum_n lambda_l B_l + D g_l. In the code, `lam` is lambda_l; `carry` is
-a_{l+1} lambda_{l+1} before step l and a_l lambda_l after it; `A2` is A log2(e); `sum_drive` is sum_n lambda_l B_l, `sum_exponent`
-sum_n e_l A2. (csrc/include/bdgf/scan_step.h says the same for the C++ kernels.)
+ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A, du_l = delta_l sum_n lambda_l B_l + D g_l. In the code, `lam` is lambda_l;
+`carry` is a_{l+1} lambda_{l+1} before step l and a_l lambda_l after it; `A2` is A log2(e); `sum_drive` is sum_n lambda_l B_l,
+`sum_exponent` sum_n e_l A2. (csrc/include/bdgf/scan_step.h says the same for the C++ kernels.)
 
 Nothing of the forward is kept. A row (a sample, or a segment of a long sequence, whose first state and last carry come from
 selective_scan_segments.py) is taken in chunks. Going forwards, a program stores the state before every chunk in its scratch. Then,

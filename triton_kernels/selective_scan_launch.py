@@ -164,7 +164,8 @@ def _scan_borders(scan: Scan, ends: Tensor, delta_sums: Tensor, initial: Tensor 
     block = 128
     launch(
         scan_borders, scan.batch * cdiv(scan.dim * scan.states, block),
-        state, ends, delta_sums, scan.A, initial, None, scan.segments, scan.dim, *_state_strides(initial), N=scan.states, BACK=back, BLOCK=block, num_warps=4,
+        state, ends, delta_sums, scan.A, initial, None, scan.segments, scan.dim, *_state_strides(initial),
+        N=scan.states, BACK=back, BLOCK=block, num_warps=4,
     )  # fmt: skip
     return state
 
