@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.debug:
                 raise
             resume = " with --resume" if hasattr(args, "resume") else ""
-            hint = f"; the same command{resume} goes on" if getattr(args, "out", None) else ""
+            hint = f"; the same command{resume} continues" if getattr(args, "out", None) else ""
             print(f"\ninterrupted{hint}", file=sys.stderr)
             return EXIT_INTERRUPTED
         except BrokenPipeError:

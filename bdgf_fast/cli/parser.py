@@ -106,8 +106,8 @@ def _predict_options(command: Parser) -> None:
     )
     command.add_argument(
         "--priors", metavar="SHARES",
-        help="class shares that the map goes by: train (those of the training labels), scene (estimated from the scene without "
-        "labels) or shares by name, such as '{\"water\": 0.1, \"trees\": 0.9}' (default: predict.priors of the run)",
+        help="class shares on which the map is based: train (those of the training labels), scene (estimated from the scene "
+        "without labels) or shares by name, such as '{\"water\": 0.1, \"trees\": 0.9}' (default: predict.priors of the run)",
     )
 
 
@@ -164,7 +164,7 @@ def _run(commands: Commands) -> None:
     _features(guides)
     guides.add_argument(
         "--denoiser", type=Path, metavar="DIR",
-        help="directory of a diffusion model that `pretrain` left, of several scenes or of one: it is not pre-trained again",
+        help="directory of a diffusion model that `pretrain` made of one scene or several; the run then pre-trains none",
     )
     _tensorboard(command)
     _common(command)
@@ -174,8 +174,8 @@ def _pretrain(commands: Commands) -> None:
     command = _command(commands, "pretrain", "first stage of a run: pre-train a diffusion model on all modalities, without labels")
     command.add_argument(
         "scene", metavar="SCENE", nargs="+",
-        help="a scene, as for `run`: `train` goes on in --out. Or several with the same modalities, whose diffusion model is then "
-        "for `run --denoiser`",
+        help="one scene, as for `run`; `train` then continues in --out. Or several scenes with the same modalities; "
+        "`run --denoiser` then uses their diffusion model",
     )
     _directory(command)
     _configurable(command)
@@ -199,7 +199,7 @@ def _evaluate(commands: Commands) -> None:
 
 
 def _predict(commands: Commands) -> None:
-    command = _command(commands, "predict", "write the map and the class probabilities of a whole scene, by a trained run")
+    command = _command(commands, "predict", "write the map and the class probabilities of a whole scene, with a trained run")
     _of_run(command)
     _predict_options(command)
     _common(command)
@@ -223,7 +223,7 @@ def _distil(commands: Commands) -> None:
 def _transfer(commands: Commands) -> None:
     command = _command(
         commands, "transfer", "train on some labelled scenes, map other scenes, and measure the accuracy on each of them",
-        "All scenes need the same modalities, bands and legend. Forests on the same labels stand beside the method.",
+        "All scenes need the same modalities, bands and legend. Forests trained on the same labels are scored alongside it.",
     )
     command.add_argument("--train", nargs="+", required=True, metavar="SCENE", help="labelled scenes to train on, together")
     command.add_argument(

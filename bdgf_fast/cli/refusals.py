@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 WORDS = (
     (r"the following arguments are required: (.*)", r"\1 must be given"),
     (r"argument (.+): expected (?:one argument|at least one argument)", r"\1 needs a value"),
+    (r"argument (.+): invalid int value: ('[-\d]+,[-\d,]*')", r"\1 is \2; put spaces between the numbers in place of commas"),
     (r"argument (.+): invalid int value: ('.*')", r"\1 is \2, which is not a whole number"),
     (r"argument (.+): invalid float value: ('.*')", r"\1 is \2, which is not a number"),
     (r"argument (.+): not allowed with argument (.+)", r"\1 and \2 exclude each other"),

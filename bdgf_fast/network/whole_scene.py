@@ -47,7 +47,7 @@ def parse_bytes(text: str) -> int:
     """``2GiB``, ``1500 MB`` or plain bytes."""
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if not found:
-        raise UserError(f"--memory {text!r} is no size; write 2GiB, 1500MB or a number of bytes")
+        raise UserError(f"--memory {text!r} is not a size; write 2GiB, 1500MB or a number of bytes")
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
 

@@ -155,7 +155,7 @@ def unlabelled(scene_file, tmp_path_factory):
         (["run", "{done}", "--out", "{out}"], "is the directory of a run, not a scene; to continue the run name its scene"),
         (["run", "{unlabelled}", "--out", "{out}"], "`bdgf-fast predict DIR --scene SCENE --out MAPS`"),
         (["run", "{scene}", "--out", "{out}", "--set", "epochs=3"], "unknown section or key 'epochs' (did you mean 'train.epochs'"),
-        (["run", "augsburg", "--out", "{out}"], "augsburg is a known data set; say augsburg:FOLDER"),
+        (["run", "augsburg", "--out", "{out}"], "augsburg is a known data set; name augsburg:FOLDER"),
         (["run", "{scene}", "--out", "{scene}"], "is a file"),
         (["predict", "{done}", "--scene", "{scene}"], "--out"),
         (["run", "{scene}", "--out", "{out}", "--threads", "0"], "--threads"),
