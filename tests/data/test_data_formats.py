@@ -203,7 +203,7 @@ def test_index_lists_in_doubt(tmp_path):
         lists(tmp_path, np.concatenate([points, [[8, 0]]]), BLOBS)
     with pytest.raises(SceneError, match=r"i\.mat.*do not fit the 9 x 12 ground truth.*at most \d+% of them are labelled"):
         lists(tmp_path, np.argwhere(BLOBS == 0), BLOBS)
-    with pytest.raises(SceneError, match=r"whole numbers, here float64 with fractions"):
+    with pytest.raises(SceneError, match=r"whole numbers, not float64 with fractions"):
         lists(tmp_path, points + 0.5, BLOBS)
     with pytest.raises(SceneError, match="at most 0% of them"):
         lists(tmp_path, points + 1000, BLOBS)
