@@ -53,9 +53,11 @@ def _dispatch(args: argparse.Namespace) -> int:
     import torch
 
     from .. import backends
+    from ..common.memory import keep_freed_memory
     from .commands import execute
 
     _check_common(args)
+    keep_freed_memory()
     if args.threads is not None:
         if args.threads < 1:
             raise UserError(f"--threads is {args.threads}; it takes 1 or more")

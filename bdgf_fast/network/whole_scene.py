@@ -4,7 +4,6 @@ stays bounded; the rasters are assembled from them at the end, every tile of the
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import re
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..common.memory import return_freed_memory
 from ..common.packages import require
 from ..common.progress import Progress
 from ..common.ranks import barrier, leads, ranks
@@ -205,14 +205,8 @@ def predict_blocks(
     mine = set(missing[rank::world])
     for y, x, block, labels in predict(network, features, prepared, config, progress, stride=stride, wanted=mine.__contains__):
         blocks.save(y, x, block.numpy(), {name: value.numpy() for name, value in labels.items()})
-        _give_back()
+        return_freed_memory()
     barrier()
-
-
-def _give_back() -> None:
-    """Freed pages to the system, where the C library can (glibc): what it keeps of each block adds up over a scene."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass

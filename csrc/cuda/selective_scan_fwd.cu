@@ -32,7 +32,7 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   const bool cut = g.segments_per_row > 1, partials = g.partials > 1, local = a.directions == 1;
   Arena arena(a.workspace);
   float* ends = cut ? arena.take(all_segments * a.directions * a.dim * a.states) : nullptr;
-  float* rates = cut ? arena.take(all_segments * a.directions * a.dim) : nullptr;
+  float* delta_sums = cut ? arena.take(all_segments * a.directions * a.dim) : nullptr;
   const int64_t steps = local ? g.segment_steps : ceil_div(a.length, g.segments_per_row);  // of a segment, in its partial results
   const int64_t segment_floats = partials ? g.partials * a.dim * steps : 0;
   const int64_t per_launch = segments_per_launch(a, g, workspace_limit(a, false) - arena.used, segment_floats);
@@ -52,10 +52,10 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   if (cut) {
     call.g = packed_grid(g, all_segments, 1);
     call.ends = ends;
-    call.rates = rates;
+    call.delta_sums = delta_sums;
     launch_states(on, call);
-    launch_carry(on, call, ends, rates, false);
-    call.ends = call.rates = nullptr;
+    launch_borders(on, call, ends, delta_sums, false);
+    call.ends = call.delta_sums = nullptr;
     call.states_after = ends;
     call.a.last.data = nullptr;
   }

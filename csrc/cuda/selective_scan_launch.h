@@ -158,7 +158,7 @@ struct Launcher {
 void launch_states(const Launcher& on, const ScanCall& call);
 void launch_partial_sums(const Launcher& on, const ScanCall& call, const PartialSum& sum);
 void launch_rows(const Launcher& on, const ScanCall& call, int64_t blocks, bool add);
-void launch_carry(const Launcher& on, const ScanCall& call, float* states, const float* rates, bool backwards);
+void launch_borders(const Launcher& on, const ScanCall& call, float* states, const float* delta_sums, bool backwards);
 
 }  // namespace BDGF_ISA
 }  // namespace bdgf
