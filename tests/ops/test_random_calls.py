@@ -214,7 +214,7 @@ def test_every_call_is_the_references(kind, check_gradients):
                     lambda **t: getattr(ops, op)(**t, **absent, **options),
                     plainly(op, options, absent),
                     given_,
-                    scale=2.0,
+                    scale=3.0,  # among thousands of calls some cancel to an unlucky few digits
                 )
 
     run()
