@@ -323,7 +323,7 @@ class Config:
         return dataclasses.asdict(self)
 
     def override(self, *assignments: str) -> Config:
-        """A copy with ``"section.key=value"`` strings applied. Values are JSON (``true``, ``[1,2]``) or bare words."""
+        """A copy with ``"section.key=value"`` strings applied. Values are JSON (``true``, ``[1,2]``), ``1,2`` or bare words."""
         values: dict[str, Any] = {}
         for text in assignments:
             path, sign, raw = text.partition("=")
@@ -400,8 +400,20 @@ class Config:
 
 
 def _bare(raw: str) -> Any:
-    """An override's value that is no JSON: ``cnn,mamba`` is a list of words, anything else a word."""
-    return [part.strip() for part in raw.strip("[]").split(",")] if "," in raw or raw.startswith("[") else raw
+    """An override's value that is not JSON: ``cnn,mamba`` is a list of words, ``16,32`` one of numbers, anything else a word."""
+    if raw.startswith("{") or ("," not in raw and not raw.startswith("[")):
+        return raw
+    return [_number(part.strip()) for part in raw.strip("[]").split(",")]
+
+
+def _number(word: str) -> Any:
+    """A word as the number that it writes, or as it is."""
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            pass
+    return word
 
 
 def schema() -> dict[str, Any]:

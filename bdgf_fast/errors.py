@@ -55,6 +55,14 @@ def closest(name: str, names: Sequence[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def toml_fault(error: Exception) -> str:
+    """What a TOML parser says, with the usual cause where its words do not tell it."""
+    said = str(error).rstrip(".")
+    if "('modality',)" in said:
+        return f"{said}; each sensor is a [[modality]] table (double brackets)"
+    return f"{said}; text needs quotes" if said.startswith("Invalid value") else said
+
+
 def missing_package(name: str | None) -> str:
     """What to say when a package that the application needs is not installed; all that are missing are named at once."""
     first = package_of(name or "")

@@ -32,11 +32,17 @@ def as_priors(value: Any) -> Any:
     if not shares or not all(isinstance(x, (int, float)) and not isinstance(x, bool) and 0 <= x <= 1 for x in shares):
         raise PydanticCustomError("priors", 'it takes "train", "scene" or a share from 0 to 1 for each class, such as '
                                             "{example}; got {got}",
-                                  {"example": "{water = 0.1, trees = 0.9}", "got": str(value)})  # fmt: skip
+                                  {"example": _table_like(value), "got": str(value)})  # fmt: skip
     if abs(sum(shares) - 1) > 1e-3:
         said = {"total": f"{sum(shares):.4g}"}
         raise PydanticCustomError("priors", "the shares of the classes sum to {total}; they must sum to 1", said)
     return value
+
+
+def _table_like(value: Any) -> str:
+    """Shares as they are written where this value comes from: a text that begins with a brace is JSON on the command line."""
+    typed = isinstance(value, str) and value.startswith("{")
+    return '{"water": 0.1, "trees": 0.9}' if typed else "{water = 0.1, trees = 0.9}"
 
 
 def sentence(error: ValidationError, root: type) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 
 os.environ.setdefault(
@@ -11,6 +13,10 @@ os.environ.setdefault(
 
 # Child processes import what is installed, not the source tree they happen to start in.
 os.environ["PYTHONSAFEPATH"] = "1"
+
+# pytest puts this folder on the path: where Triton is not installed, torch would take the folder `triton` in it for Triton.
+if (found := importlib.util.find_spec("triton")) and found.origin is None:
+    sys.modules["triton"] = None  # type: ignore[assignment]  # importing it says that it is not there
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

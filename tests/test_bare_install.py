@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 CODE = """
 import importlib.abc
@@ -38,3 +39,29 @@ def test_bare_install(tmp_path):
     said = done.stdout.splitlines()[-1]
     assert re.fullmatch(r"the package (\S+) is missing, which the application needs: pip install \1.*", said)
     assert "error: the package " in done.stderr and "Traceback" not in done.stderr
+
+
+NO_TRITON = """
+import importlib.util
+import sys
+from importlib.machinery import PathFinder
+
+
+class OnlyTheFolder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, sys.path[:1]) if name == "triton" else None
+
+
+sys.path.insert(0, sys.argv[1])
+sys.meta_path.insert(0, OnlyTheFolder)
+assert importlib.util.find_spec("triton")
+import conftest
+
+assert importlib.util.find_spec("triton") is None
+"""
+
+
+def test_without_triton_the_folder_of_its_tests_is_not_taken_for_it():
+    done = subprocess.run([sys.executable, "-c", NO_TRITON, Path(__file__).parent], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

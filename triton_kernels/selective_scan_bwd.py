@@ -3,11 +3,11 @@
 For a channel and a state: x_l = a_l x_{l-1} + w_l B_l with a_l = exp(delta_l A), w_l = delta_l u_l, y_l = sum_n C_l x_l + D u_l;
 lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with g = dL/dy and lambda = dL/dx, from the last step back. Then dC_l = sum over
 channels of g_l x_l, dB_l = sum over channels of lambda_l w_l, and with e_l = lambda_l a_l x_{l-1}: dA = sum_l e_l delta_l,
-ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A, du_l = delta_l sum_n lambda_l B_l + D g_l. In the code, `adjoint` is lambda_l, then
-a_l lambda_l; `A2` is A log2(e); `sum_drive` is sum_n lambda_l B_l, `sum_exponent` sum_n e_l A2. (For the C++ kernels,
-csrc/include/bdgf/scan_step.h says the same.)
+ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A, du_l = delta_l sum_n lambda_l B_l + D g_l. In the code, `lam` is lambda_l;
+`carry` is a_{l+1} lambda_{l+1} before step l and a_l lambda_l after it; `A2` is A log2(e); `sum_drive` is sum_n lambda_l B_l,
+`sum_exponent` sum_n e_l A2. (csrc/include/bdgf/scan_step.h says the same for the C++ kernels.)
 
-Nothing of the forward is kept. A row (a sample, or a segment of a long sequence, whose first state and last adjoint come from
+Nothing of the forward is kept. A row (a sample, or a segment of a long sequence, whose first state and last carry come from
 selective_scan_segments.py) is taken in chunks. Going forwards, a program stores the state before every chunk in its scratch. Then,
 from the last chunk to the first, it stores the state before every block of T steps, and takes these blocks from the last to the
 first: it records a_l x_{l-1} of the T steps in registers and runs the adjoint back over them.
@@ -164,7 +164,7 @@ def scan_bwd(
                 if i < chunks - 1:
                     for first in range(begin + i * chunk, begin + (i + 1) * chunk, T):
                         x = _advance(x, first, row, tile, p, call, T)
-            adjoint = load_state(grad_last, (wide + r) * gl_r, gl_d, gl_n, tile, one)
+            carry = load_state(grad_last, (wide + r) * gl_r, gl_d, gl_n, tile, one)
             tl.debug_barrier()
             for back in range(chunks):
                 i = chunks - 1 - back
@@ -178,15 +178,15 @@ def scan_bwd(
                 tl.debug_barrier()
                 for behind in range(blocks):
                     j = blocks - 1 - behind
-                    adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias = _block_back(
-                        adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias, start + j * T, fine + (wide + j) * TILE + lane,
+                    carry, sum_A, sum_B, sum_C, sum_D, sum_bias = _block_back(
+                        carry, sum_A, sum_B, sum_C, sum_D, sum_bias, start + j * T, fine + (wide + j) * TILE + lane,
                         row, tile, p, sources, targets, wanted, (wide + program) * DIM * length, DIM, wide + k, K, wide + item,
                         RESIDENT, one_float, call, T,
                     )  # fmt: skip
                 tl.debug_barrier()
             if grad_initial is not None:
                 first_of_sample = when((wide + r) % segments == 0, tile.exists)
-                tl.store(grad_initial + sample * gi_b + state_offsets(tile, gi_d, gi_n, one), adjoint, first_of_sample)
+                tl.store(grad_initial + sample * gi_b + state_offsets(tile, gi_d, gi_n, one), carry, first_of_sample)
             if not RESIDENT:
                 base = ((wide + program // parts) * K + k) * dim
                 _add_sums(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, base, N,
@@ -224,10 +224,10 @@ def _advance(x, first, row, tile, p, call, T: tl.constexpr):
 
 @triton.jit
 def _block_back(
-    adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias, first, kept, row, tile, p, sources, targets, wanted, own_scratch,
+    carry, sum_A, sum_B, sum_C, sum_D, sum_bias, first, kept, row, tile, p, sources, targets, wanted, own_scratch,
     DIM: tl.constexpr, k, K: tl.constexpr, item, RESIDENT: tl.constexpr, one_float, call, T: tl.constexpr,
 ):  # fmt: skip
-    """Take T steps from `first` on backwards, given the state before them at `kept`. Store their gradients; return the adjoint
+    """Take T steps from `first` on backwards, given the state before them at `kept`. Store their gradients; return the carry
     before them (a_l lambda_l of the first) and the sums."""
     at = steps_at(first, row, tile, call, T)
     raw, dt, ut = load_inputs(row, at, tile, p.bias, call)
@@ -243,8 +243,8 @@ def _block_back(
     bs = load_matrix(row.B, row.B_state, row.B_step, at, tile, p.b, call.constant_b, call)
     cs = load_matrix(row.C, row.C_state, row.C_step, at, tile, p.c, call.constant_c, call)
     decayed = _record(tl.load(kept), ds, vs, bs, p.A2, T)
-    adjoint, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c = _adjoint(
-        adjoint, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, p.A2, wanted, one_float, call, T)  # fmt: skip
+    carry, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c = _adjoint(
+        carry, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, p.A2, wanted, one_float, call, T)  # fmt: skip
     sum_drive = join4(sums_drive, call.reverse)
     if wanted.D:
         sum_D += grad_y * ut
@@ -271,7 +271,7 @@ def _block_back(
         _store_matrix(targets.B, to_b, tile, item >= K, RESIDENT, at, call)
     if wanted.C and not call.constant_c:
         _store_matrix(targets.C, to_c, tile, item >= K, RESIDENT, at, call)
-    return adjoint, sum_A, sum_B, sum_C, sum_D, sum_bias
+    return carry, sum_A, sum_B, sum_C, sum_D, sum_bias
 
 
 @triton.jit
@@ -285,10 +285,10 @@ def _record(x, ds, vs, bs, A2, T: tl.constexpr):
 
 
 @triton.jit
-def _adjoint(adjoint, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted, one_float, call, T: tl.constexpr):
+def _adjoint(carry, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted, one_float, call, T: tl.constexpr):
     """The recurrence of the adjoint over T recorded steps, from the last one back.
 
-    Returns the adjoint and the sums over steps, then five tuples over the steps: sum_n lambda B, sum_n e A2 and y, (DR, DW, DL),
+    Returns the carry and the sums over steps, then five tuples over the steps: sum_n lambda B, sum_n e A2 and y, (DR, DW, DL),
     and each warp's part of dB and dC, (NR, DW, NL); () where they are not wanted.
     """
     sums_drive, sums_exponent, ys, to_b, to_c = (), (), (), (), ()
@@ -303,18 +303,18 @@ def _adjoint(adjoint, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, want
                 sum_C += g * x
             else:
                 to_c = (_sum_channels(g * x),) + to_c
-        adjoint += g * c
+        lam = carry + g * c
         if wanted.B:
             if call.constant_b:
-                sum_B += adjoint * v
+                sum_B += lam * v
             else:
-                to_b = (_sum_channels(adjoint * v),) + to_b
-        sums_drive = (sum_states(adjoint * b),) + sums_drive
-        e = adjoint * decayed[T - 1 - s]
+                to_b = (_sum_channels(lam * v),) + to_b
+        sums_drive = (sum_states(lam * b),) + sums_drive
+        e = lam * decayed[T - 1 - s]
         sum_A += e * over_channels(ds[T - 1 - s])
         sums_exponent = (sum_states(e * A2),) + sums_exponent
-        adjoint *= tl.exp2(over_channels(ds[T - 1 - s] * one_float) * A2)
-    return adjoint, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c
+        carry = lam * tl.exp2(over_channels(ds[T - 1 - s] * one_float) * A2)
+    return carry, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c
 
 
 @triton.jit

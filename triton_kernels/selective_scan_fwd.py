@@ -37,7 +37,7 @@ from .selective_scan_tiles import (
 
 @triton.jit(do_not_specialize=["rows", "row_programs", "one"])
 def scan_fwd(
-    out, last, total, merge, u, delta, A, B, C, D, z, bias, initial,
+    out, last, delta_sums, merge, u, delta, A, B, C, D, z, bias, initial,
     rows, dim, length, tiles, dim_of_group, segments, segment, row_programs, share_b, share_c, height, width,
     out_b, out_d, out_h, out_l, u_b, u_d, u_h, u_l, delta_b, delta_k, delta_d, delta_l, z_b, z_d, z_l,
     B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, init_r, init_d, init_n, one,
@@ -45,7 +45,7 @@ def scan_fwd(
     SHARED: tl.constexpr, WIDE: tl.constexpr, FLAT: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
-    """out None: only the state that each row ends with (last) and its sum of delta (total), for segments.
+    """out None: only the state that each row ends with (last) and its sum of delta (delta_sums), for segments.
 
     DIRECTIONS 0: a sequence. Else delta has stride delta_k by direction, A, D, bias are (K, dim, ...) and B, C have
     their group by direction; PIXELS: delta, B, C in pixel order. merge: (programs, DIM, length) scratch, or None: out.
@@ -73,7 +73,7 @@ def scan_fwd(
                       C + sample * C_b + (wide + group_of_k // share_c) * C_g, C_n, C_l,
                       end, length, k * DIRECTION_STEP, height, width)  # fmt: skip
             x = load_state(initial, (wide + r) * init_r, init_d, init_n, tile, one)
-            passed = tl.zeros((DR, DW, DL), tl.float32)
+            delta_sum = tl.zeros((DR, DW, DL), tl.float32)
             for first in range(begin, end, T):
                 at = steps_at(first, row, tile, call, T)
                 _, dt, ut = load_inputs(row, at, tile, p.bias, call)
@@ -82,7 +82,7 @@ def scan_fwd(
                 if out is None:
                     x = advance(x, ds, vs, bs, p.A2, T)
                     for t in tl.static_range(T):
-                        passed += ds[t]
+                        delta_sum += ds[t]
                 else:
                     cs = load_matrix(row.C, C_n, C_l, at, tile, p.c, CONST_C, call)
                     x, y = _advance_with_outputs(x, ds, vs, bs, cs, p.A2, REVERSE, T)
@@ -100,7 +100,7 @@ def scan_fwd(
             if last is not None:
                 if out is None:
                     tl.store(last + (wide + r) * dim * N + tile.matrix, x, tile.exists)
-                    tl.store(total + (wide + r) * dim + d, passed, d_exists)
+                    tl.store(delta_sums + (wide + r) * dim + d, delta_sum, d_exists)
                 else:
                     ends = when((wide + r) % segments == segments - 1, tile.exists)
                     tl.store(last + sample * dim * N + tile.matrix, x, ends)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ._launch import capability, cdiv, launch, next_power_of_2, processors, workspace, workspace_limit
 from .selective_scan_bwd import scan_bwd, sum_parts
 from .selective_scan_fwd import scan_fwd
-from .selective_scan_segments import carry, scan_adjoint
+from .selective_scan_segments import scan_adjoint, scan_borders
 
 # N up to -> (NR, DR, NL, DL): a warp's tile, of at most 32 channels, since T steps of each are held too. In the backward a thread
 # has few elements, because it keeps T states of each: with twice as many at N = 16 it uses all 255 registers, and spills with z.
@@ -132,10 +132,10 @@ def forward(scan: Scan, out: Tensor, last: Tensor | None) -> None:
     _forward(scan, block, tiles, row_programs, initial, out=out, last=last, merge=merge)
 
 
-def _forward(scan: Scan, block, tiles, row_programs, initial, out=None, last=None, total=None, merge=None) -> None:
+def _forward(scan: Scan, block, tiles, row_programs, initial, out=None, last=None, delta_sums=None, merge=None) -> None:
     launch(
         scan_fwd, row_programs * tiles,
-        out, last, total, merge, scan.u, scan.delta, scan.A, scan.B, scan.C, scan.D, scan.z, scan.bias, initial,
+        out, last, delta_sums, merge, scan.u, scan.delta, scan.A, scan.B, scan.C, scan.D, scan.z, scan.bias, initial,
         scan.batch * scan.segments, scan.dim, scan.length, tiles, scan.dim_of_group, scan.segments, scan.segment, row_programs,
         *scan.share, scan.height, scan.width,
         *pixel_strides(out), *pixel_strides(scan.u), *_delta_strides(scan.delta), *_strides(scan.z, 3),
@@ -153,18 +153,19 @@ def _delta_strides(delta: Tensor | None) -> tuple[int, ...]:
 
 def enter(scan: Scan, block: dict[str, int], tiles: int) -> Tensor:
     """The state that enters each segment, (batch, segments, dim, N)."""
-    local, total = (workspace(scan.u, scan.batch, scan.segments, scan.dim, *n) for n in ((scan.states,), ()))
-    _forward(scan, block, tiles, scan.batch * scan.segments, None, last=local, total=total)
-    scan.total = total
-    return _carry(scan, local, total, scan.initial, back=False)
+    ends, delta_sums = (workspace(scan.u, scan.batch, scan.segments, scan.dim, *n) for n in ((scan.states,), ()))
+    _forward(scan, block, tiles, scan.batch * scan.segments, None, last=ends, delta_sums=delta_sums)
+    scan.delta_sums = delta_sums
+    return _scan_borders(scan, ends, delta_sums, scan.initial, back=False)
 
 
-def _carry(scan: Scan, local: Tensor, total: Tensor, initial: Tensor | None, back: bool) -> Tensor:
-    state = torch.empty_like(local)
+def _scan_borders(scan: Scan, ends: Tensor, delta_sums: Tensor, initial: Tensor | None, back: bool) -> Tensor:
+    state = torch.empty_like(ends)
     block = 128
     launch(
-        carry, scan.batch * cdiv(scan.dim * scan.states, block), state, local, total, scan.A, initial, None, scan.segments,
-        scan.dim, *_state_strides(initial), N=scan.states, BACK=back, BLOCK=block, num_warps=4,
+        scan_borders, scan.batch * cdiv(scan.dim * scan.states, block),
+        state, ends, delta_sums, scan.A, initial, None, scan.segments, scan.dim, *_state_strides(initial),
+        N=scan.states, BACK=back, BLOCK=block, num_warps=4,
     )  # fmt: skip
     return state
 
@@ -281,18 +282,18 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
 
 
 def _enter_both_ways(scan: Scan, grad_out: Tensor, grad_last: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The states that enter each segment, and the adjoints that enter it from the segment after."""
+    """The states that enter each segment, and the carries that enter it from the segment after."""
     block = tile(FORWARD, scan.states, scan.dim_of_group, WARPS if scan.states > MANY else 1)
     tiles = scan.groups * cdiv(scan.dim_of_group, block["DR"] * block["DW"] * block["DL"])
     initial = enter(scan, block, tiles)
-    local = torch.empty_like(initial)
+    ends = torch.empty_like(initial)
     b, _, d, l = scan.delta.stride()
     launch(
         scan_adjoint, scan.batch * scan.segments * tiles,
-        local, grad_out, scan.delta, scan.A, scan.C, scan.z, scan.bias,
+        ends, grad_out, scan.delta, scan.A, scan.C, scan.z, scan.bias,
         scan.batch * scan.segments, scan.dim, scan.length, tiles, scan.dim_of_group, scan.segments, scan.segment, scan.share[1],
         *grad_out.stride(), b, d, l, *_strides(scan.z, 3), *_strides(scan.C, 4), 1,
         N=scan.states, SOFTPLUS=scan.softplus, REVERSE=scan.reverse, WIDE=scan.wide, CONST_C=scan.C.dim() == 2, **block,
         num_warps=block["DW"], registers=168,
     )  # fmt: skip
-    return initial, _carry(scan, local, scan.total, grad_last, back=True)
+    return initial, _scan_borders(scan, ends, scan.delta_sums, grad_last, back=True)

@@ -1,8 +1,10 @@
-"""The states and adjoints at the borders of the segments of a long sequence: first every segment alone, then from border to border.
+"""What crosses the borders between the segments of a long sequence: states, and in the backward carries (a_l lambda_l in the
+names of selective_scan_bwd.py). First every segment alone, then from border to border.
 
 A segment that starts with state x ends with exp(A sum delta) x plus the state that it ends with when it starts with zero; the
 adjoint likewise, backwards. For every segment alone, scan_fwd (with out=None) computes the state that it ends with, and
-scan_adjoint the gradient of the state that it starts with; from these, `carry` computes the states and adjoints at the borders.
+scan_adjoint the carry that it ends with, which is the gradient of the state that it starts with; from these, `scan_borders`
+computes what enters each segment.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ from .selective_scan_tiles import (
 
 
 @triton.jit
-def carry(state, local, total, A, initial, last, segments, dim, init_b, init_d, init_n, N: tl.constexpr, BACK: tl.constexpr,
-          BLOCK: tl.constexpr):  # fmt: skip
-    """The state (or, if BACK, the adjoint) that enters each segment, from what each alone ends with.
+def scan_borders(
+    state, ends, delta_sums, A, initial, last, segments, dim, init_b, init_d, init_n,
+    N: tl.constexpr, BACK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The state (or, if BACK, the carry) that enters each segment, from what each alone ends with.
 
-    state, local (batch, segments, dim, N), total (batch, segments, dim): exp(A total_{s-1}) times what entered segment s - 1,
-    plus local_{s-1}, enters segment s; if BACK, the segment after, s + 1, takes the place of s - 1. `initial`, with strides
+    state, ends (batch, segments, dim, N), delta_sums (batch, segments, dim): exp(A delta_sums_{s-1}) times what entered segment
+    s - 1, plus ends_{s-1}, enters segment s; if BACK, the segment after, s + 1, takes the place of s - 1. `initial`, with strides
     init_*, enters the first segment (if BACK, the last); `last` receives what leaves at the other end.
     """
     blocks = tl.cdiv(dim * N, BLOCK)
@@ -46,20 +50,20 @@ def carry(state, local, total, A, initial, last, segments, dim, init_b, init_d, 
     for s in range(segments):
         row = sample * segments + (segments - 1 - s if BACK else s)
         tl.store(state + row * dim * N + i, x, there)
-        x = x * tl.exp2(A2 * tl.load(total + row * dim + i // N, there, 0.0)) + tl.load(local + row * dim * N + i, there, 0.0)
+        x = x * tl.exp2(A2 * tl.load(delta_sums + row * dim + i // N, there, 0.0)) + tl.load(ends + row * dim * N + i, there, 0.0)
     if last is not None:
         tl.store(last + sample * dim * N + i, x, there)
 
 
 @triton.jit(do_not_specialize=["rows", "one"])
 def scan_adjoint(
-    local, grad_out, delta, A, C, z, bias,
+    ends, grad_out, delta, A, C, z, bias,
     rows, dim, length, tiles, dim_of_group, segments, segment, share_c,
     go_b, go_d, go_l, delta_b, delta_d, delta_l, z_b, z_d, z_l, C_b, C_g, C_n, C_l, one,
     N: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, WIDE: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of the state before each segment, from that segment alone: local (rows, dim, N). In `row`, grad_out takes the
+    """The gradient of the state before each segment, from that segment alone: ends (rows, dim, N). In `row`, grad_out takes the
     place of u, and C that of B. A program takes one row and channel tile."""
     T: tl.constexpr = 4
     call: tl.constexpr = Call(SOFTPLUS, REVERSE, False, True, True, False, WIDE, False, CONST_C)
@@ -74,7 +78,7 @@ def scan_adjoint(
     row_c = C + sample * C_b + (tl.zeros((), tl.int64) + group // share_c) * C_g
     row = Row(grad_out + sample * go_b, go_d, 0, go_l, delta + sample * delta_b, delta_d, delta_l,
               row_c, C_n, C_l, row_c, C_n, C_l, end, length, 0, 1, 1)  # fmt: skip
-    adjoint = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
+    carry = tl.zeros((NR, DR, DW, NL, DL), tl.float32)
     blocks = tl.cdiv(end - begin, T)
     for behind in range(blocks):
         at = steps_at(begin + (blocks - 1 - behind) * T, row, tile, call, T)
@@ -87,5 +91,5 @@ def scan_adjoint(
         cs = load_matrix(row_c, C_n, C_l, at, tile, p.c, CONST_C, call)
         for s in tl.static_range(T):
             g = over_channels(gs[T - 1 - s])
-            adjoint = tl.exp2(over_channels(ds[T - 1 - s]) * p.A2) * (adjoint + g * cs[T - 1 - s])
-    tl.store(local + r * dim * N + tile.matrix, adjoint, tile.exists)
+            carry = tl.exp2(over_channels(ds[T - 1 - s]) * p.A2) * (carry + g * cs[T - 1 - s])
+    tl.store(ends + r * dim * N + tile.matrix, carry, tile.exists)

@@ -53,9 +53,11 @@ def _dispatch(args: argparse.Namespace) -> int:
     import torch
 
     from .. import backends
+    from ..common.memory import keep_freed_memory
     from .commands import execute
 
     _check_common(args)
+    keep_freed_memory()
     if args.threads is not None:
         if args.threads < 1:
             raise UserError(f"--threads is {args.threads}; it takes 1 or more")
@@ -95,7 +97,11 @@ def _speaking() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 done, 1 internal error, 2 a person's mistake, 130 interrupted, 141 no reader)."""
-    args = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if not given:
+        parser().print_help(sys.stderr)
+        return EXIT_USER
+    args = parser().parse_args(given)
     if args.command == "compat":  # the script speaks, fails and ends as under plain python
         run_script(args)
         return 0
@@ -109,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.debug:
                 raise
             resume = " with --resume" if hasattr(args, "resume") else ""
-            hint = f"; the same command{resume} goes on" if getattr(args, "out", None) else ""
+            hint = f"; the same command{resume} continues" if getattr(args, "out", None) else ""
             print(f"\ninterrupted{hint}", file=sys.stderr)
             return EXIT_INTERRUPTED
         except BrokenPipeError:

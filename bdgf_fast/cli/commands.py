@@ -20,9 +20,13 @@ EXIT_PARTLY = 1
 
 def info(args: argparse.Namespace) -> int:
     from .. import backends
-    from ..pipeline.versions import info_text, versions
+    from ..pipeline.versions import extension, info_text, versions
 
-    print(json.dumps({"versions": versions(), "backends": backends.table()}, indent=1) if args.json else info_text())
+    if args.json:
+        found = versions() | {"extension: file": extension()["file"]}
+        print(json.dumps({"versions": found, "backends": backends.table()}, indent=1))
+    else:
+        print(info_text())
     return 0
 
 

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..compat.script import add_arguments as add_compat_arguments
+from .refusals import Parser
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[Parser]
 
 
 # --- arguments of several commands ---
 
 
-def _common(command: argparse.ArgumentParser) -> None:
+def _common(command: Parser) -> None:
     group = command.add_argument_group("options of every command")
     group.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     group.add_argument("--quiet", action="store_true", help="print warnings only, and no progress bars")
@@ -30,7 +31,7 @@ def _common(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _configurable(command: argparse.ArgumentParser) -> None:
+def _configurable(command: Parser) -> None:
     _set(command)
     _config_file(command)
     command.add_argument(
@@ -39,14 +40,14 @@ def _configurable(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _config_file(command: argparse.ArgumentParser) -> None:
+def _config_file(command: Parser) -> None:
     command.add_argument(
         "--config", type=Path, metavar="FILE.toml",
         help="configuration file with one table per section (`bdgf-fast config` prints one); values of --set override it",
     )
 
 
-def _set(command: argparse.ArgumentParser, text: str = "") -> None:
+def _set(command: Parser, text: str = "") -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
         help=text or "change one value of the configuration, such as pretrain.steps=500 (repeatable)",
@@ -61,20 +62,20 @@ def _features(command: argparse._ActionsContainer) -> None:
     )
 
 
-def _tensorboard(command: argparse.ArgumentParser) -> None:
+def _tensorboard(command: Parser) -> None:
     command.add_argument(
         "--tensorboard", action="store_true", help="also write logs for TensorBoard, to tensorboard/ in the run's directory"
     )
 
 
-def _several(command: argparse.ArgumentParser) -> None:
+def _several(command: Parser) -> None:
     command.add_argument(
         "--seeds", type=int, nargs="+", metavar="N",
         help="make one run for each seed, and print the mean and standard deviation of their accuracies",
     )
 
 
-def _directory(command: argparse.ArgumentParser, default: str | None = None) -> None:
+def _directory(command: Parser, default: str | None = None) -> None:
     path = None if default is None else Path(default)
     said = "" if default is None else f" (default: {default})"
     command.add_argument("--out", type=Path, required=path is None, default=path, metavar="DIR", help=f"directory of the run{said}")
@@ -83,7 +84,7 @@ def _directory(command: argparse.ArgumentParser, default: str | None = None) -> 
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in the directory --out")
 
 
-def _predict_options(command: argparse.ArgumentParser) -> None:
+def _predict_options(command: Parser) -> None:
     which = command.add_mutually_exclusive_group()
     which.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
     which.add_argument(
@@ -105,28 +106,28 @@ def _predict_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--priors", metavar="SHARES",
-        help="class shares that the map goes by: train (those of the training labels), scene (estimated from the scene without "
-        "labels) or shares by name, such as '{\"water\": 0.1, \"trees\": 0.9}' (default: predict.priors of the run)",
+        help="class shares on which the map is based: train (those of the training labels), scene (estimated from the scene "
+        "without labels) or shares by name, such as '{\"water\": 0.1, \"trees\": 0.9}' (default: predict.priors of the run)",
     )
 
 
-def _scene(command: argparse.ArgumentParser) -> None:
+def _scene(command: Parser) -> None:
     command.add_argument(
         "scene", metavar="SCENE",
         help="a scene file (TOML), NAME:FOLDER for a known data set, or `synthetic` for the built-in scene",
     )
 
 
-def _of_run(command: argparse.ArgumentParser) -> None:
+def _of_run(command: Parser) -> None:
     command.add_argument("directory", type=Path, metavar="DIR", help="directory of a run")
 
 
-def _command(commands: Commands, name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+def _command(commands: Commands, name: str, text: str, more: str = "") -> Parser:
     """A command whose own --help begins with what the list of commands says of it."""
     return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".rstrip())
 
 
-def _baselines(command: argparse.ArgumentParser, default: str) -> None:
+def _baselines(command: Parser, default: str) -> None:
     command.add_argument(
         "--baselines",
         choices=("none", "forest", "cnn", "all"),
@@ -163,7 +164,7 @@ def _run(commands: Commands) -> None:
     _features(guides)
     guides.add_argument(
         "--denoiser", type=Path, metavar="DIR",
-        help="directory of a diffusion model that `pretrain` left, of several scenes or of one: it is not pre-trained again",
+        help="directory of a diffusion model that `pretrain` made of one scene or several; the run then pre-trains none",
     )
     _tensorboard(command)
     _common(command)
@@ -173,8 +174,8 @@ def _pretrain(commands: Commands) -> None:
     command = _command(commands, "pretrain", "first stage of a run: pre-train a diffusion model on all modalities, without labels")
     command.add_argument(
         "scene", metavar="SCENE", nargs="+",
-        help="a scene, as for `run`: `train` goes on in --out. Or several with the same modalities, whose diffusion model is then "
-        "for `run --denoiser`",
+        help="one scene, as for `run`; `train` then continues in --out. Or several scenes with the same modalities; "
+        "`run --denoiser` then uses their diffusion model",
     )
     _directory(command)
     _configurable(command)
@@ -198,7 +199,7 @@ def _evaluate(commands: Commands) -> None:
 
 
 def _predict(commands: Commands) -> None:
-    command = _command(commands, "predict", "write the map and the class probabilities of a whole scene, by a trained run")
+    command = _command(commands, "predict", "write the map and the class probabilities of a whole scene, with a trained run")
     _of_run(command)
     _predict_options(command)
     _common(command)
@@ -222,7 +223,7 @@ def _distil(commands: Commands) -> None:
 def _transfer(commands: Commands) -> None:
     command = _command(
         commands, "transfer", "train on some labelled scenes, map other scenes, and measure the accuracy on each of them",
-        "All scenes need the same modalities, bands and legend. Forests on the same labels stand beside the method.",
+        "All scenes need the same modalities, bands and legend. Forests trained on the same labels are scored alongside it.",
     )
     command.add_argument("--train", nargs="+", required=True, metavar="SCENE", help="labelled scenes to train on, together")
     command.add_argument(
@@ -360,9 +361,9 @@ def _completion(commands: Commands) -> None:
     _common(command)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of all commands (used by the tests and the documentation as well)."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="bdgf-fast",
         description="Land-cover maps from several sensors at once, by balanced diffusion-guided fusion (BDGF).",
         epilog="SCENE is a scene file (TOML), NAME:FOLDER for a known data set (`bdgf-fast data list` prints the names), or "

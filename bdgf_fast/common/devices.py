@@ -14,7 +14,7 @@ def device_of(name: torch.device | str) -> torch.device:
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
-        raise UserError(f"--device {name} is none torch knows; it takes auto, cpu, cuda or cuda:N") from None
+        raise UserError(f"--device {name} is not one that torch knows; it takes auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError(f"--device {name}: torch sees no GPU here; --device cpu runs without one")

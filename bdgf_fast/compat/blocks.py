@@ -105,7 +105,7 @@ def create_block(
 ) -> Block:
     """A `Block` around a `Mamba`, with a `GatedMLP` of width d_intermediate where that is above 0. It has no attention layers."""
     if attn_layer_idx:
-        raise ValueError(f"attn_layer_idx is {attn_layer_idx!r}; the stand-in takes None or [], it has no attention layers")
+        raise ValueError(f"attn_layer_idx is {attn_layer_idx!r}; the stand-in takes None or [], because it has no attention layers")
     options = dict(ssm_cfg or {})
     layer = options.pop("layer", "Mamba1")
     if layer != "Mamba1":

@@ -16,7 +16,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--force", action="store_true", help="use the stand-ins in place of installed packages, too")
     command.add_argument("-m", dest="module", action="store_true", help="SCRIPT is the name of a module, as with python -m")
     command.add_argument("script", metavar="SCRIPT", help="the Python file to run")
-    command.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="arguments of the script, passed on as they are")
+    rest = command.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own arguments, as they are")
+    rest.required = False  # before Python 3.12 argparse would name it among what is missing
     command.set_defaults(parser=command)
 
 

@@ -18,7 +18,7 @@ from bdgf_fast.data.known_sets import SUFFIXES, Found, KnownSet
 from bdgf_fast.data.prepared import PreparedScene, prepare
 from bdgf_fast.data.ranges import value_warnings
 from bdgf_fast.data.scene import COMPLETE, Modality, Scene, mark_lacking
-from bdgf_fast.data.scene_file import DEFAULT_NAME, in_folder, known_scene, load_scene
+from bdgf_fast.data.scene_file import DEFAULT_NAME, in_folder, known_scene, load_scene, no_scene
 from bdgf_fast.data.sources.matfile import list_variables, listing
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import make_split
@@ -78,7 +78,7 @@ def check(reference: str | os.PathLike[str], run: str | os.PathLike[str] | None 
         return _check_folder(path, run)
     report = Report(f"{path}: a scene file")
     if not path.is_file():
-        raise SceneError(f"{path} does not exist; name a folder, a scene file or NAME:FOLDER.")
+        raise no_scene(path)
     with _heeding(report):
         _check_scene(report, load_scene(path), run)
     return report
@@ -122,7 +122,7 @@ def _check_known(found: Found, said: str, run: str | os.PathLike[str] | None) ->
     for role in known.roles:
         if role.name not in found.files:
             if role.optional:
-                report.add("note", f"{role.name}: no file, the scene goes without ({' or '.join(role.files)})")
+                report.add("note", f"{role.name}: no file, the scene is used without it ({' or '.join(role.files)})")
             continue
         file = found.files[role.name]
         try:
@@ -168,7 +168,7 @@ def _check_published(report: Report, known: KnownSet, scene: Scene) -> None:
         if own == counts:
             report.add("ok", f"{side}: {sum(own)} pixels, every class as published")
         elif sorted(own) == sorted(counts):
-            report.add("wrong", f"{side}: the published counts stand in another order of classes: {own}, published {counts}")
+            report.add("wrong", f"{side}: the published counts are in another order of classes: {own}, published {counts}")
         else:
             report.add("look", f"{side}: {sum(own)} pixels, published are {sum(counts)} (per class {own} and {counts})")
 
@@ -269,11 +269,16 @@ def _check_bands(report: Report, scene: Scene, modality: Modality) -> np.ndarray
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
     at_low, at_high, seen = (np.zeros(count, np.int64) for _ in range(3))
     valid, zero = (np.zeros((scene.height, scene.width), bool) for _ in range(2))
+    tells = np.full(count, len(scene.classes) > 1)  # whether a band holds the codes of the classes
+    codes = np.array([info.code for info in scene.classes] or [0], np.float32)
     for y0, y1 in scene.strips():
         values = modality.read(y0, y1, 0, scene.width)
         finite = np.isfinite(values)
         valid[y0:y1], zero[y0:y1] = finite.all(0), (values == 0).all(0)
         seen += finite.sum((1, 2))
+        if tells.any():
+            labels = scene.labels[y0:y1]
+            tells &= ((values == codes[labels]) | (labels < 0)).all((1, 2))
         lows, highs = (np.where(finite, values, fill) for fill in (np.inf, -np.inf))
         strip_low, strip_high = lows.min((1, 2)), highs.max((1, 2))
         at_low = _tally(at_low, low, strip_low, (lows == strip_low[:, None, None]).sum((1, 2)), np.less)
@@ -288,11 +293,13 @@ def _check_bands(report: Report, scene: Scene, modality: Modality) -> np.ndarray
         report.add("wrong", f"{modality.name}: no value at all (NaN or nodata everywhere)")
         return valid
     if empty.any():
-        report.add("look", f"{modality.name}: no value at all (NaN or nodata everywhere) in {_some(names[empty])}; goes without")
+        report.add("look", f"{modality.name}: no value at all (NaN or nodata everywhere) in {_some(names[empty])}; used without")
         scene.empty[modality.name] = np.flatnonzero(empty).tolist()
         _, valid = scene._look(modality)
     if dead.any():
         report.add("look", f"{modality.name}: one value everywhere in {_some(names[dead])}; dead bands are dropped")
+    if tells.any():
+        report.add("look", f"{modality.name}: {_some(names[tells])} equals the class code at every labelled pixel: a label map?")
     missing = int((~valid).sum())
     if missing:
         report.add("look", f"{modality.name}: {missing} of {valid.size} pixels hold NaN, infinity or nodata in some band")

@@ -49,12 +49,12 @@ def as_codes(raw: np.ndarray, source: str, missing: np.ndarray | None = None) ->
         fractions = raw != np.round(raw)
         if fractions.any():
             raise SceneError(
-                f"{source} is no label map: {int(fractions.sum())} values are not whole numbers (such as "
+                f"{source} is not a label map: {int(fractions.sum())} values are not whole numbers (such as "
                 f"{raw[fractions][0]:g})."
             )
     beyond = ~bad & (np.abs(raw) > 2**53 if raw.dtype.kind == "f" else raw > 2**53 if raw.dtype == np.uint64 else False)
     if np.any(beyond):
-        raise SceneError(f"{source} is no label map: it holds codes as large as {raw[beyond][0]:.6g}.")
+        raise SceneError(f"{source} is not a label map: it holds codes as large as {raw[beyond][0]:.6g}.")
     codes = raw.astype(np.int64)
     codes[bad] = MISSING
     return codes
@@ -114,7 +114,7 @@ def settle_classes(
         raise SceneError(f"{source} holds {len(order)} different codes; is it a label map?")
     for code in sorted(set(colours or ()) - set(said) - set(ignore)):
         listed = ", ".join(map(str, sorted(said)))
-        raise SceneError(f"{source}: a colour is given for code {code}, which is no class ({listed}).")
+        raise SceneError(f"{source}: a colour is given for code {code}, which is not a class ({listed}).")
     texts = _apart([(code, said[code] or f"class {code}") for code in order], source, notes)
     own = {code: shades[code] for code in order if code in shades} if shades else {}
     if len(set(own.values())) < len(own):  # an unused palette is black throughout

@@ -34,7 +34,7 @@ def parse_colour(value: object) -> tuple[int, int, int]:
             return int(text[:2], 16), int(text[2:4], 16), int(text[4:], 16)
     elif isinstance(value, Sequence) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
         return value[0], value[1], value[2]
-    raise ValueError(f'{value!r} is no colour; write "#rrggbb" or [r, g, b] with 0 to 255')
+    raise ValueError(f'{value!r} is not a colour; write "#rrggbb" or [r, g, b] with 0 to 255')
 
 
 def class_colours(names: Sequence[str]) -> list[tuple[int, int, int]]:

@@ -197,7 +197,7 @@ def describe(name: str | None = None) -> str:
 def _unknown(name: str, said: str) -> SceneError:
     near = difflib.get_close_matches(name.lower(), known_sets(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return SceneError(f"{said}: no data set is known as {name!r}; known are {', '.join(known_sets())}.{hint}")
+    return SceneError(f"{said}: no data set is known as {name!r}; known data sets are {', '.join(known_sets())}.{hint}")
 
 
 # --- files ---
@@ -209,7 +209,7 @@ def find(known: KnownSet, folder: Path, named: Mapping[str, Any] | None = None) 
     Roles without a file are listed in ``missing``; SceneError when the folder or a file named is not there.
     """
     if not folder.is_dir():
-        raise SceneError(f"{folder} is no folder; name the one that holds the files of {known.title}.")
+        raise SceneError(f"{folder} is not a folder; name the one that holds the files of {known.title}.")
     best: Found | None = None
     best_score = (-1, False)
     for root in _folders(folder):

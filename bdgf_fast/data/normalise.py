@@ -151,7 +151,7 @@ def fit_together(parts: Sequence[tuple[Scene, Modality, np.ndarray]]) -> Normali
     if not kept:
         text = f"modality {modality.name!r} is left out: all of it is constant on the training side."
     elif dead:
-        text = f"modality {modality.name!r} goes without {', '.join(dead)}: constant on the training side."
+        text = f"modality {modality.name!r} is used without {', '.join(dead)}: constant on the training side."
     if dead:
         warnings.warn(f"{modality.source}: {text}", DataWarning, stacklevel=3)
     if not kept:

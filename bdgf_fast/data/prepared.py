@@ -361,7 +361,7 @@ def band_order(
         return None
     if sorted(bands) == sorted(wanted) and len(set(bands)) == len(bands):
         warnings.warn(
-            f"{scene.labels_source}: the bands of modality {known.name!r} stand in another order than in {holder} and "
+            f"{scene.labels_source}: the bands of modality {known.name!r} are in another order than in {holder} and "
             f"are taken by their names, {', '.join(known.bands)}.",
             DataWarning,
             stacklevel=3,

@@ -183,7 +183,7 @@ class Scene:
                 if names:
                     self.empty[modality.name] = np.flatnonzero(~seen).tolist()
                     _warn(
-                        f"{modality.source}: modality {modality.name!r} goes without {', '.join(names)}: no value there at all "
+                        f"{modality.source}: modality {modality.name!r} is used without {', '.join(names)}: no value there at all "
                         "(nodata or NaN everywhere)."
                     )
                 lost = int(whole.size - whole.sum())

@@ -18,7 +18,7 @@ from bdgf_fast.data.scene_tables import DatasetTable, JoinTable, check_tables, e
 from bdgf_fast.data.sources.named_files import Source, open_sources, settle
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import DEFAULT_VAL_BLOCKS, GAPS, KINDS, NAMED_GAPS
-from bdgf_fast.errors import SceneError
+from bdgf_fast.errors import SceneError, toml_fault
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,13 @@ def load_scene(path: str | Path, *, alone: bool = False) -> Scene:
         return known_scene(known_sets.find(known, folder), {}, f"{known.name} in {folder}", folder)
     path = in_folder(Path(path))
     if not path.is_file():
-        raise _no_scene(path)
+        raise no_scene(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark in front
     except UnicodeDecodeError:
-        raise SceneError(f"{path} is no text; name a scene file (TOML), which says where the rasters are.") from None
+        raise SceneError(f"{path} is not a text file; name a scene file (TOML), which says where the rasters are.") from None
     except (ValueError, RecursionError) as error:
-        said = str(error).rstrip(".")
-        hint = "; each sensor is a [[modality]] table (double brackets)" if "('modality',)" in said else ""
-        raise SceneError(f"{path} is not valid TOML: {said}{hint}.") from None
+        raise SceneError(f"{path} is not valid TOML: {toml_fault(error)}.") from None
     except OSError as error:
         raise SceneError(f"{path} cannot be read: {error.strerror}.") from None
     if "join" in table and alone:
@@ -63,15 +61,15 @@ def load_scene(path: str | Path, *, alone: bool = False) -> Scene:
     return build_scene(table, str(path), path.parent, path)
 
 
-def _no_scene(path: Path) -> SceneError:
-    """What to say of a path that is no file."""
+def no_scene(path: Path) -> SceneError:
+    """What to say of a path that is not a file."""
     if path.is_dir():
         others = sorted(path.glob("*.toml"))
         what = f"such as {others[0]}" if others else f"or NAME:{path} where the files of a known data set lie in it"
         return SceneError(f"{path} is a folder without {DEFAULT_NAME}; name a scene file, {what}.")
     known = known_sets.by_name(path.name)  # a run has made the path absolute
     if known is not None:
-        return SceneError(f"{path.name} is a known data set; say {known.name}:FOLDER with the folder of its files.")
+        return SceneError(f"{path.name} is a known data set; name {known.name}:FOLDER, with the folder of its files.")
     return SceneError(f"{path} does not exist; name a scene file (.toml), or NAME:FOLDER for a known data set.")
 
 

@@ -232,7 +232,7 @@ def _sentence(fault: Any, table: dict[str, Any], said: str, kind: type) -> str:
         where, kind = f"{said}, [{path[0]}]", {"labels": LabelsTable, "split": SplitTable}[path[0]]
     if unknown:
         names = [field.name for field in fields(kind)]
-        return f"{where}: unknown key {path[-1]!r}{closest(str(path[-1]), names)}; known are {', '.join(names)}."
+        return f"{where}: unknown key {path[-1]!r}{closest(str(path[-1]), names)}; known keys are {', '.join(names)}."
     if fault["type"] == "float_type" and type(fault["input"]) is int:
         return f"{where}: {path[-1]} lies beyond the range of numbers."
     if fault["type"] in _KINDS:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bdgf_fast.data.scene import Scene, SplitSpec
+from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.errors import DataWarning, SplitError
 
 KINDS = ("blocks", "given", "per_class", "all")
@@ -184,7 +185,7 @@ def _block_regions(shape: tuple[int, int], spec: SplitSpec, seed: int, scene: Sc
     held = max(1, math.floor(spec.val_blocks * count + 1e-9)) if spec.val_blocks else 0
     if count - held < 1 or count == total:
         raise SplitError(
-            f"{scene.labels_source}, [split]: {shape[0]} x {shape[1]} pixels make {total} blocks of {spec.block}, of "
+            f"{scene.labels_source}, [split]: {shape[0]} x {shape[1]} pixels make {counted(total, 'block')} of {spec.block}, of "
             f"which {count - held} would train and {total - count} test; use smaller blocks or another train_fraction."
         )
     train, val = order[: count - held], order[count - held :]

@@ -25,6 +25,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: this is no run directory, or its run never started") from None
+        raise UserError(f"{path} is missing: this is not the directory of a run, or its run never started") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}); start the run again with --overwrite") from None

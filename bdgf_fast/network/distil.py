@@ -11,8 +11,8 @@ from ..data.prepared import PreparedScene
 
 STUDENT = (
     "model.branches=[cnn]", "model.guide_cnn=none", "model.guide_mamba=none", "model.guide_transformer=none", "model.twins=false",
-    "model.trees=0", "model.hide_rate=0", "model.width=32", "model.stages=2", "model.dropout=0.1", "model.statistics_noise=0.05",
-    "train.label_smoothing=0", "train.epochs=4",
+    "model.trees=0", "model.hide_rate=0", "model.width=32", "model.stages=2", "model.hidden=96", "model.dropout=0.1",
+    "model.statistics_noise=0.05", "train.label_smoothing=0", "train.epochs=4",
 )  # fmt: skip
 """How a student differs from its teacher: one narrow branch of convolutions, no guidance and no forests."""
 SQUARE = 64

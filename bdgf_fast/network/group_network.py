@@ -26,6 +26,11 @@ TINY = 1e-12
 """Least share of a class in a forest whose logarithm is taken."""
 
 
+def learns_without(config: ModelConfig, modalities: int) -> bool:
+    """Whether a dense network sees each of its modalities hidden in training, and then also classifies pixels that lack one."""
+    return config.hide_rate > 0 and modalities > 1
+
+
 @dataclass
 class GroupOutput:
     """What the network returns for n patches."""
@@ -178,7 +183,7 @@ class DenseNetwork(Members):
         )  # fmt: skip
         self.context, self.radius, self.trees = context, config.map_radius, config.trees
         views = sorted({bands, max(self.seen)}) if config.trees and config.statistics else []
-        self.hides = config.hide_rate > 0 and len(groups) > 1
+        self.hides = learns_without(config, len(groups))
         self.forests = nn.ModuleList(Forest(classes) for _ in views)
         self.forests_without = nn.ModuleList(
             nn.ModuleList(Forest(classes) for _ in views) for _ in range(len(groups) if self.hides else 0)

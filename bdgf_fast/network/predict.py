@@ -65,7 +65,7 @@ def predict(
     bounded by ``predict.block`` and ``predict.batch``. The result does not depend on the blocks.
     """
     if stride > 1 and isinstance(network, DenseNetwork):
-        raise UserError("--stride is for patch networks; this one computes all pixels of a block at once, a stride saves nothing")
+        raise UserError("--stride is for patch networks; this one computes all pixels of a block at once, so it saves nothing")
     side = config.predict.block
     chosen = [corner for corner in corners(prepared, config) if wanted is None or wanted(corner)]
     looks, calibration = looks_of(network, features, prepared), Calibration.of(network)

@@ -19,6 +19,7 @@ from ..common.ranks import ranks
 from ..config import Config
 from ..data.prepared import PreparedScene
 from ..features.source import FeatureSource, Tile, hiding, tiles_of
+from .group_network import learns_without
 from .head import Address
 from .statistics import fit_context, statistics_at
 from .stored_maps import StoredMaps
@@ -119,9 +120,8 @@ class DenseSamples:
         flat = rc[:, 0] * self.width + rc[:, 1]
         self.sorted, self.order = flat.sort()
         self.target = prepared.labels[rc[:, 0], rc[:, 1]] if targets is None else targets
-        hides = config.model.hide_rate > 0 and len(prepared.groups) > 1
         self.views = [View(prepared, features, config)]
-        for name in prepared.modality_names if hides else ():
+        for name in prepared.modality_names if learns_without(config.model, len(prepared.groups)) else ():
             self.views.append(View(*hiding(prepared, features, name), config))
         self.statistics: Tensor | None = None
         self.weight = 1 / self._visits()

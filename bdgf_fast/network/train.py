@@ -145,7 +145,7 @@ def _samples(
         return DenseSamples(prepared, features, config, seed, rc, device, targets)
     if targets is None:
         return PatchSamples(prepared, features, config, seed, rc, device)
-    raise UserError('probabilities are learned by the dense network alone; set model.mode = "dense"')
+    raise UserError('only the dense network learns from probabilities; set model.mode = "dense"')
 
 
 def _history(network: Any, log: dict[str, list[Any]]) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def check_split(split: Any, config: Config) -> None:
     if not len(split.train):
         raise UserError("the split has no training pixel; change the scene's [split] table")
     if config.train.patience and not len(split.val):
-        raise UserError("train.patience stops by the validation part, which this split lacks; set val_blocks in [split]")
+        raise UserError("train.patience needs a validation part, which this split lacks; set val_blocks in [split]")
 
 
 def _loss(network: Any, output: Any, part: Part, c: TrainConfig, factor: float) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,7 +4,6 @@ stays bounded; the rasters are assembled from them at the end, every tile of the
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import re
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..common.memory import return_freed_memory
 from ..common.packages import require
 from ..common.progress import Progress
 from ..common.ranks import barrier, leads, ranks
@@ -47,7 +47,7 @@ def parse_bytes(text: str) -> int:
     """``2GiB``, ``1500 MB`` or plain bytes."""
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if not found:
-        raise UserError(f"--memory {text!r} is no size; write 2GiB, 1500MB or a number of bytes")
+        raise UserError(f"--memory {text!r} is not a size; write 2GiB, 1500MB or a number of bytes")
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
 
@@ -205,14 +205,8 @@ def predict_blocks(
     mine = set(missing[rank::world])
     for y, x, block, labels in predict(network, features, prepared, config, progress, stride=stride, wanted=mine.__contains__):
         blocks.save(y, x, block.numpy(), {name: value.numpy() for name, value in labels.items()})
-        _give_back()
+        return_freed_memory()
     barrier()
-
-
-def _give_back() -> None:
-    """Freed pages to the system, where the C library can (glibc): what it keeps of each block adds up over a scene."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass

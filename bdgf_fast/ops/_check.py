@@ -36,7 +36,7 @@ def beside(name: str, x: Any, like: Tensor, dtypes: Sequence[torch.dtype] | None
     if x.device != like.device:
         raise ValueError(f"{name} is on {x.device}; it takes a tensor on {like.device} like the other arguments")
     if x.dtype not in (FLOATING if dtypes is None else dtypes):
-        takes = "a floating-point dtype" if dtypes is None else " or ".join(str(d) for d in dtypes)
+        takes = "a floating-point dtype" if dtypes is None else " or ".join(dict.fromkeys(map(str, dtypes)))
         raise TypeError(f"{name} is {x.dtype}; it takes {takes}")
 
 

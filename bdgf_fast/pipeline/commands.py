@@ -239,7 +239,7 @@ def predict(
         print(found.map().shape)
     """
     if scene is not None and out is None:
-        raise UserError("predict --scene needs --out: the maps of another scene do not belong into the run's own directory")
+        raise UserError("predict --scene needs --out: the maps of another scene do not belong in the run's own directory")
     limit = _limit(memory, stride)
     folder, target = _folder(directory), None if out is None else Path(out)
     elsewhere = target is not None and target.resolve() != folder.resolve()
@@ -274,7 +274,7 @@ def predict_scenes(
     one_file = isinstance(scenes, (str, os.PathLike))
     listed = named(read_list(scenes) if one_file else [reference_of(scene) for scene in scenes])  # type: ignore[arg-type, union-attr]
     if target.resolve() == folder.resolve():
-        raise UserError("predict --scenes needs another --out than the run's directory: many maps do not belong into it")
+        raise UserError("predict --scenes needs another --out than the run's directory: many maps do not belong in it")
     with session(device) as chosen:
         made = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=True, own_scene=False)
         if made.guide == "maps":

@@ -36,7 +36,7 @@ def pretrain_scenes(
     if len(set(scenes)) < len(scenes):
         raise UserError(f"pretrain names a scene twice: {', '.join(sorted({s for s in scenes if scenes.count(s) > 1}))}")
     if config.features.path:
-        raise UserError("maps of another model guide in place of a denoiser: there is nothing to pre-train on several scenes")
+        raise UserError("maps of another model replace the denoiser: there is nothing to pre-train on several scenes")
     settings = {"scenes": scenes, "seed": config.seed, "config": config.to_dict()}
     require_same_settings(directory, settings)
     prepared = _prepare(directory, scenes, config.data.align == "scene")

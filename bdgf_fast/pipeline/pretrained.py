@@ -43,7 +43,7 @@ class Pretrained:
         directory.require("pretrain", "pretrain")
         checkpoint = directory.checkpoints / CHECKPOINT
         if not checkpoint.exists():
-            raise UserError(f"--denoiser {path}: the run there has no denoiser, its network goes without; name another directory")
+            raise UserError(f"--denoiser {path}: the run there has no denoiser (its network uses none); name another directory")
         load_denoiser(checkpoint)  # whole, and of this release
         settings, state, history = (read_json(directory / f"{name}.json") for name in ("config", "scene", "history"))
         scenes = settings.get("scenes") or settings.get("denoiser", {}).get("scenes") or [settings["scene"]]

@@ -143,7 +143,7 @@ class Run:
         directory = RunDirectory.open(path, read_only=elsewhere)
         settings = read_json(directory / "config.json")
         if "scenes" in settings:
-            raise UserError(f"{path} holds a denoiser of several scenes, and no run; use it by `run SCENE --denoiser {path}`")
+            raise UserError(f"{path} holds a denoiser of several scenes, and no run; use it with `run SCENE --denoiser {path}`")
         return cls(directory, settings["scene"], Config.from_dict(settings["config"]), settings["seed"],
                    modalities=settings["modalities"], quiet=quiet, device=device, tensorboard=tensorboard, own_scene=own_scene,
                    given=settings.get("denoiser"), teacher=settings.get("teacher"))

@@ -82,7 +82,7 @@ class RunDirectory:
         lock(self.path)
         if self.state_path.exists() and not resume:
             if not overwrite:
-                raise UserError(f"{self.path} holds a run already: go on with --resume or replace it with --overwrite")
+                raise UserError(f"{self.path} holds a run already: continue it with --resume or replace it with --overwrite")
             self._remove()
         self.checkpoints.mkdir(exist_ok=True)
 

@@ -32,7 +32,7 @@ def read_list(path: str | os.PathLike[str]) -> list[str]:
     except OSError as error:
         raise UserError(f"--scenes {path} cannot be read: {error.strerror}; name a text file with one scene per line") from None
     except UnicodeDecodeError:
-        raise UserError(f"--scenes {path} is no text in UTF-8; name a text file with one scene per line") from None
+        raise UserError(f"--scenes {path} is not text in UTF-8; name a text file with one scene per line") from None
     return [_beside(text, path) for line in lines if (text := line.strip()) and not text.startswith("#")]
 
 
@@ -55,7 +55,7 @@ def named(references: Sequence[str]) -> list[Listed]:
     if len(found) < len(references):
         log.warning("the list of scenes names %d of them twice; each is mapped once", len(references) - len(found))
     if not found:
-        raise UserError("the list names no scene; write a scene file (.toml) a line")
+        raise UserError("the list names no scene; write one scene file (.toml) per line")
     return found
 
 

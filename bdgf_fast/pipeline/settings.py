@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..errors import UserError
+from ..errors import UserError, toml_fault
 
 ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str] | None
 """A whole configuration; or what differs from the defaults: nested or dotted keys, or a TOML file with a table per section."""
@@ -23,7 +23,7 @@ def read_config(path: str | os.PathLike[str], said: str = "config") -> dict[str,
     except OSError as error:
         raise UserError(f"{said}: the file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{said}: the file {path} is not valid TOML: {str(error).rstrip('.')}") from None
+        raise UserError(f"{said}: the file {path} is not valid TOML: {toml_fault(error)}") from None
     try:
         maps = Config().updated({"features": {"path": values["features"]["path"]}}).features.path
     except (KeyError, TypeError):  # none named

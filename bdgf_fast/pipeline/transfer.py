@@ -107,7 +107,9 @@ def transfer(
     files = {_file(reference) for reference in trained}
     shared = [reference for reference in tested if _file(reference) in files]
     if shared:
-        raise UserError(f"{shared[0]} is named by --train and by --test; a scene that is trained on says nothing of others")
+        raise UserError(
+            f"{shared[0]} is named by --train and by --test; the accuracy on a training scene says nothing about others"
+        )
     settings = with_seed(configured(Config(), config), seed)
     given = _pretrained(denoiser)
     if given is not None and align not in (None, given.align):

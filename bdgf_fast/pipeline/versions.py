@@ -29,15 +29,17 @@ ABSENT = "not installed"
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, Python and what it runs on, and how the extension was built."""
+    """Versions of this package, Python and what it runs on, and how the extension was built; no path, as reports are shared."""
     found = {"bdgf_fast": __version__, "Python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = ABSENT
-    found.update({f"extension: {name}": value for name, value in extension().items()})
-    return found
+    built = extension()
+    if _native.build_info()["extension"] is not None:
+        del built["file"]
+    return found | {f"extension: {name}": value for name, value in built.items()}
 
 
 def extension() -> dict[str, str]:

@@ -36,7 +36,7 @@ struct Sequence {
   int64_t step_of(int64_t l) const { return a.visiting_order ? l : pixel(l); }  // of B, C and a delta of each direction
   int64_t input(const ScanTensor& t, int64_t l) const { return b * t.batch + c * t.channel + pixel(l) * t.step; }
   // The offset in delta or its gradient.
-  int64_t rate(const ScanTensor& t, int64_t l) const {
+  int64_t delta_index(const ScanTensor& t, int64_t l) const {
     return b * t.batch + k * t.direction + c * t.channel + (a.shared_delta ? pixel(l) : step_of(l)) * t.step;
   }
   // Of B or C, or of their gradients; a constant matrix has no batch, direction, group and step.
@@ -51,7 +51,7 @@ struct Sequence {
     c = channel;
     const double bias = parameter(a.delta_bias, k, c);
     for (int64_t l = 0; l < a.length; ++l) {
-      const double raw = at(a.delta, rate(a.delta, l)) + bias;
+      const double raw = at(a.delta, delta_index(a.delta, l)) + bias;
       const bool curved = a.softplus && !(raw > 20.0);
       delta[l] = curved ? std::log1p(std::exp(raw)) : raw;
       slope[l] = curved ? sigmoid(raw) : 1.0;
@@ -141,7 +141,7 @@ void backward_channel(Sequence& s, const SelectiveScanArgs& a, int64_t b, int64_
       g = k ? g + s.grad_u[l] : s.grad_u[l];
     }
     if (a.grad_delta.data) {
-      double& g = at(a.grad_delta, s.rate(a.grad_delta, l));
+      double& g = at(a.grad_delta, s.delta_index(a.grad_delta, l));
       g = k && a.shared_delta ? g + through : through;
     }
   }

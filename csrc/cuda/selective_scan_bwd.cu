@@ -38,7 +38,7 @@ struct Backward {
   Partials to_u, to_delta, to_z, to_b, to_c;
   ScanCall call;
   int64_t per_launch, floats;  // segments of a launch; of workspace
-  float *ends, *carries_before, *rates, *starts, *sums;
+  float *ends, *carries_before, *delta_sums, *starts, *sums;
 
   explicit Backward(const SelectiveScanArgs& args)
       : a(args),
@@ -72,17 +72,17 @@ struct Backward {
   }
   void reserve_workspace() {
     Arena arena(a.workspace);
-    ends = arena.take(cut ? all_segments * states : 0);
-    carries_before = arena.take(cut ? all_segments * states : 0);
-    rates = arena.take(cut ? all_segments * a.directions * a.dim : 0);
+    ends = cut ? arena.take(all_segments * states) : nullptr;
+    carries_before = cut ? arena.take(all_segments * states) : nullptr;
+    delta_sums = cut ? arena.take(all_segments * a.directions * a.dim) : nullptr;
     per_launch = segments_per_launch(a, g, workspace_limit(a, true) - arena.used, segment_floats());
     const int64_t by_segment = per_launch * cells(), by_position = per_launch / g.segments_per_row * a.dim * a.length;
     const int64_t matrix = per_launch * a.directions * a.states * g.segment_steps;
     const auto reserve = [&](Partials& p, int64_t partial, int64_t partials) {
       p.partial = partial;
-      p.data = arena.take(p.used ? partial * partials : 0);
+      p.data = p.used ? arena.take(partial * partials) : nullptr;
     };
-    starts = arena.take(per_launch * chunks_kept * states);
+    starts = chunks_kept ? arena.take(per_launch * chunks_kept * states) : nullptr;
     reserve(to_u, local ? by_segment : by_position, g.partials);
     reserve(to_delta, delta_local ? by_segment : by_position, g.partials);
     reserve(to_z, by_segment, g.partials);
@@ -109,18 +109,18 @@ struct Backward {
     pass.g = packed_grid(g, all_segments, 1);
     pass.a.last.data = nullptr;
     pass.ends = ends;
-    pass.rates = rates;
+    pass.delta_sums = delta_sums;
     launch_states(on, pass);
-    launch_carry(on, pass, ends, rates, false);
+    launch_borders(on, pass, ends, delta_sums, false);
     pass.adjoint = true;
     pass.ends = carries_before;
-    pass.rates = nullptr;
+    pass.delta_sums = nullptr;
     pass.a.u = a.grad_out;
     pass.a.B = a.C;
     pass.a.constant_b = a.constant_c;
     pass.a.groups_b = a.groups_c;
     launch_states(on, pass);
-    launch_carry(on, pass, carries_before, rates, true);
+    launch_borders(on, pass, carries_before, delta_sums, true);
     call.states_after = ends;
     call.carries_before = carries_before;
   }

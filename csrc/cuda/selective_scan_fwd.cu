@@ -29,15 +29,15 @@ using namespace device;
 void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   const ScanGrid g = scan_grid(a);
   const int64_t all_segments = a.batch * g.segments_per_row;
-  const bool partials = g.partials > 1, local = a.directions == 1;
+  const bool cut = g.segments_per_row > 1, partials = g.partials > 1, local = a.directions == 1;
   Arena arena(a.workspace);
-  float* ends = arena.take(g.segments_per_row > 1 ? all_segments * a.directions * a.dim * a.states : 0);
-  float* rates = arena.take(g.segments_per_row > 1 ? all_segments * a.directions * a.dim : 0);
+  float* ends = cut ? arena.take(all_segments * a.directions * a.dim * a.states) : nullptr;
+  float* delta_sums = cut ? arena.take(all_segments * a.directions * a.dim) : nullptr;
   const int64_t steps = local ? g.segment_steps : ceil_div(a.length, g.segments_per_row);  // of a segment, in its partial results
   const int64_t segment_floats = partials ? g.partials * a.dim * steps : 0;
   const int64_t per_launch = segments_per_launch(a, g, workspace_limit(a, false) - arena.used, segment_floats);
   const int64_t partial = per_launch / (local ? 1 : g.segments_per_row) * a.dim * (local ? g.segment_steps : a.length);
-  float* summed = arena.take(partials ? partial * g.partials : 0);
+  float* summed = partials ? arena.take(partial * g.partials) : nullptr;
   if (a.workspace_floats) {
     *a.workspace_floats = arena.used;
     return;
@@ -49,13 +49,13 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   ScanCall call;
   call.a = a;
   call.narrow = a.u.dtype != DType::f32;
-  if (g.segments_per_row > 1) {
+  if (cut) {
     call.g = packed_grid(g, all_segments, 1);
     call.ends = ends;
-    call.rates = rates;
+    call.delta_sums = delta_sums;
     launch_states(on, call);
-    launch_carry(on, call, ends, rates, false);
-    call.ends = call.rates = nullptr;
+    launch_borders(on, call, ends, delta_sums, false);
+    call.ends = call.delta_sums = nullptr;
     call.states_after = ends;
     call.a.last.data = nullptr;
   }

@@ -3,7 +3,7 @@
 // scanned, the next one is on its way from memory into registers.
 //
 // kOutputs false: only states, for the passes that come before, over long sequences. Each segment's last state goes to call.ends
-// and the sum of its delta to call.rates, the states before its chunks to call.starts. With call.adjoint, the recurrence of the
+// and the sum of its delta to call.delta_sums, the states before its chunks to call.starts. With call.adjoint, the recurrence of the
 // adjoint runs instead, carry <- a (carry + grad_y C) in the names of scan_step.h: grad_y stands in for u, and C for B.
 //
 // Instructions per (step, channel, state), inner loop: at least 5 (multiply, exp2, multiply, two fused multiply-adds); executed on
@@ -114,7 +114,7 @@ struct ForwardScan {
   const int b_pitch, c_pitch;
   const bool gated;
   const int elements;    // of a tile, that this thread stages
-  float A2[kThreadStates], x[kThreadStates], rate;
+  float A2[kThreadStates], x[kThreadStates], delta_sum;
   RawPairs<T> raw_pairs;  // of the next tile, like the two below
   Raw<T> raw_b, raw_c;
 
@@ -196,7 +196,7 @@ struct ForwardScan {
     __syncthreads();
     if (thread == 0) block.pack = pack_of(call, b.block, index);
     __syncthreads();
-    rate = 0.0f;
+    delta_sum = 0.0f;
     return pack.rows > 0;
   }
   // Where only the states before chunks are asked for, the last chunk can be left out.
@@ -265,8 +265,8 @@ struct ForwardScan {
         call.ends[((segment * a.directions + b.k) * a.dim + channel) * a.states + state(i)] = kept[i * threads];
       }
     }
-    if (!kOutputs && !chunk_ends && call.rates && states() > 0 && s == 0 && b.slice == 0) {
-      call.rates[(segment * a.directions + b.k) * a.dim + b.channel + c] = rate;
+    if (!kOutputs && !chunk_ends && call.delta_sums && states() > 0 && s == 0 && b.slice == 0) {
+      call.delta_sums[(segment * a.directions + b.k) * a.dim + b.channel + c] = delta_sum;
     }
   }
 
@@ -278,11 +278,11 @@ struct ForwardScan {
     float y = 0.0f;
     if (!kOutputs && call.adjoint) {
 #pragma unroll
-      for (int i = 0; i < kThreadStates; ++i) x[i] = ScanMath::exp2(du.x * A2[i]) * fmaf(du.y, bs[i], x[i]);
+      for (int i = 0; i < kThreadStates; ++i) scan_carry_step<ScanMath>(ScanMath::exp2(du.x * A2[i]), du.y, bs[i], x[i]);
       return y;
     }
     const float drive = du.x * du.y;
-    if (!kOutputs) rate += du.x;
+    if (!kOutputs) delta_sum += du.x;
 #pragma unroll
     for (int i = 0; i < kThreadStates; ++i) scan_step<ScanMath>(du.x, A2[i], drive, bs[i], x[i]);
     if (kOutputs) {

@@ -1,6 +1,7 @@
 // The host side of the scan: what the shapes decide (segments, packs, segments a launch takes, workspace), and
 // the launches that forward and backward share. All of it follows from the shapes alone, so that results repeat.
 #pragma once
+#include "bdgf/workspace.h"
 #include "cuda/launch.h"
 #include "cuda/selective_scan_tile.cuh"
 
@@ -37,12 +38,10 @@ static __host__ __device__ __forceinline__ SumLayout sum_layout(const ScanCall& 
   return l;
 }
 
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t between(int64_t least, int64_t v, int64_t most) {  // where they contradict each other: the least
   const int64_t capped = v < most ? v : most;
   return capped > least ? capped : least;
 }
-static inline int64_t common_divisor(int64_t a, int64_t b) { return b ? common_divisor(b, a % b) : a; }
 
 #ifdef BDGF_EMULATED  // so that small tests take several launches, and several packs a block
 constexpr int64_t kLeastWorkspace = 64 << 10, kBlocksPlenty = 8;
@@ -60,7 +59,7 @@ static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
   g.split = 1 << g.log_split;
   g.slices = (int)ceil_div(quads, g.split);
   g.partials = (int)a.directions * g.slices;
-  g.group_channels = common_divisor(a.constant_b ? a.dim : a.dim / a.groups_b, a.constant_c ? a.dim : a.dim / a.groups_c);
+  g.group_channels = greatest_common_divisor(a.constant_b ? a.dim : a.dim / a.groups_b, a.constant_c ? a.dim : a.dim / a.groups_c);
   g.tiles_per_group = ceil_div(g.group_channels, kTileChannels);
   g.tiles = a.dim / g.group_channels * g.tiles_per_group;
   g.segment_steps = a.length;
@@ -126,25 +125,11 @@ static inline int64_t segments_per_launch(const SelectiveScanArgs& a, const Scan
   return between(step, segments, a.batch * g.segments_per_row);
 }
 
-class Arena {
- public:
-  explicit Arena(float* base) : base_(base) {}
-  float* take(int64_t floats) {
-    float* const p = base_ && floats ? base_ + used : nullptr;
-    used += ceil_div(floats, 16) * 16;
-    return p;
-  }
-  int64_t used = 0;
-
- private:
-  float* base_;
-};
-
 // f32 partial results of `like`, as [partial][segment or row][channel and step in the order of like].
 static inline ScanTarget partial_target(const SelectiveScanArgs& a, const ScanGrid& g, const ScanTensor& like, float* data,
                                       int64_t partial, bool local, int64_t first_segment) {
   const int64_t steps = local ? g.segment_steps : a.length;
-  const bool along = (like.step < 0 ? -like.step : like.step) <= (like.channel < 0 ? -like.channel : like.channel);
+  const bool along = along_steps(like, like.channel);
   ScanTarget o;
   o.t.data = data;
   o.t.dtype = DType::f32;
@@ -173,7 +158,7 @@ struct Launcher {
 void launch_states(const Launcher& on, const ScanCall& call);
 void launch_partial_sums(const Launcher& on, const ScanCall& call, const PartialSum& sum);
 void launch_rows(const Launcher& on, const ScanCall& call, int64_t blocks, bool add);
-void launch_carry(const Launcher& on, const ScanCall& call, float* states, const float* rates, bool backwards);
+void launch_borders(const Launcher& on, const ScanCall& call, float* states, const float* delta_sums, bool backwards);
 
 }  // namespace BDGF_ISA
 }  // namespace bdgf

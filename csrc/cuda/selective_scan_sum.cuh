@@ -96,11 +96,11 @@ __global__ void __launch_bounds__(256) selective_scan_rows_kernel(const ScanCall
 }
 
 // Turns what each segment contributes by itself into the true states (`backwards`: carries) at the segments' borders, in place: a
-// segment that starts with x ends with exp(A rate) x plus its own contribution, where rate is the sum of its delta. The segment
-// that is taken first holds the initial state (`backwards`: the gradient of the last state) already. A thread for each (row,
-// direction, channel, state), eight segments' loads in flight. Forwards it also stores the last state.
-__global__ void __launch_bounds__(128) selective_scan_carry_kernel(const ScanCall call, float* states, const float* rates,
-                                                                   int64_t rows, bool backwards) {
+// segment that starts with x ends with exp(A delta_sum) x plus its own contribution, where delta_sum is the sum of its delta. The
+// segment that is taken first holds the initial state (`backwards`: the gradient of the last state) already. A thread for each
+// (row, direction, channel, state), eight segments' loads in flight. Forwards it also stores the last state.
+__global__ void __launch_bounds__(128) selective_scan_borders_kernel(const ScanCall call, float* states, const float* delta_sums,
+                                                                     int64_t rows, bool backwards) {
   BDGF_THREADS(128);
   const SelectiveScanArgs& a = call.a;
   const int64_t inside = a.directions * a.dim * a.states, all = rows * inside, segments_per_row = call.g.segments_per_row;
@@ -111,19 +111,19 @@ __global__ void __launch_bounds__(128) selective_scan_carry_kernel(const ScanCal
     const float A2 = load_parameter(a.A, k * a.A.direction + channel * a.A.channel + n * a.A.state) * kScanLog2E;
     float x = 0.0f;
     for (int64_t first = 0; first < segments_per_row; first += 8) {
-      float own[8], rate[8];
+      float own[8], delta_sum[8];
 #pragma unroll
       for (int q = 0; q < 8; ++q) {
         if (first + q >= segments_per_row) break;
         const int64_t segment = row * segments_per_row + (backwards ? segments_per_row - 1 - first - q : first + q);
         own[q] = states[segment * inside + at];
-        rate[q] = __ldg(rates + segment * a.directions * a.dim + direction_channel);
+        delta_sum[q] = __ldg(delta_sums + segment * a.directions * a.dim + direction_channel);
       }
 #pragma unroll
       for (int q = 0; q < 8; ++q) {
         if (first + q >= segments_per_row) break;
         const int64_t segment = row * segments_per_row + (backwards ? segments_per_row - 1 - first - q : first + q);
-        x = first + q == 0 ? own[q] : fmaf(ScanMath::exp2(A2 * rate[q]), x, own[q]);
+        x = first + q == 0 ? own[q] : fmaf(ScanMath::exp2(A2 * delta_sum[q]), x, own[q]);
         states[segment * inside + at] = x;
       }
     }

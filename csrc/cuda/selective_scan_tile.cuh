@@ -58,7 +58,7 @@ BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const ByteTens
 }
 // Whether neighbouring threads take neighbouring steps of t; otherwise they take neighbouring channels or states, at stride
 // `other`.
-BDGF_DEV bool along_steps(const ScanTensor& t, int64_t other) {
+static __host__ __device__ __forceinline__ bool along_steps(const ScanTensor& t, int64_t other) {
   return (t.step < 0 ? -t.step : t.step) <= (other < 0 ? -other : other);
 }
 

@@ -55,7 +55,7 @@ struct ScanCall {
   const float* states_after = nullptr;    // [segment][direction][channel][state]: the states after each segment
   const float* carries_before = nullptr;   // likewise: what the adjoint carries over the border before each segment
   float* ends = nullptr;             // as states_after, written
-  float* rates = nullptr;            // [segment][direction][channel], the sum of delta over the segment, written
+  float* delta_sums = nullptr;       // [segment][direction][channel], the sum of delta over the segment, written
   float* starts = nullptr;           // [segment of the launch][direction][chunk][channel][state], written, then read
   float* sums = nullptr;             // [block][SumLayout]: a block's share of what is summed over rows
   ScanTarget out, grad_u, grad_delta, grad_z, grad_B, grad_C;

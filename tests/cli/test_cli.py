@@ -148,7 +148,7 @@ def test_predict_says_that_a_scene_has_other_values(scene_file, tiny, tmp_path, 
             assert main([*arguments, "--threads", "1"]) == 0
         said = " ".join(record.getMessage() for record in caplog.records)
         assert ("VV (100.0 % of the values clipped" in said) == (name == "offset")
-        assert ("stand in another order" in said) == (name == "swapped")
+        assert ("are in another order" in said) == (name == "swapped")
         with rasterio.open(folder / "map" / "probabilities.tif") as data:
             maps[name] = data.read()
     np.testing.assert_array_equal(maps["same"], maps["swapped"])

@@ -29,6 +29,7 @@ def test_override_converts_and_leaves_the_original():
         == config.override("model.branches=cnn").model.branches
         == ["cnn"]
     )
+    assert config.override("pretrain.widths=16,32,32").pretrain.widths == [16, 32, 32]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,8 @@ def test_override_converts_and_leaves_the_original():
         ("pretrain.steps", ["="]),
         ("data.patch=5", ["data.patch", "7"]),
         ("model.branches=[]", ["model.branches"]),
+        ("predict.priors={water: 0.1, trees: 0.9}", ['such as {"water": 0.1, "trees": 0.9}; got {water: 0.1, trees: 0.9}']),
+        ("pretrain.widths=16,x,32", ["pretrain.widths", "whole number", "'x'"]),
         ("model.branches=cnn,cnn", ["model.branches"]),
         ("model.heads=5", ["model.heads", "64"]),
         ("features.timesteps=[1000]", ["features.timesteps", "1000"]),

@@ -82,7 +82,7 @@ def test_swapped_order_of_classes_and_swapped_axes(tmp_path):
 
     full_size(tmp_path, "trento", change=swap)
     report = check(tmp_path)
-    assert any("published counts stand in another order of classes: [2903, 4034" in text for text in levels(report, "wrong"))
+    assert any("published counts are in another order of classes: [2903, 4034" in text for text in levels(report, "wrong"))
     full_size(tmp_path, "trento", change=lambda arrays: arrays.update({k: np.moveaxis(v, 0, 1) for k, v in arrays.items()}))
     assert any("600 x 166 pixels (rows x columns), published are 166 x 600: rows and columns are swapped" in text
                for text in levels(check(f"trento:{tmp_path}"), "wrong"))  # fmt: skip
@@ -132,7 +132,7 @@ def all_labelled_trained(arrays):
 NO_REFUSAL = [
     (overlap, "look", "350 pixels stand in the train and in the test map; those trained on are not scored."),
     (no_class, "note", "no pixel of Synthetic grass (3); left out of the classes"),
-    (empty_band, "look", "hsi: no value at all (NaN or nodata everywhere) in band 2; goes without"),
+    (empty_band, "look", "hsi: no value at all (NaN or nodata everywhere) in band 2; used without"),
     (border, "look", "hsi: 123 pixels along the border are 0 in every band and count as values; if they hold none, say nodata = 0"),
 ]
 
@@ -201,6 +201,16 @@ def test_things_to_look_at(tmp_path):
     assert report.status() == 0 and report.status(strict=True) == 1
 
 
+def test_a_label_map_among_the_modalities(tmp_path, write_toml, write_tif):
+    bands, truth, _, _ = small_scene("trento")
+    write_tif("hsi.tif", np.concatenate([bands["hsi"].transpose(2, 0, 1)[:2], truth[None]]))
+    write_tif("gt.tif", truth)
+    labels = '[labels]\npath = "gt.tif"\n[split]\nblock = 6\ntrain_fraction = 0.7\nper_class = 3\n'
+    report = check(write_toml('[[modality]]\nname = "hsi"\npath = "hsi.tif"\n' + labels))
+    found = [text for text in levels(report, "look") if "label map" in text]
+    assert found == ["hsi: band 3 equals the class code at every labelled pixel: a label map?"]
+
+
 def test_index_base_is_said(tmp_path):
     bands, truth, train, test = small_scene("berlin")
     for role, array in (("hsi", bands["hsi"]), ("sar", bands["sar"]), ("gt", truth)):
@@ -245,6 +255,12 @@ def test_truncated_file(tmp_path):
     assert any("HSI.mat is not a readable .mat file" in text for text in levels(report, "wrong")) and report.status() == 1
 
 
+def test_a_known_set_without_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SceneError, match=r"trento is a known data set; name trento:FOLDER"):
+        check("trento")
+
+
 def test_folders_that_are_no_known_set(tmp_path, capsys):
     assert main(["data", "check", str(tmp_path)]) == 1
     assert "MISSING scene.toml, or the files of a known data set (augsburg, berlin, " in capsys.readouterr().out
@@ -281,7 +297,9 @@ def test_scene_files(tmp_path, write_toml, write_tif):
     assert any("no labels: the scene can be predicted, not trained on" in t for t in levels(bare, "note")) and bare.status() == 0
     write_tif("dsm.tif", bands["lidar"][:, :, 0], crs="EPSG:32719")
     other = check(write_toml(text + labels))
-    assert any("do not cover the same ground" in t for t in levels(other, "wrong"))
+    said = levels(other, "wrong")
+    assert len(said) == 1 and "do not cover the same ground" in said[0]
+    assert said[0].endswith("check their coordinate systems: EPSG:32719 and EPSG:32718.")
 
 
 def test_list_names_every_set(capsys):

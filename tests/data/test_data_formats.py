@@ -61,8 +61,8 @@ def test_v73_structs_cells_and_names(tmp_path):
     for variable, message in (
         ("hsi.Depth", r"stops at 'Depth'; there it has Data, Lidar"),
         ("hsi.Lidar[2].z", r"stops at 2"),
-        ("hsi", r"'hsi' is no numeric array; it is struct"),
-        ("hsi.text", r"is no numeric array; it is char"),
+        ("hsi", r"'hsi' is not a numeric array; it is struct"),
+        ("hsi.text", r"is not a numeric array; it is char"),
         ("cube", r"has no variable 'cube'; it holds hsi \(1 x 1 struct\)"),
     ):
         with pytest.raises(SceneError, match=message):
@@ -100,7 +100,7 @@ def test_v73_complex_and_empty(tmp_path):
     with h5py.File(tmp_path / "c.mat", "w") as file:
         file["c"] = np.zeros((3, 4), [("real", "f8"), ("imag", "f8")])
         file.create_dataset("e", data=np.zeros(2, np.uint64)).attrs["MATLAB_empty"] = 1
-    for name, message in (("c", "holds complex values; real numbers"), ("e", "'e' is no numeric array; it is empty")):
+    for name, message in (("c", "holds complex values; real numbers"), ("e", "'e' is not a numeric array; it is empty")):
         with pytest.raises(SceneError, match=message):
             load_variable(tmp_path / "c.mat", name)
 
@@ -155,8 +155,8 @@ def test_exported_regions(tmp_path):
     text = (tmp_path / "train.txt").read_text()
     for changed, message in (
         (text.replace("12 x 9", "5 x 9"), r"train\.txt, line \d+: column \d+, row \d+ lies outside the 9 x 5 image"),
-        (text.replace("File Dimension", "Size"), r"is no list of ENVI regions"),
-        (text + "\n  1 a b", r"'1 a b' is no point"),
+        (text.replace("File Dimension", "Size"), r"is not a list of ENVI regions"),
+        (text + "\n  1 a b", r"'1 a b' is not a point"),
         (text + f"\n  1 {text.splitlines()[7].split()[1]} {text.splitlines()[7].split()[2]}", r"is in regions 1 and 4"),
         ("; File Dimension: 3 x 4", r"holds no point"),
     ):
@@ -203,7 +203,7 @@ def test_index_lists_in_doubt(tmp_path):
         lists(tmp_path, np.concatenate([points, [[8, 0]]]), BLOBS)
     with pytest.raises(SceneError, match=r"i\.mat.*do not fit the 9 x 12 ground truth.*at most \d+% of them are labelled"):
         lists(tmp_path, np.argwhere(BLOBS == 0), BLOBS)
-    with pytest.raises(SceneError, match=r"whole numbers, here float64 with fractions"):
+    with pytest.raises(SceneError, match=r"whole numbers, not float64 with fractions"):
         lists(tmp_path, points + 0.5, BLOBS)
     with pytest.raises(SceneError, match="at most 0% of them"):
         lists(tmp_path, points + 1000, BLOBS)

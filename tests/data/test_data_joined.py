@@ -82,7 +82,7 @@ def test_normalisation_knows_the_parts_alone(parts):
 def test_modalities_and_bands_take_the_order_of_the_first(parts):
     other = scene("b", 2, (25, 18), bands=("nir", "red"))
     other.modalities.reverse()
-    with pytest.warns(DataWarning, match="stand in another order"):
+    with pytest.warns(DataWarning, match="are in another order"):
         joined = join_scenes([parts[0], other], "ab")
     top = joined.tops[1]
     assert [m.name for m in joined.modalities] == ["s2", "dem"] and joined.modality("s2").bands == ["red", "nir"]

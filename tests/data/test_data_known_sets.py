@@ -209,8 +209,8 @@ def test_scene_file_that_names_a_set(tmp_path):
 
 BAD = [
     ('dataset = "agsburg"', r"scene\.toml: no data set is known as 'agsburg'.*Did you mean 'augsburg'"),
-    ('dataset = "augsburg"\nfolder = "nowhere"', r"nowhere is no folder; name the one that holds the files of Augsburg"),
-    ('dataset = "augsburg"\nfile = "x"', r"unknown key 'file' \(did you mean 'files'\?\); known are dataset, folder"),
+    ('dataset = "augsburg"\nfolder = "nowhere"', r"nowhere is not a folder; name the one that holds the files of Augsburg"),
+    ('dataset = "augsburg"\nfile = "x"', r"unknown key 'file' \(did you mean 'files'\?\); known keys are dataset, folder"),
     ('dataset = "augsburg"\nfiles = { lidar = "x" }', r"files is a table with some of hsi, sar, dsm, labels, train, test"),
     ('dataset = "augsburg"\nfiles = { sar = "x.mat" }', r"files names 'x\.mat' for sar, but there is no such file"),
     ('dataset = "augsburg"\nignore = 3', r"ignore is a list of codes"),

@@ -166,7 +166,7 @@ def test_dead_bands_are_dropped_and_named():
     scene = make_scene(swir=cube)
     split = make_split(scene, patch=3)
     cube[3][split.train_region] = 1.0  # alive, but not where it may be looked at
-    with pytest.warns(DataWarning, match=r"'swir' goes without band 2, band 4: constant on the training side\."):
+    with pytest.warns(DataWarning, match=r"'swir' is used without band 2, band 4: constant on the training side\."):
         prepared = prepare(scene, split)
     assert prepared.groups == (6, 2, 2)
     np.testing.assert_allclose(prepared.window(0, 0, H, W)[8:].numpy(), by_hand_bands(cube[[0, 2]], split), atol=2e-5)
@@ -203,7 +203,7 @@ def test_band_without_values_takes_no_part():
     cube = np.random.default_rng(0).normal(size=(3, H, W)).astype(np.float32)
     cube[1] = np.nan
     scene = make_scene(swir=cube)
-    with pytest.warns(DataWarning, match="modality 'swir' goes without band 2: no value there at all"):
+    with pytest.warns(DataWarning, match="modality 'swir' is used without band 2: no value there at all"):
         assert scene.valid().all()
     split = make_split(scene, patch=3)
     prepared = prepare(scene, split)

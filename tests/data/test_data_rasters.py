@@ -321,3 +321,44 @@ def test_palette_of_a_geotiff(scene, write_tif):
     ]  # fmt: skip
     without = scene('path = "x.tif"', labels='[labels]\npath = "gt.tif"\nignore = [0]')
     assert [c.code for c in without.classes] == [1, 2]
+
+
+# --- what GDAL itself raises ---
+
+
+@pytest.fixture
+def gdal_error():
+    from rasterio._err import CPLE_AppDefinedError
+
+    def fails(*_, **__):
+        raise CPLE_AppDefinedError(3, 1, "Invalid tag.")
+
+    return fails
+
+
+def test_an_error_of_gdal_s_own_on_opening_is_a_refusal(scene, write_tif, monkeypatch, gdal_error):
+    """Damaged files reach errors that rasterio does not wrap, whose classes share nothing but Exception."""
+    path = write_tif("x.tif", CUBE)
+    monkeypatch.setattr(rasterio, "open", gdal_error)
+    with pytest.raises(SceneError, match=r"x\.tif cannot be opened as a raster: Invalid tag\."):
+        scene(f'path = "{path}"')
+
+
+def test_an_error_of_gdal_s_own_in_the_header_is_a_refusal(scene, write_tif, monkeypatch, gdal_error):
+    class Broken(rasterio.io.DatasetReader):
+        gcps = property(gdal_error)
+
+    path = write_tif("x.tif", CUBE)
+    monkeypatch.setattr(rasterio, "open", Broken)
+    with pytest.raises(SceneError, match=r"x\.tif cannot be opened as a raster: Invalid tag\."):
+        scene(f'path = "{path}"')
+
+
+def test_an_error_of_gdal_s_own_in_the_pixels_is_a_refusal(scene, write_tif, monkeypatch, gdal_error):
+    class Broken(rasterio.io.DatasetReader):
+        read = gdal_error
+
+    path = write_tif("x.tif", CUBE)
+    monkeypatch.setattr(rasterio, "open", Broken)
+    with pytest.raises(SceneError, match=r"x\.tif: rows 0-12, columns 0-16 cannot be read \(Invalid tag\)"):
+        whole(scene(f'path = "{path}"'))

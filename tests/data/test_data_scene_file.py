@@ -281,12 +281,13 @@ GT = '[labels]\npath = "gt.tif"\n'
 BAD = [
     (
         'colour = 3\n[[modality]]\nname = "x"\npath = "hsi.tif"',
-        r"scene\.toml: unknown key 'colour'; known are name, grid, modality",
+        r"scene\.toml: unknown key 'colour'; known keys are name, grid, modality",
     ),
     (modality("x", "hsi.tif", "band = [1]"), r"\[\[modality\]\] 'x': unknown key 'band' \(did you mean 'bands'\?\)"),
     (HSI + '[labels]\nfile = "gt.tif"', r"\[labels\]: unknown key 'file'"),
-    (HSI + "[split]\nblocks = 3", r"\[split\]: unknown key 'blocks' \(did you mean 'block'\?\); known are kind, block,"),
+    (HSI + "[split]\nblocks = 3", r"\[split\]: unknown key 'blocks' \(did you mean 'block'\?\); known keys are kind, block,"),
     ("name = ", r"not valid TOML"),
+    (HSI + "[split]\nkind = blocks", r"not valid TOML: Invalid value \(at line .*\); text needs quotes\.$"),
     (HSI + '[modality]\nname = "y"', r"not valid TOML: .*; each sensor is a \[\[modality\]\] table \(double brackets\)\.$"),
     ('name = "x"', r"at least one \[\[modality\]\] table"),
     ('[modality]\nname = "x"\npath = "hsi.tif"', r"double brackets"),
@@ -345,12 +346,12 @@ BAD = [
         r"gt\.tif: label code 7 \(\d+ pixels\) has no class; add it to classes or to ignore",
     ),
     (HSI + '[labels]\npath = "hsi.tif"', r"hsi\.tif has 5 bands; a label map has one"),
-    (HSI + '[labels]\npath = "dsm.tif"', r"dsm\.tif is no label map: \d+ values are not whole numbers"),
+    (HSI + '[labels]\npath = "dsm.tif"', r"dsm\.tif is not a label map: \d+ values are not whole numbers"),
     (HSI + GT + 'ignore = [2, 5, 7]', r"no labelled pixel"),
     (HSI + GT + 'ignore = 2', r"ignore is a list"),
     (HSI + GT + 'classes = { two = "a" }', r"classes has the key 'two'"),
-    (HSI + GT + 'colours = { 2 = "red" }', r"colour of code 2: 'red' is no colour"),
-    (HSI + GT + 'colours = { 3 = "#aabbcc" }', r"colour is given for code 3, which is no class"),
+    (HSI + GT + 'colours = { 2 = "red" }', r"colour of code 2: 'red' is not a colour"),
+    (HSI + GT + 'colours = { 3 = "#aabbcc" }', r"colour is given for code 3, which is not a class"),
     (HSI + '[labels]\ntrain = "gt.tif"', r"give path, or train and test"),
     (HSI + '[split]\nkind = "random"', r"kind is 'random'; it can be blocks, given, per_class"),
     (HSI + '[split]\nkind = "given"\nblock = 3', r"block goes with kind = \"blocks\""),
@@ -384,7 +385,7 @@ def test_missing_scene_file(tmp_path):
 
 
 def test_a_raster_in_place_of_a_scene_file(folder):
-    with pytest.raises(SceneError, match=r"hsi\.tif is no text; name a scene file \(TOML\), which says where the rasters are\.$"):
+    with pytest.raises(SceneError, match=r"hsi\.tif is not a text file; name a scene file \(TOML\), which says where .* are\.$"):
         load_scene(folder / "hsi.tif")
 
 
@@ -407,7 +408,7 @@ def test_band_without_values(write_toml, write_tif, arrays):
     cube[3] = -1
     write_tif("dead.tif", cube, nodata=-1, names=["a", "b", "c", "d", "e"])
     scene = load_scene(write_toml(modality("x", "dead.tif")))
-    with pytest.warns(DataWarning, match=r"dead\.tif: modality 'x' goes without d: no value there at all"):
+    with pytest.warns(DataWarning, match=r"dead\.tif: modality 'x' is used without d: no value there at all"):
         assert scene.valid().all()
     write_tif("dead.tif", np.full_like(cube, -1), nodata=-1)
     with pytest.raises(SceneError, match=r"dead\.tif: modality 'x' holds no value at all.*'nodata'"):

@@ -46,7 +46,7 @@ def test_the_schema_takes_what_the_program_takes(tmp_path):
         ({"modality": {"name": "x"}}, "s.toml: give at least one [[modality]] table (double brackets)."),
         ({"labels": 3}, "s.toml: labels must be a table, [labels]."),
         ({"modality": [{"name": "a"}, {"nodatta": 0}]}, "s.toml, [[modality]] 2: unknown key 'nodatta' (did you mean 'nodata'?)"),
-        ({"labels": {"classe": {}}}, "s.toml, [labels]: unknown key 'classe' (did you mean 'classes'?); known are path"),
+        ({"labels": {"classe": {}}}, "s.toml, [labels]: unknown key 'classe' (did you mean 'classes'?); known keys are path"),
         ({"split": {"per_class": "many"}}, "s.toml, [split]: per_class is 'many'; it must be a whole number."),
         ({"labels": {"nodata": 10**400}}, "s.toml, [labels]: nodata lies beyond the range of numbers."),
     ],

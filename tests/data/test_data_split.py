@@ -208,7 +208,7 @@ def test_class_without_training_pixels():
         (SplitSpec(block=0), "block is 0"),
         (SplitSpec(train_fraction=1.0), "train_fraction is 1.0"),
         (SplitSpec(val_blocks=1.0), "val_blocks is 1.0"),
-        (SplitSpec(block=24), "make 1 blocks of 24, of which 0 would train"),
+        (SplitSpec(block=24), "make 1 block of 24, of which 0 would train"),
         (SplitSpec(block=12, train_fraction=0.25, val_blocks=0.5), "0 would train and 3 test"),
         (SplitSpec("per_class", per_class=None), "needs per_class"),
         (SplitSpec(per_class=0), "per_class is 0"),

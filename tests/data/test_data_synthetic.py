@@ -116,7 +116,7 @@ def test_colours_differ_and_mean_something():
     assert max(water) == water[2] and max(trees) == trees[1]
     assert parse_colour("#0a0B0c") == (10, 11, 12) == parse_colour([10, 11, 12])
     for bad in ("red", "#12345", [1, 2], [1, 2, 256], [1.0, 2, 3], 7):
-        with pytest.raises(ValueError, match="is no colour"):
+        with pytest.raises(ValueError, match="is not a colour"):
             parse_colour(bad)
 
 

@@ -45,7 +45,7 @@ def test_another_scene_is_prepared_from_the_stored_state():
 
 def test_a_scene_may_lack_a_modality_and_turn_its_bands():
     a, b = scene("a", 0, modalities=("optical",)), scene("b", 1, bands=("nir", "red"))
-    with pytest.warns(DataWarning, match="scene 'b': the bands of modality 'optical' stand in another order than in scene 'a'"):
+    with pytest.warns(DataWarning, match="scene 'b': the bands of modality 'optical' are in another order than in scene 'a'"):
         first, second = prepare_together([a, b])
     assert first.absent == ("radar",) and second.absent == () and first.groups == second.groups == (2, 1)
     assert (first.window(0, 0, 20, 30)[2] == 0).all()

@@ -127,7 +127,7 @@ def test_shapes_elsewhere_and_fractions(scene, tmp_path, write_toml):
     with pytest.raises(SceneError, match=r"far\.gpkg: no shape covers a pixel of .*x\.tif"):
         scene('path = "far.gpkg"')
     write(tmp_path / "odd.gpkg", SHAPES[:1], kind=[1.5])
-    with pytest.raises(SceneError, match=r"odd\.gpkg, field 'kind', is no label map: 1 values are not whole numbers"):
+    with pytest.raises(SceneError, match=r"odd\.gpkg, field 'kind', is not a label map: 1 values are not whole numbers"):
         scene('path = "odd.gpkg"')
     np.save(tmp_path / "x.npy", np.zeros((H, W)))
     text = '[[modality]]\nname = "x"\npath = "x.npy"\n[labels]\npath = "far.gpkg"\n'

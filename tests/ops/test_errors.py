@@ -87,6 +87,7 @@ BAD = [
     (scan, {"u": R(2, 4, 0), "delta": R(2, 4, 0)}, V, "u has length 0; it takes at least 1"),
     (scan, {"delta": R(2, 4, 6)}, V, r"delta has shape \(2, 4, 6\); it takes u's shape = \(2, 4, 5\)"),
     (scan, {"delta": R(2, 4, 5).half()}, T, "delta is torch.float16; it takes torch.float32"),
+    (scan, {"u": R(2, 4, 5).double()}, T, "delta is torch.float32; it takes torch.float64$"),
     (scan, {"A": R(3, 3)}, V, r"A has shape \(3, 3\); it takes \(dim, N\) = \(4, 3\)"),
     (scan, {"A": R(4, 0)}, V, "A has N 0"),
     (scan, {"A": R(4)}, V, r"A has shape \(4,\); it takes \(dim, N\)"),

@@ -93,7 +93,7 @@ def test_several_seeds_give_a_summary(scene_file, tmp_path):
         (lambda scene, out: bf.run(scene, out, config=7), "config is 7; it takes"),
         (lambda scene, out: bf.run(scene, out, seed=-1), "seed is -1; it must lie between 0 and 4294967295"),
         (lambda scene, out: bf.run(scene, out, baselines="forests"), "baselines is 'forests'; it takes one of: none, forest"),
-        (lambda scene, out: bf.run(scene, out, device="tpu"), "tpu is none torch knows"),
+        (lambda scene, out: bf.run(scene, out, device="tpu"), "tpu is not one that torch knows"),
         (lambda scene, out: bf.run(bf.data.synthetic_scene(size=(64, 64)), out), "is in memory alone.*write_scene"),
         (lambda scene, out: bf.run_seeds(scene, out, [1, 1]), "names a seed twice"),
         (lambda scene, out: bf.run_seeds(scene, out, []), "names no seed"),

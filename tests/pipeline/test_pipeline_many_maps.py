@@ -218,7 +218,7 @@ def test_processes_share_scenes_or_blocks(finished, listed, tmp_path, scenes):
         (["--scenes", "{list}", "--out", "{run}"], "needs another --out than the run's directory"),
         (["--scenes", "{none}", "--out", "{out}"], "cannot be read"),
         (["--scenes", "{empty}", "--out", "{out}"], "the list names no scene"),
-        (["--scenes", "{image}", "--out", "{out}"], "is no text in UTF-8"),
+        (["--scenes", "{image}", "--out", "{out}"], "is not text in UTF-8"),
         (["--scenes", "{list}", "--out", "{out}", "--features", "x.npy"], "--features are the maps of one scene"),
         (["--scenes", "{list}", "--out", "{out}", "--stride", "0"], "--stride is 0"),
     ],

@@ -155,7 +155,7 @@ def unlabelled(scene_file, tmp_path_factory):
         (["run", "{done}", "--out", "{out}"], "is the directory of a run, not a scene; to continue the run name its scene"),
         (["run", "{unlabelled}", "--out", "{out}"], "`bdgf-fast predict DIR --scene SCENE --out MAPS`"),
         (["run", "{scene}", "--out", "{out}", "--set", "epochs=3"], "unknown section or key 'epochs' (did you mean 'train.epochs'"),
-        (["run", "augsburg", "--out", "{out}"], "augsburg is a known data set; say augsburg:FOLDER"),
+        (["run", "augsburg", "--out", "{out}"], "augsburg is a known data set; name augsburg:FOLDER"),
         (["run", "{scene}", "--out", "{scene}"], "is a file"),
         (["predict", "{done}", "--scene", "{scene}"], "--out"),
         (["run", "{scene}", "--out", "{out}", "--threads", "0"], "--threads"),
@@ -210,6 +210,13 @@ def test_an_extension_with_and_without_cuda_is_described(monkeypatch, built, sai
     rest = {"extension": "_C.so", "compiler": "GNU", "threads": "OpenMP", "cpu_isas": ["scalar"], "cpu_isa": "scalar"}
     monkeypatch.setattr(versions._native, "build_info", lambda: {**rest, **built})
     assert versions.extension()["CUDA kernels"] == said
+
+
+def test_what_a_report_says_of_the_software_names_no_path_of_the_machine():
+    from bdgf_fast.pipeline.versions import extension, versions
+
+    assert extension()["file"] not in versions().values()
+    assert not [value for value in versions().values() if value.startswith("/")]
 
 
 def test_info_lists_every_operation(capsys):

@@ -38,6 +38,7 @@ def test_the_seed_is_said_once():
     [
         ("[train]\nepoch = 3", "--config: unknown key 'train.epoch' (did you mean 'epochs'?)"),
         ("[train", "mine.toml is not valid TOML"),
+        ("[pretrain]\nmasking = none", "; text needs quotes"),
         (None, "mine.toml cannot be read: No such file"),
         ("train = 3", "--config: 'train' is a section"),
         ("[train]\nepochs = 'many'", "train.epochs takes a whole number"),

@@ -23,7 +23,7 @@ def load_regions(path: Path) -> np.ndarray:
         raise SceneError(f"{path} cannot be read: {error.strerror}.") from None
     size = next((m for m in (re.search(r"File Dimension:\s*(\d+)\s*x\s*(\d+)", line) for line in lines) if m), None)
     if size is None:
-        raise SceneError(f"{path} is no list of ENVI regions: no line says '; File Dimension: <columns> x <rows>'.")
+        raise SceneError(f"{path} is not a list of ENVI regions: no line says '; File Dimension: <columns> x <rows>'.")
     width, height = int(size[1]), int(size[2])
     codes = np.zeros((height, width), np.int32)
     code = 0
@@ -33,7 +33,7 @@ def load_regions(path: Path) -> np.ndarray:
         try:
             point, x, y = (int(word) for word in line.split()[:3])
         except ValueError:
-            raise SceneError(f"{path}, line {number}: {line.strip()[:40]!r} is no point 'id x y ...'.") from None
+            raise SceneError(f"{path}, line {number}: {line.strip()[:40]!r} is not a point 'id x y ...'.") from None
         code += point == 1
         if not (1 <= x <= width and 1 <= y <= height):
             raise SceneError(f"{path}, line {number}: column {x}, row {y} lies outside the {height} x {width} image.")

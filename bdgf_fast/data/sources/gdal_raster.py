@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,11 +16,22 @@ import numpy as np
 
 from bdgf_fast.common.packages import require
 from bdgf_fast.data.sources.raster import HUGE, Raster, check_dtype, default_names
-from bdgf_fast.errors import SceneError
+from bdgf_fast.errors import SceneError, UserError
 
 ENVI_SUFFIXES = ("", ".dat", ".img", ".bin", ".raw", ".bsq", ".bil", ".bip")
 GCP_TOLERANCE = 0.05
 """Pixels by which ground control points may miss one common affine transform, which then is the file's own."""
+
+
+@contextlib.contextmanager
+def _refusing(sentence: Callable[[str], str]) -> Iterator[None]:
+    """Whatever rasterio and GDAL raise, whose errors share no public class, as a SceneError with the ``sentence`` of its reason."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise SceneError(sentence(str(error.__cause__ or error).rstrip("."))) from None
 
 
 class GdalRaster(Raster):
@@ -39,6 +51,10 @@ class GdalRaster(Raster):
         self._said_nodata = nodata
         self.notes = []
         data = self._open()
+        with _refusing(self._unreadable):
+            self._read_header(data, nodata, alpha, unscale)
+
+    def _read_header(self, data: Any, nodata: float | None, alpha: bool, unscale: bool) -> None:
         for dtype in data.dtypes:
             if dtype.startswith("complex"):
                 check_dtype(np.dtype(complex), self.source)
@@ -174,7 +190,7 @@ class GdalRaster(Raster):
                     rasterio.shutil.copy(self._handles[0], memory.name, driver="VRT")
                     memory.seek(0)
                     root = ElementTree.fromstring(memory.read())
-            except (rasterio.errors.RasterioError, ElementTree.ParseError, OSError):
+            except Exception:  # names and colours are a convenience; what is wrong with the file shows where its values are read
                 return {}, {}
         band = root.find("VRTRasterBand")
         if band is None:
@@ -189,35 +205,31 @@ class GdalRaster(Raster):
     def _open(self) -> Any:
         if not self._handles or self._pid != os.getpid():
             rasterio = require("rasterio", self.source)
-            try:
-                with warnings.catch_warnings():
-                    # A raster without georeference is a normal input here, not a thing to warn about.
-                    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                    handles = [rasterio.open(self.path)]
-                    if self._warp is not None:
-                        from rasterio.vrt import WarpedVRT
+            with _refusing(self._unreadable), warnings.catch_warnings():
+                # A raster without georeference is a normal input here, not a thing to warn about.
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                handles = [rasterio.open(self.path)]
+                if self._warp is not None:
+                    from rasterio.vrt import WarpedVRT
 
-                        handles.append(WarpedVRT(handles[0], **self._warp))
+                    handles.append(WarpedVRT(handles[0], **self._warp))
                 self._handles, self._pid = handles, os.getpid()
-            except (rasterio.errors.RasterioError, rasterio.errors.CRSError, ValueError, UnicodeError) as error:
-                hint = ""
-                if isinstance(self.path, Path) and self.path.suffix.lower() in ENVI_SUFFIXES and not _headers(self.path):
-                    hint = f" An ENVI file needs its header, {self.path.with_suffix('.hdr').name}, beside it."
-                raise SceneError(f"{self.source} cannot be opened as a raster: {str(error).rstrip('.')}.{hint}") from None
         return self._handles[-1]
 
+    def _unreadable(self, reason: str) -> str:
+        hint = ""
+        if isinstance(self.path, Path) and self.path.suffix.lower() in ENVI_SUFFIXES and not _headers(self.path):
+            hint = f" An ENVI file needs its header, {self.path.with_suffix('.hdr').name}, beside it."
+        return f"{self.source} cannot be opened as a raster: {reason}.{hint}"
+
     def _window(self, read: str, bands: list[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        def unreadable(reason: str) -> str:
+            return f"{self.source}: rows {y0}-{y1}, columns {x0}-{x1} cannot be read ({reason}); is the file complete?"
+
         with self._lock:
             data = self._open()
-            import rasterio
-
-            try:
+            with _refusing(unreadable):
                 return getattr(data, read)(bands, window=((y0, y1), (x0, x1)))
-            except rasterio.errors.RasterioError as error:
-                reason = str(error.__cause__ or error).rstrip(".")
-                raise SceneError(
-                    f"{self.source}: rows {y0}-{y1}, columns {x0}-{x1} cannot be read ({reason}); is the file complete?"
-                ) from None
 
     def native(self, bands: Sequence[int], y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
         return self._window("read", [self._bands[b] for b in bands], y0, y1, x0, x1)

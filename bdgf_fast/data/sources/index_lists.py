@@ -74,7 +74,7 @@ def settle(
 def _whole(array: np.ndarray, source: str) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind not in "iuf" or (array.dtype.kind == "f" and not np.array_equal(array, np.round(array))):
-        raise SceneError(f"{source} is no list of pixels: rows and columns are whole numbers, here {array.dtype} with fractions.")
+        raise SceneError(f"{source} is not a list of pixels: rows and columns are whole numbers, not {array.dtype} with fractions.")
     return array.astype(np.int64)
 
 

@@ -195,7 +195,7 @@ def _load_v5(path: Path, variable: str, name: str, steps: list[str | int]) -> np
     except _Stopped as error:
         raise SceneError(f"{path}: {variable!r} {error}.") from None
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufc":
-        raise SceneError(f"{path}: {variable!r} is no numeric array; it is {type(value).__name__}.")
+        raise SceneError(f"{path}: {variable!r} is not a numeric array; it is {type(value).__name__}.")
     return value
 
 
@@ -277,7 +277,7 @@ def _load_hdf5(path: Path, variable: str, name: str, steps: list[str | int]) -> 
             if hasattr(item, "shape") and item.dtype.names == ("real", "imag"):
                 raise SceneError(f"{path}: {variable!r} holds complex values; real numbers are needed (take magnitude or dB).")
             if not hasattr(item, "shape") or kind in _NOT_ARRAYS or item.dtype.kind not in "biuf" or 0 in shape:
-                raise SceneError(f"{path}: {variable!r} is no numeric array; it is {'empty' if 0 in shape else kind}.")
+                raise SceneError(f"{path}: {variable!r} is not a numeric array; it is {'empty' if 0 in shape else kind}.")
             return Hdf5Array(path, item.name, item.dtype, tuple(shape), _matlab_class(item) is not None)
     except _Stopped as error:
         raise SceneError(f"{path}: {variable!r} {error}.") from None

@@ -77,7 +77,7 @@ def locate(base: Path, text: str, said_in: str) -> Path | str:
     An archive without a leading slash, as in /vsizip/data.zip/x.tif, lies in ``base`` too.
     """
     if not text.strip() or "\0" in text:
-        raise SceneError(f"{said_in}: {text!r} is no file name.")
+        raise SceneError(f"{said_in}: {text!r} is not a file name.")
     if is_remote(text):
         archive = _LOCAL_ARCHIVES.fullmatch(text)
         return f"{archive[1]}{base.resolve()}/{archive[2]}" if archive else text
@@ -93,7 +93,7 @@ def matching(base: Path, text: str, said_in: str) -> list[str]:
     try:
         found = [p for p in anchor.glob(str(pattern.relative_to(pattern.anchor))) if p.is_file()]
     except ValueError as error:
-        raise SceneError(f"{said_in}: {text!r} is no pattern of file names: {error}.") from None
+        raise SceneError(f"{said_in}: {text!r} is not a pattern of file names: {error}.") from None
     found = [p for p in found if p.suffix.lower() != ".hdr" and not p.name.lower().endswith(".aux.xml")]
     if not found:
         raise MissingFile(f"{said_in}: no file is named like {text!r} in {base}.")

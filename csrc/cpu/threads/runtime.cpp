@@ -9,13 +9,18 @@
 namespace bdgf {
 namespace {
 
-// GNU's entry points (since GOMP 4.0, 2013); LLVM's and Intel's libraries have them too.
+// GNU's entry points (since GOMP 4.0, 2013); LLVM's and Intel's libraries have them too. Torch's library is asked first, with
+// what it links: Python opens it for itself alone, so that not every torch has its OpenMP among the names of the whole process.
 struct OpenMP {
-  void (*parallel)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
-  int (*thread_num)();
+  void (*parallel)(void (*function)(void*), void* data, unsigned threads, unsigned flags) = nullptr;
+  int (*thread_num)() = nullptr;
   OpenMP() {
-    parallel = reinterpret_cast<decltype(parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    thread_num = reinterpret_cast<decltype(thread_num)>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
+    if (void* torch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD)) look_in(torch);
+    if (!found()) look_in(RTLD_DEFAULT);
+  }
+  void look_in(void* libraries) {
+    parallel = reinterpret_cast<decltype(parallel)>(dlsym(libraries, "GOMP_parallel"));
+    thread_num = reinterpret_cast<decltype(thread_num)>(dlsym(libraries, "omp_get_thread_num"));
   }
   bool found() const { return parallel && thread_num; }
 };

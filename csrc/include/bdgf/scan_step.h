@@ -95,16 +95,23 @@ BDGF_SCAN_FN typename M::F scan_step(typename M::F delta, typename M::F A2, type
   return decay;
 }
 
-// carry: a_{l+1} lambda_{l+1}, becomes a_l lambda_l. Adds to sum_exponent, sum_drive and grad_A, and returns lambda_l: the
-// channel's terms of dB_l and dC_l are lambda_l drive and grad_y x_l, which the caller adds up over channels.
+// carry: a_{l+1} lambda_{l+1}, becomes a_l lambda_l. Returns lambda_l. This is all of the adjoint that the steps before depend on.
+template <class M>
+BDGF_SCAN_FN typename M::F scan_carry_step(typename M::F decay, typename M::F grad_y, typename M::F c, typename M::F& carry) {
+  const typename M::F lambda = M::fma(grad_y, c, carry);
+  carry = decay * lambda;
+  return lambda;
+}
+
+// The carry's step, which also adds to sum_exponent, sum_drive and grad_A. Returns lambda_l: the channel's terms of dB_l and dC_l
+// are lambda_l drive and grad_y x_l, which the caller adds up over channels.
 template <class M>
 BDGF_SCAN_FN typename M::F scan_adjoint_step(typename M::F decay, typename M::F state_before, typename M::F delta,
                                              typename M::F grad_y, typename M::F A2, typename M::F b, typename M::F c,
                                              typename M::F& carry, typename M::F& sum_exponent, typename M::F& sum_drive,
                                              typename M::F& grad_A) {
   typedef typename M::F F;
-  const F lambda = M::fma(grad_y, c, carry);
-  carry = decay * lambda;
+  const F lambda = scan_carry_step<M>(decay, grad_y, c, carry);
   const F exponent = carry * state_before;
   sum_exponent = M::fma(exponent, A2, sum_exponent);
   sum_drive = M::fma(lambda, b, sum_drive);

@@ -4,7 +4,7 @@ import torch
 
 from bdgf_fast import ops
 
-REGISTERS = {"scan_fwd": 255, "scan_bwd": 255, "carry": 40, "scan_adjoint": 168, "sum_parts": 128}
+REGISTERS = {"scan_fwd": 255, "scan_bwd": 255, "scan_borders": 40, "scan_adjoint": 168, "sum_parts": 128}
 
 EXCEPTIONS = {("scan_bwd", "N=256"): "a warp holds all 256 states of a channel, eight a thread, with T steps of B and C each"}
 

@@ -1,0 +1,93 @@
+"""A distilled student beside its teacher: `python bench/distil.py SCENE FOLDER [--out JSON]`.
+
+For each split (a seed) the default network is trained and calibrated; a student learns from its probabilities (`bdgf-fast distil`
+with the student's default settings), and both classify the test pixels. The cost of a pixel is that of a whole map, features
+included. FOLDER keeps what is finished, one JSON file per split, and the denoisers and teachers, so that a killed split goes on;
+`--out` gathers them. The student's settings were chosen on splits 0 to 2; splits 20 to 25 are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from missing_modality import denoiser_of
+
+from bdgf_fast.config import Config
+from bdgf_fast.data import load_scene, make_split, prepare
+from bdgf_fast.features.dense import DiffusionFeatures
+from bdgf_fast.network.distil import student_config, unlabelled
+from bdgf_fast.network.held_out import calibrate
+from bdgf_fast.network.predict import predict, predict_pixels
+from bdgf_fast.network.reach import reach
+from bdgf_fast.network.train import train
+from bdgf_fast.report.evaluation import predicted_labels, score
+from bdgf_fast.report.metrics import METRICS
+
+
+def seconds_of_map(network: Any, features: Any, prepared: Any, config: Config) -> float:
+    """Processor seconds of a whole map: on a shared machine they say more than the time that passes."""
+    start = time.process_time()
+    for _ in predict(network, features, prepared, config):
+        pass
+    return time.process_time() - start
+
+
+def one_split(scene: Any, seed: int, folder: Path) -> dict[str, Any]:
+    path = folder / f"distil-{seed}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    config = Config().override("train.checkpoint_every=1")
+    prepared = prepare(scene, make_split(scene, patch=config.data.patch, seed=seed, reach=reach(config)))
+    denoiser = denoiser_of(prepared, config, seed, folder / f"denoiser-{seed}.safetensors")
+    features = DiffusionFeatures.fit(denoiser, prepared, config, seed)
+    teacher, _ = train(prepared, features, config, seed=seed, checkpoint=folder / f"network-{seed}.safetensors", resume=True)
+    teacher.calibration = calibrate(teacher, features, prepared, config, seed=seed)
+
+    small = student_config(config)
+    start = time.perf_counter()
+    lessons = unlabelled(prepared, prepared.split.test, small.features.fit_pixels, seed)
+    said = predict_pixels(teacher, features, prepared, config, lessons).probabilities
+    student, _ = train(prepared, None, small, seed=seed, split=replace(prepared.split, train=lessons), targets=said)
+    seconds = time.perf_counter() - start
+
+    test = torch.as_tensor(prepared.split.test)
+    members = {"teacher": (teacher, features, config), "student": (student, None, small)}
+    labels = {name: predicted_labels(predict_pixels(net, own, prepared, c, test)) for name, (net, own, c) in members.items()}
+    pixels = prepared.height * prepared.width
+    result: dict[str, Any] = {
+        name: {
+            **{key: score(prepared, test, labels[name])[key] for key in METRICS},
+            "microseconds_per_pixel": round(1e6 * seconds_of_map(net, own, prepared, c) / pixels, 1),
+        }
+        for name, (net, own, c) in members.items()
+    }
+    result["agreement"] = float((labels["teacher"]["fused"] == labels["student"]["fused"]).mean())
+    result["lessons"], result["seconds"] = len(lessons), round(seconds, 1)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(seed, json.dumps(result), flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("scene", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--splits", type=int, nargs="+", default=[20, 21, 22, 23, 24, 25])
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    scene = load_scene(args.scene)
+    result = {str(seed): one_split(scene, seed, args.folder) for seed in args.splits}
+    if args.out:
+        settings = {"threads": torch.get_num_threads()}
+        args.out.write_text(json.dumps({"settings": settings, "splits": result}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

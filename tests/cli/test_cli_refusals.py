@@ -1,0 +1,34 @@
+"""Mistakes in the arguments: one sentence that names the argument, and where to read on."""
+
+import pytest
+
+from bdgf_fast.cli import main
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ("run", "SCENE, --out must be given; `bdgf-fast run --help`"),
+        ("run x --out y --seeed 3", "bdgf-fast run has no option --seeed (did you mean --seed?); `bdgf-fast run --help`"),
+        ("data check x --frobnicate", "bdgf-fast data check has no option --frobnicate; `bdgf-fast data check --help`"),
+        ("compat", "SCRIPT must be given; `bdgf-fast compat --help`"),
+        ("run x y --out z", "bdgf-fast run does not know what to do with y;"),
+        ("rn x", "COMMAND is 'rn' (did you mean run?); `bdgf-fast --help`"),
+        ("run x --out y --baselines nothing", "--baselines is 'nothing', which is none of none, forest, cnn, all;"),
+        ("run x --out y --seed a", "--seed is 'a', which is not a whole number;"),
+        ("run x --out y --seeds 0,1", "--seeds is '0,1'; put spaces between the numbers in place of commas;"),
+        ("run x --out y --resume --overwrite", "--overwrite and --resume exclude each other;"),
+        ("run x --out", "--out needs a value;"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments.split())
+    text = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert text.startswith(f"error: {said}") and text.count("\n") == 1
+
+
+def test_the_program_alone_explains_itself(capsys):
+    assert main([]) == 2
+    assert "COMMAND --help" in capsys.readouterr().err
