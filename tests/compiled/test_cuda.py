@@ -82,6 +82,7 @@ def test_every_launch_keeps_within_the_shared_memory_that_it_may_take(recorded):
             assert taken <= most, f"{launch['kernel']} for {row['case']}: {taken} bytes of shared memory, it may take {most}"
 
 
+@pytest.mark.slow
 def test_instructions_are_within_their_budget(built, recorded):
     """Warp instructions for 32 elements or exps, executed with recorded launches (bench/gpu/predict.py); 5 % more fails."""
     kernels = {k.name: k for k in built[0] if k.architecture == predict.ARCHITECTURE}
