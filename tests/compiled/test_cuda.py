@@ -67,7 +67,7 @@ def test_registers_and_shared_memory_are_within_their_budget(built):
             assert value <= BUDGET["kernels"][name][what], f"{name}: {value} {what}, the budget is {BUDGET['kernels'][name][what]}"
 
 
-def test_launches_are_those_of_the_sources(recorded):
+def test_launches_are_those_of_the_sources(built, recorded):
     assert recorded["sources"] == launches.sources_digest(), "csrc/cuda has changed: run python bench/gpu/launches.py"
 
 
