@@ -18,8 +18,10 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -55,6 +57,8 @@ def build():
 
 def cases() -> dict[str, tuple[str, Callable, list[torch.Tensor], dict[str, int]]]:
     """Name -> (operation, call, its tensors, its elements or exps and the bytes that must be moved forward and backward)."""
+    import torch
+
     from bdgf_fast import ops
     from bdgf_fast.diffusion import Schedule
 
@@ -106,6 +110,8 @@ def cases() -> dict[str, tuple[str, Callable, list[torch.Tensor], dict[str, int]
 
 def record() -> list[dict]:
     """Every case forward and backward: {"case", "direction", what it works on, "launches": [...]}."""
+    import torch
+
     from bdgf_fast import _native, backends
 
     module, rows = build(), []

@@ -69,6 +69,8 @@ def blocks_to_count(kernel: str, grid: tuple[int, ...], case: str) -> list[tuple
         return [(middle // segments * segments + i, 0, 0) for i in range(segments)]
     if kernel == "gate_weights_kernel":  # of each of the four parameters
         return [(grid[0] * (2 * i + 1) // 16, 0, 0) for i in range(8)]
+    if kernel == "selective_scan_rows_kernel":  # y is the gradient; that of B, behind a table of jumps, is summed as that of C
+        return [(middle, y, 0) for y in (0, 2, 2, 3, 4)]
     if "_kernel_traits<" in kernel:  # mamba_ssm: (sample, channel)
         return [(middle, grid[1] // 2, 0)]
     return [(middle, y, 0) for y in range(grid[1])]
@@ -167,9 +169,9 @@ def peer_parameters(backward: bool, **values: int) -> bytes:
 
 def peer_case(case: dict) -> dict | None:
     """The launch that mamba_ssm 2.3.2 makes for a case of the scan: up to 256 steps, a warp takes a channel."""
-    batch, dim, length, states, name = re.search(r"selective_scan \((\d+), (\d+), (\d+), (\d+)\) (\w+)", case["case"]).groups()
-    batch, dim, length, states = int(batch), int(dim), int(length), int(states)
-    if length > 256:
+    match = re.match(r"selective_scan \((\d+), (\d+), (\d+), (\d+)\) (\w+)", case["case"])
+    batch, dim, length, states = (int(match[n]) for n in range(1, 5)) if match else (0, 0, 0, 0)
+    if not match or length > 256:
         return None
     steps, backward = 4 if length <= 128 else 8, case["direction"] == "backward"
     values = {"batch": batch, "dim": dim, "seqlen": length, "dstate": states, "n_groups": 1, "n_chunks": 1}
@@ -182,30 +184,26 @@ def peer_case(case: dict) -> dict | None:
         values |= {f"{x}_batch_stride": dim * length, f"{x}_d_stride": length}
     way, even = "bwd" if backward else "fwd", str(length % (32 * steps) == 0).lower()
     traits = f"32, {steps}, {even}, true, true, true, false" if backward else f"32, {steps}, 1, {even}, true, true, false"
-    dtype = {"float32": "float", "bfloat16": "c10::BFloat16"}[name]
+    dtype = {"float32": "float", "bfloat16": "c10::BFloat16"}[match[5]]
     launch = {"kernel": f"selective_scan_{way}_kernel<Selective_Scan_{way}_kernel_traits<{traits}, {dtype}, float> >",
-              "grid": [batch, dim, 1], "block": 32, "dynamic_shared": PEER_SHARED[way, steps, 4 if name == "float32" else 2],
+              "grid": [batch, dim, 1], "block": 32, "dynamic_shared": PEER_SHARED[way, steps, 4 if dtype == "float" else 2],
               "parameters": launches.packed(peer_parameters(backward, **values)), "times": 1}  # fmt: skip
     return {**case, "launches": [launch]}
 
 
-def peer_kernels(extension: Path, wanted: set[str]) -> dict[str, binary.Kernel]:
-    """Those kernels of mamba_ssm's extension, which holds hundreds."""
+def peer_kernels(extension: Path, cases: list[dict]) -> dict[str, binary.Kernel]:
+    """The kernels of mamba_ssm's extension, which holds hundreds, that these cases take."""
+    wanted = {peer["launches"][0]["kernel"] for case in cases if (peer := peer_case(case))}
     mangled = re.findall(r"Function (\S+):", binary._run(binary.cuobjdump(), "-res-usage", str(extension)))
     names = binary._short(mangled)
     found = binary.read(str(extension), ARCHITECTURE, [m for m in mangled if names[m] in wanted])[0]
     return {k.name: k for k in found if k.architecture == ARCHITECTURE}
 
 
-def add_peers(cases: list[dict], rows: list[dict], extension: Path) -> None:
-    """Beside each row of the scan what mamba_ssm's kernel takes, and the ratio of the two."""
-    scans = [(case, row) for case, row in zip(cases, rows, strict=True) if case["case"].startswith("selective_scan (")]
-    found = [(row, peer) for case, row in scans if (peer := peer_case(case))]
-    kernels = peer_kernels(extension, {p["launches"][0]["kernel"] for _, p in found})
-    for row, peer in found:
-        counts = row_of(peer, kernels)
-        row["mamba_ssm"] = {k: v for k, v in counts.items() if row.get(k) != v}
-        row["ratio"] = round(row["mamba_ssm"]["microseconds"] / row["microseconds"], 2)
+def add_peer(row: dict, peer: dict) -> None:
+    """Beside a row of the scan what mamba_ssm's kernel takes, and the ratio of the two times."""
+    row["mamba_ssm"] = {k: v for k, v in peer.items() if row.get(k) != v}
+    row["ratio"] = round(peer["microseconds"] / row["microseconds"], 2)
 
 
 def kernels_of(files: Iterable[str]) -> dict[str, binary.Kernel]:
@@ -241,16 +239,17 @@ def main() -> int:
         files, names = ", ".join(map(str, args.extension)), ", ".join(sorted(missing))
         print(f"no code for {ARCHITECTURE} of {names} in {files}: build with CUDA (BDGF_CUDA=ON)", file=sys.stderr)
         return 1
+    result = {"label": "predicted", "architecture": ARCHITECTURE, "sources": recorded["sources"], "rates": RATES, "rows": rows}
+    peers = peer_kernels(args.peer, cases) if args.peer else {}
     for case in cases:
         rows.append(row_of(case, kernels))
-        print({k: v for k, v in rows[-1].items() if k != "kernels"}, flush=True)
+        if peers and (peer := peer_case(case)):
+            add_peer(rows[-1], row_of(peer, peers))
+        print({k: v for k, v in rows[-1].items() if k not in ("kernels", "mamba_ssm")}, flush=True)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.budget:
         found = {f"{row['case']} {row['direction']}": instructions_per_unit(row) for row in rows}
         binary.write_budget(instructions={name: found[name] for name in BUDGETED})
-    if args.peer:
-        add_peers(cases, rows, args.peer)
-    result = {"label": "predicted", "architecture": ARCHITECTURE, "sources": recorded["sources"], "rates": RATES, "rows": rows}
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 

@@ -246,7 +246,9 @@ class Warp:
         for condition in ins.operands[:-1]:
             if is_predicate(condition):
                 hold = hold & predicate(condition)(self)
-        return hold, int(ins.operands[-1].strip("`().L_x"), 16) if ins.name != "BRX" else 0
+        if ins.name == "BRX":  # by a table that cuobjdump does not print: the first of its ways follows
+            return hold, ins.address + 16
+        return hold, int(ins.operands[-1], 16)
 
 
 class Kernel:

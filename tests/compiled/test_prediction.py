@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import struct
 import sys
@@ -99,3 +100,26 @@ def test_the_rates_are_those_of_the_counters():
     assert statistics.median(ratios) == pytest.approx(1, abs=0.05)
     clocks = [r["warp_instructions"] / (528 * r["ns"] * r["issue_percent"] / 100) for r in rows if r["ns"] > 50_000]
     assert statistics.median(clocks) == pytest.approx(predict.RATES["clock"] / 1e9, rel=0.02)
+
+
+def test_counts_are_those_of_the_hardware():
+    """Of the kernels that are as they were when the counters were read: mamba_ssm's, and our own of the loss."""
+    measured: dict[str, list[dict]] = {}
+    for row in json.loads(predict.MEASURED.read_text()):
+        measured.setdefault(plain(row["kernel"]), []).append(row)
+    compared = 0
+    for case in json.loads(predict.OUT.read_text())["rows"]:
+        peers = case["mamba_ssm"]["kernels"] if "mamba_ssm" in case and "(256, 128" in case["case"] else []
+        for kernel in (*peers, *(k for k in case["kernels"] if "denoising_loss_kernel<float" in k["kernel"])):
+            for name, tolerance in (("warp_instructions", 1e-6), ("special_functions", 0.06 if "loss" in kernel["kernel"] else 0)):
+                known = [row[name] for row in measured.get(plain(kernel["kernel"]), [])]
+                near = [x for x in known if abs(kernel[name] - x) <= tolerance * x]
+                assert near or not known, f"{case['case']}: {kernel[name]} {name} of {kernel['kernel']}, measured {known}"
+                compared += bool(known)
+    assert compared >= 14
+
+
+def plain(kernel: str) -> str:
+    """A kernel's name as ncu and c++filt both write it."""
+    name = re.sub(r"^void |bdgf::|\s", "", kernel).split("(")[0]
+    return name.replace("true", "1").replace("false", "0")

@@ -297,7 +297,9 @@ def test_scene_files(tmp_path, write_toml, write_tif):
     assert any("no labels: the scene can be predicted, not trained on" in t for t in levels(bare, "note")) and bare.status() == 0
     write_tif("dsm.tif", bands["lidar"][:, :, 0], crs="EPSG:32719")
     other = check(write_toml(text + labels))
-    assert any("do not cover the same ground" in t for t in levels(other, "wrong"))
+    said = levels(other, "wrong")
+    assert len(said) == 1 and "do not cover the same ground" in said[0]
+    assert said[0].endswith("check their coordinate systems: EPSG:32719 and EPSG:32718.")
 
 
 def test_list_names_every_set(capsys):

@@ -53,10 +53,12 @@ def fit_to_grid(raster: Raster, reference: Raster, resampling: str, notes: list[
         raise SceneError(f"{pair} {apart}")
     left, top, right, bottom = box
     if min(right, reference.width) <= max(left, 0) or min(bottom, reference.height) <= max(top, 0):
+        hint = "the tiles of a mosaic first become one file with gdalbuildvrt"
+        if raster.crs != reference.crs:
+            hint = f"check their coordinate systems: {differing(raster.crs, reference.crs)}"
         raise SceneError(
             f"{pair} do not cover the same ground (columns {left:.0f} to {right:.0f} and rows {top:.0f} to {bottom:.0f} of the "
-            f"latter's {reference.width} columns and {reference.height} rows); the tiles of a mosaic first become one file with "
-            "gdalbuildvrt."
+            f"latter's {reference.width} columns and {reference.height} rows); {hint}."
         )
     before = f"{raster.height} x {raster.width} pixels of {_pixel(raster)}"
     raster.onto(reference, resampling, (reference.height, reference.width))
