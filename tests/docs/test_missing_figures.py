@@ -12,7 +12,7 @@ from bdgf_fast.report.study_page import difference, signed_interval, spread
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = json.loads((ROOT / "bench/results/missing_modality.json").read_text(encoding="utf-8"))["reported"]
 SECTION = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("## A missing sensor")[1].split("\n## ")[0]
-ALONE = "The network that hid modalities"
+ALONE = "The network that was trained with hiding"
 TITLES = {"none": "none", "Sentinel-2": "s2", "Sentinel-1": "s1", "heights": "dem"}
 
 
