@@ -19,7 +19,7 @@ SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' 
 # Source packages that `make gpu` measures against.
 PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
 
-.PHONY: demo test test-aarch64 wheels bench bench-count lint build docs pictures two-torch sanitize clean dev peers gpu gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
+.PHONY: demo test test-aarch64 wheels bench bench-count lint build docs pictures two-torch sanitize clean dev peers gpu gpu-predict gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -121,6 +121,14 @@ peers: $(VENV)/.test
 gpu-sanitize: $(VENV)/.test
 	compute-sanitizer --tool memcheck --error-exitcode 1 $(BIN)/python bench/gpu/small_shapes.py
 	compute-sanitizer --tool racecheck --error-exitcode 1 $(BIN)/python bench/gpu/small_shapes.py
+
+# What the CUDA kernels execute on sm_90 and the time that follows, without a GPU: bench/results/sm_90_predicted.json. The launches
+# come from a C++ compiler, the kernels from the installed extension, which nvcc must have built. PEER=selective_scan_cuda.so is
+# mamba_ssm's extension for sm_90, as bench/gpu/peers.py leaves it under .peers/built. PREDICT_ARGS=--budget renews the budget.
+gpu-predict: $(VENV)/.test
+	$(PIP) pybind11
+	$(BIN)/python bench/gpu/launches.py
+	$(BIN)/python bench/gpu/predict.py $(if $(PEER),--peer $(PEER)) $(PREDICT_ARGS)
 
 # On a machine with a GPU, torch and a CUDA compiler: nothing is downloaded, what is missing there is left out.
 #   make gpu        build, a sample of the tests, benchmark; ends in bench/results/<gpu name>.json

@@ -38,5 +38,5 @@ def cross_attention(
         assert seed is not None
         batch, heads, rows, columns = weights.shape
         keep = dropout_keep(batch, heads, rows, columns, dropout_p, seed, query.device)
-        weights = torch.where(keep, weights / (1.0 - dropout_p), 0.0)
+        weights = weights * keep / (1.0 - dropout_p)  # a product, as in torch: what is not finite remains so
     return (weights @ value.to(real)).to(query.dtype)

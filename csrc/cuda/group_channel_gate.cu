@@ -113,8 +113,7 @@ static void gate_backward(const GroupChannelGateBwdArgs& args, cudaStream_t stre
   const size_t vectors = sizeof(float) * gate_vectors(s);
   if (w.sample_groups && gate_on_chip(s)) {
     const size_t bytes = vectors + 2 * sizeof(float) * w.sizes_each * w.x.pixels;
-    if (bytes > 48 * 1024) cuda::check_cuda(cudaFuncSetAttribute(gate_fused_backward_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                                 static_cast<int>(bytes)), "group_channel_gate", "shared memory");
+    cuda::allow_shared(gate_fused_backward_kernel<T>, bytes, "group_channel_gate");
     BDGF_LAUNCH(gate_fused_backward_kernel<T>, grid_for(w.sample_groups, 1), fused_threads(s), bytes, stream, w);
   } else if (w.sample_groups) {
     w.offset = w.grad_hidden + s.batch * s.groups * s.hidden;

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(256, 4) gate_fused_backward_kernel(const GateW
     gate_mlp_backward(a, sample_group, g, logit, h, grad_h, slopes);
     if (a.grad_x.data) {
       const float share = 1.0f / (float)pixels;
-      const float* gate = a.gate + sample_group * each;
+      const float* gate = a.gate + first_entry(sample_group, each);
       for_each_element<T, true>(a.grad_x, b, g, a.each, a.pixels, [&](int i, int c, float& v) {
         v = __fmaf_rn(kept[i], gate[c], a.use_x ? slopes[c] * share : 0.0f);
       });
@@ -123,9 +123,9 @@ static __global__ void __launch_bounds__(128) gate_mlp_backward_kernel(const Gat
     __syncthreads();
     gate_mlp_backward(a, sample_group, g, logit, h, grad_h, slopes);
     for (int c = threadIdx.x; c < a.sizes_each; c += blockDim.x)
-      a.offset[sample_group * a.sizes_each + c] = a.use_x ? slopes[c] / (float)a.x.pixels : 0.0f;
+      a.offset[first_entry(sample_group, a.sizes_each) + c] = a.use_x ? slopes[c] / (float)a.x.pixels : 0.0f;
     for (int c = threadIdx.x; c < a.in - from_x; c += blockDim.x)
-      a.guide_offset[sample_group * a.sizes_guide + c] = slopes[from_x + c] / (float)a.guide.pixels;
+      a.guide_offset[first_entry(sample_group, a.sizes_guide) + c] = slopes[from_x + c] / (float)a.guide.pixels;
     __syncthreads();
   }
 }

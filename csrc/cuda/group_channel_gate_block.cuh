@@ -32,6 +32,12 @@ struct GateWork {
   bool use_x, use_guide;
 };
 
+// The index of the first of a (sample, group)'s entries, in 64 bits: batch * C passes 2^32 where batch * groups does not.
+static constexpr __host__ __device__ int64_t first_entry(uint32_t sample_group, int entries) {
+  return static_cast<int64_t>(sample_group) * entries;
+}
+static_assert(first_entry(0x7fffffffu, 64) == int64_t{0x7fffffff} * 64, "an index must not wrap at 2^32");
+
 static __device__ __forceinline__ int64_t pixel_offset(const Image& t, int64_t p) {
   if (t.width.divisor == t.pixels) return p * t.column;
   const int64_t y = divide(p, t.width);

@@ -42,6 +42,15 @@ class DeviceGuard {
 
 inline cudaStream_t stream_of(const CudaLaunch& launch) { return static_cast<cudaStream_t>(launch.stream); }
 
+// Lets a kernel be launched with more dynamic shared memory than the 48 KiB that every kernel may take.
+constexpr size_t kSharedOfAnyKernel = 48 * 1024;
+template <class Kernel>
+void allow_shared(Kernel* kernel, size_t bytes, const char* op) {
+  if (bytes <= kSharedOfAnyKernel) return;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), op,
+             std::to_string(bytes) + " bytes of shared memory");
+}
+
 // Blocks of `threads` for `work` items; kernels loop over the grid, so the limit costs nothing but a round more.
 inline unsigned grid_for(int64_t work, int threads) {
   const int64_t blocks = (work + threads - 1) / threads;

@@ -11,6 +11,7 @@ static void launch_backward(const Launcher& on, const ScanCall& call) {
   const ScanGrid& g = call.g;
   const unsigned blocks = static_cast<unsigned>(blocks_of_launch(g) * g.tiles * g.partials), threads = kTileChannels * g.split;
   const size_t bytes = 4 * backward_shared_floats(g.split, kConstant);
+  cuda::allow_shared(selective_scan_backward_kernel<T, kConstant>, bytes, on.op);
   BDGF_LAUNCH((selective_scan_backward_kernel<T, kConstant>), blocks, threads, bytes, on.stream, call);
   on.check();
 }

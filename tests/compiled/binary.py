@@ -9,11 +9,12 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 BUDGET = Path(__file__).parent / "cuda_budget.json"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
+INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s*(.*?)\s*;")
 RESERVED = {"sm_80": 0, "sm_90": 1024, "sm_120": 1024}  # bytes of shared memory that the system takes for itself
 
 
@@ -28,6 +29,7 @@ class Kernel:
     shared: int
     local: int = 0  # local loads and stores in the SASS
     instructions: int = 0
+    code: list[tuple[int, str]] = field(default_factory=list)  # (address, instruction), if it was asked for
 
 
 def cuobjdump() -> str | None:
@@ -63,11 +65,13 @@ def _arguments(name: str) -> int:
     return len(name)
 
 
-def read(extension: str) -> tuple[list[Kernel], set[str], bool]:
-    """Every kernel, the architectures that have SASS, and whether there is PTX too."""
+def read(extension: str, code: str = "", functions: list[str] | None = None) -> tuple[list[Kernel], set[str], bool]:
+    """Every kernel, the architectures that have SASS, and whether there is PTX too. Of the architecture `code` the instructions
+    are kept; `functions` are the (mangled) names that are wanted of a large file."""
     tool = cuobjdump()
-    architecture, found = "", {}
-    for line in _run(tool, "-res-usage", extension).splitlines():
+    architecture, found = code, {}  # a file for one architecture does not name it
+    some = [f"--function={','.join(functions)}"] if functions else []
+    for line in _run(tool, "-res-usage", *some, extension).splitlines():
         if match := re.match(r"arch = (sm_\d+)", line):
             architecture = match[1]
         elif match := re.match(r"\s*Function (\S+):", line):
@@ -76,14 +80,17 @@ def read(extension: str) -> tuple[list[Kernel], set[str], bool]:
             kernel = Kernel(function, architecture, *map(int, match.groups()))
             kernel.shared -= RESERVED.get(architecture, 0) if kernel.shared else 0
             found[architecture, function] = kernel
-    for line in _run(tool, "-sass", extension).splitlines():
-        if match := re.match(r"\s*(?:code for|arch =) (sm_\d+)", line):
+    for line in _run(tool, "-sass", *some, extension).splitlines():
+        if match := INSTRUCTION.match(line):
+            if kernel is not None:
+                kernel.instructions += 1
+                kernel.local += "LDL" in match[2] or "STL" in match[2]
+                if architecture == code:
+                    kernel.code.append((int(match[1], 16), match[2]))
+        elif match := re.match(r"\s*(?:code for|arch =) (sm_\d+)", line):
             architecture = match[1]
         elif match := re.match(r"\s*Function : (\S+)", line):
             kernel = found.get((architecture, match[1]))
-        elif re.match(r"\s*/\*[0-9a-f]{4,}\*/", line) and kernel is not None:
-            kernel.instructions += 1
-            kernel.local += bool(re.search(r"\b(LDL|STL)\b", line))
     names = _short(sorted({k.name for k in found.values()}))
     for kernel in found.values():
         kernel.name = names[kernel.name]
@@ -101,11 +108,17 @@ def most(kernels: list[Kernel]) -> dict[str, dict[str, int]]:
     return {name: rows[name] for name in sorted(rows)}
 
 
+def write_budget(rows: dict[str, dict[str, int]] | None = None, instructions: dict[str, float] | None = None) -> None:
+    """The budget file with these in place of what it had: registers and shared memory; instructions an element or exp."""
+    old = json.loads(BUDGET.read_text()) if BUDGET.exists() else {}
+    parts = {"kernels": old.get("kernels", {}) if rows is None else rows}
+    parts["exceptions"] = old.get("exceptions", {})
+    parts["instructions"] = old.get("instructions", {}) if instructions is None else instructions
+    text = {k: ",\n".join(f"    {json.dumps(name)}: {json.dumps(v)}" for name, v in part.items()) for k, part in parts.items()}
+    BUDGET.write_text("{\n" + ",\n".join(f'  "{k}": {{\n{t}\n  }}' if t else f'  "{k}": {{}}' for k, t in text.items()) + "\n}\n")
+
+
 if __name__ == "__main__":
     from bdgf_fast import _native
 
-    old = json.loads(BUDGET.read_text()) if BUDGET.exists() else {"exceptions": {}}
-    rows = most(read(_native.build_info()["extension"])[0])
-    lines = [f"    {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items()]
-    exceptions = json.dumps(old["exceptions"], indent=4).replace("\n}", "\n  }")
-    BUDGET.write_text('{\n  "kernels": {\n' + ",\n".join(lines) + f'\n  }},\n  "exceptions": {exceptions}\n}}\n')
+    write_budget(rows=most(read(_native.build_info()["extension"])[0]))

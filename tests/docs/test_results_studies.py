@@ -71,3 +71,4 @@ def test_a_student():
     assert f"agree on {100 * np.mean([found['agreement'] for found in splits.values()]):.0f} % of the test pixels" in plain
     ratio = np.mean([s["teacher"]["microseconds_per_pixel"] / s["student"]["microseconds_per_pixel"] for s in splits.values()])
     assert re.search(rf"\b{ratio:.0f} times less\b", plain)
+    assert f"[{ratio:.0f} times less](docs/results.md#a-distilled-student)" in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,26 +43,26 @@ def sanitizer_libraries() -> list[str]:
     return [str(Path(f).resolve()) for f in found if "/" in f]
 
 
-def build(folder: Path | None = None) -> Path:
-    """The folder that holds the built module."""
+def build(folder: Path | None = None, name: str = "bdgf_emulated", sources=SOURCES, flags=FLAGS, kernel_flags=("-O1",)) -> Path:
+    """The folder that holds the built module. `kernel_flags` are those of the .cu files and what stands in for a GPU."""
     import pybind11
 
-    folder = folder or Path(tempfile.gettempdir()) / f"bdgf_emulated-{os.getuid()}"
+    folder = folder or Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
     folder.mkdir(exist_ok=True, mode=0o700)
     includes = [f"-I{p}" for p in (HERE / "include", ROOT / "csrc", ROOT / "csrc/include", HERE)]
     includes += [f"-isystem{p}" for p in (pybind11.get_include(), sysconfig.get_paths()["include"])]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda source: _compile(source, includes, folder), SOURCES))
-    name = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
-    module = folder / name / f"bdgf_emulated{sysconfig.get_config_var('EXT_SUFFIX')}"
+        objects = list(pool.map(lambda source: _compile(source, [*flags, *includes], kernel_flags, folder), sources))
+    key = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
+    module = folder / key / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
     module.parent.mkdir(exist_ok=True)
-    _make(module, [compiler(), "-shared", "-fsanitize=address", *map(str, objects)])
+    _make(module, [compiler(), "-shared", *(f for f in flags if f.startswith("-fsanitize")), *map(str, objects)])
     return module.parent
 
 
-def _compile(source: Path, includes: list[str], folder: Path) -> Path:
+def _compile(source: Path, flags: list[str], kernel_flags: Sequence[str], folder: Path) -> Path:
     kernels = source.suffix == ".cu" or source.name == "emulation.cpp"
-    command = [compiler(), *FLAGS, "-O1" if kernels else "-O0", *includes, "-x", "c++", str(source)]
+    command = [compiler(), *flags, *(kernel_flags if kernels else ["-O0"]), "-x", "c++", str(source)]
     text = subprocess.run([*command, "-E"], capture_output=True)
     key = hashlib.sha256(" ".join(command).encode() + text.stdout).hexdigest()[:24]
     target = folder / f"{key}.o"

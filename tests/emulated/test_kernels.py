@@ -30,3 +30,10 @@ def test_every_launch_in_the_sources_was_made():
     sources = "".join(p.read_text() for p in (HERE.parents[1] / "csrc/cuda").glob("*.cu"))
     written = {name.strip("()") for name in re.findall(r"BDGF_LAUNCH\((\([^()]*\)|[^,()]*),", sources)}
     assert written and written <= set.union(*launched.values())
+
+
+def test_the_gate_finds_the_entries_of_a_sample_and_group_in_64_bits():
+    """No test can hold batch * C beyond 2^32: where the number of a (sample, group) has 32 bits, it is not multiplied."""
+    kernels = (HERE.parents[1] / "csrc/cuda/group_channel_gate.cuh").read_text()
+    assert "for (unsigned sample_group" in kernels and not re.findall(r"sample_group \*", kernels)
+    assert "int64_t sample_group" in (HERE.parents[1] / "csrc/cuda/group_channel_gate_block.cuh").read_text()

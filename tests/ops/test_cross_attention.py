@@ -88,6 +88,17 @@ def test_dropout(target, check_gradients, rows, columns, p):
     assert not torch.equal(ops.cross_attention(**given, dropout_p=p, seed=78), ops.cross_attention(**given, dropout_p=p, seed=77))
 
 
+def test_dropout_hides_nothing_that_is_not_finite(target):
+    """A row with a NaN among its scores is NaN, also where the key is dropped, as with torch."""
+    if target.backend == "torch":
+        pytest.skip("torch's dropout draws from its own generator")
+    given = tensors(3, 5, 8, device=target.device)
+    given["key"][0, 0, 2, 1] = torch.nan
+    with torch.no_grad():
+        found = ops.cross_attention(**given, dropout_p=0.9, seed=1)
+    assert found[0, 0].isnan().all() and found[0, 1:].isfinite().all() and found[1:].isfinite().all()
+
+
 def test_large_scores_do_not_overflow(target, assert_close):
     given = tensors(9, 9, 16, device=target.device)
     given["query"] *= 300.0

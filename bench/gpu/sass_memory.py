@@ -1,0 +1,138 @@
+"""What SASS instructions that move data do (sass.py): shuffles, shared, local and constant memory, special registers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+from sass import LANES, RZ, Instruction, address, i32, i64, integer, register, u32
+
+SHARED_WINDOW = 0x7F00  # the upper half of the generic addresses of shared memory
+SPECIAL_REGISTERS: dict[str, Callable] = {
+    "SR_TID.X": lambda w: LANES + 32 * w.number,
+    "SR_LANEID": lambda w: LANES,
+    "SR_CTAID.X": lambda w: np.full(32, w.block[0]),
+    "SR_CTAID.Y": lambda w: np.full(32, w.block[1]),
+    "SR_CTAID.Z": lambda w: np.full(32, w.block[2]),
+    "SR_SWINHI": lambda w: np.full(32, SHARED_WINDOW),
+}
+
+
+def shuffle(i: Instruction) -> Callable:
+    to, target, a, by, clamp = i.operands
+    kind, row = register(target)
+    x, distance, limit, how = integer(a), integer(by), integer(clamp), i.parts[1]
+
+    def run(w, m):
+        n, c = np.broadcast_to(np.asarray(distance(w), i64), 32), np.asarray(limit(w), i64)
+        segment, last = c >> 8 & 31, c & 31
+        low = LANES & segment
+        if how == "UP":
+            at = LANES - n
+            inside = at >= (low | last & ~segment)
+        else:
+            high = low | last & ~segment
+            at = {"DOWN": LANES + n, "BFLY": LANES ^ n, "IDX": low | n & ~segment}[how]
+            inside = at <= high
+        at = np.where(inside, at, LANES)
+        w.write(kind, row, np.broadcast_to(x(w), 32)[at & 31], m)
+        w.flag(to, inside, m)
+
+    return run
+
+
+def _size(i: Instruction) -> int:
+    return next((int(p[1:] if p[0] in "US" else p) // 8 for p in i.parts if p in ("U8", "S8", "U16", "S16", "64", "128")), 4)
+
+
+def _wavefronts(at: np.ndarray, size: int, mask: np.ndarray) -> int:
+    """Turns that shared memory takes: 32 banks of four bytes, 64- and 128-bit accesses in halves and quarters of the warp."""
+    turns = 0
+    lanes = 32 * 4 // max(size, 4)
+    for first in range(0, 32, lanes):
+        some = at[first : first + lanes][mask[first : first + lanes]]
+        words = np.unique((some[:, None] >> 2) + np.arange(max(1, size // 4)))
+        turns += int(np.bincount(words & 31).max()) if words.size else 0
+    return turns
+
+
+def load(i: Instruction) -> Callable:
+    kind, row = register(i.operands[0])
+    at, size = address(i.operands[1]), _size(i)
+    signed = any(p in ("S8", "S16") for p in i.parts)
+
+    def words(w, m):
+        for n in range(max(1, size // 4)):
+            yield n, row + n if row != RZ else RZ
+
+    def run(w, m):
+        where = at(w)
+        if i.name == "LDL":
+            for n, r in words(w, m):
+                w.write(kind, r, w.local.get(int(where[0]) + 4 * n, np.zeros(32, u32)), m)
+            return
+        if i.name == "LDS":
+            w.counts["shared_wavefronts"] += _wavefronts(where, size, m)
+        inside = i.name == "LDS" or (i.name == "LD" and where[int(np.argmax(m))] >> 32 == SHARED_WINDOW)
+        where = np.where(m, where & 0xFFFFFFFF, 0)
+        for n, r in words(w, m):
+            value = np.zeros(32, u32)
+            for byte in range(min(size, 4) if inside else 0):
+                value |= w.shared[where + 4 * n + byte].astype(u32) << u32(8 * byte)
+            if signed:
+                value = (value.astype(i32) << (32 - 8 * size) >> (32 - 8 * size)).view(u32)
+            w.write(kind, r, value, m)
+
+    return run
+
+
+def store(i: Instruction) -> Callable:
+    at, size = address(i.operands[0]), _size(i)
+    values = [integer(i.operands[1], n) for n in range(max(1, size // 4))]
+
+    def run(w, m):
+        where = at(w)
+        if i.name == "STL":
+            for n, value in enumerate(values):
+                old = w.local.setdefault(int(where[0]) + 4 * n, np.zeros(32, u32))
+                np.copyto(old, value(w), where=m)
+            return
+        w.counts["shared_wavefronts"] += _wavefronts(where, size, m)
+        lanes = where[m]
+        for n, value in enumerate(values):
+            v = np.broadcast_to(value(w), 32)[m]
+            for byte in range(min(size, 4)):
+                w.shared[lanes + 4 * n + byte] = v >> u32(8 * byte) & u32(255)
+
+    return run
+
+
+def constant(i: Instruction) -> Callable:
+    kind, row = register(i.operands[0])
+    source = i.operands[1]
+    get = [integer(source, n) for n in range(max(1, _size(i) // 4))]
+    part = u32((1 << 8 * min(_size(i), 4)) - 1)
+
+    def run(w, m):
+        values = [np.broadcast_to(g(w) & part, 32) for g in get]  # all before the first is written: it may be the index
+        for n, value in enumerate(values):
+            w.write(kind, row + n, value, m)
+
+    # A byte that does not begin a word.
+    if _size(i) < 4 and (match := re.search(r"(0x[0-9a-f]+)\]$", source)) and int(match[1], 16) % 4:
+        shift, whole = u32(8 * (int(match[1], 16) % 4)), integer(re.sub(r"0x[0-9a-f]+\]$", f"{int(match[1], 16) & ~3:#x}]", source))
+        return lambda w, m: w.write(kind, row, np.broadcast_to(whole(w) >> shift & part, 32), m)
+    return run
+
+
+def special_register(i: Instruction) -> Callable:
+    kind, row = register(i.operands[0])
+    name = i.operands[1]
+    get = SPECIAL_REGISTERS.get(name, lambda w: np.zeros(32, u32))
+
+    def run(w, m):
+        v = get(w)
+        w.write(kind, row, v if kind == "R" else np.full(32, v[0]), m)
+
+    return run
