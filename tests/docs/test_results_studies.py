@@ -57,6 +57,17 @@ def test_the_controls_of_the_reported_splits():
     assert said in " ".join(section("Raw statistics as the guide").split())
 
 
+def test_whole_scenes():
+    whole, quarter, text = loaded("large_scene.json"), loaded("large_scene_2000.json"), " ".join(section("Time and memory").split())
+    assert f"in {whole['seconds'] / 60:.0f} minutes on two cores ({whole['microseconds_per_pixel']:.0f} microseconds per" in text
+    assert f"peaked at {whole['peak_mib'] / 1024:.1f} GiB" in text
+    slow, student = quarter["default"], quarter["student"]
+    minutes = slow["microseconds_per_pixel"] * 16 / 60
+    assert f"took {slow['microseconds_per_pixel']:.0f} microseconds per pixel, which would be {minutes:.0f} minutes" in text
+    assert f"{student['microseconds_per_pixel']:.0f} microseconds per pixel, reading" in text
+    assert f"took {student['seconds']:.0f} seconds" in text
+
+
 def test_a_student():
     splits, text = loaded("distil.json")["splits"], section("A distilled student")
     table = rows(text)
