@@ -1,9 +1,12 @@
 """The table of docs/operations/gpu.md is what the committed results say."""
 
 import importlib.util
+import json
+import re
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "docs/_build/gpu_table.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "docs/_build/gpu_table.py"
 
 
 def test_the_table_is_that_of_the_results():
@@ -13,3 +16,11 @@ def test_the_table_is_that_of_the_results():
     text = module.PAGE.read_text(encoding="utf-8")
     assert module.table() in text
     assert module.page_with_table(text) == text
+
+
+def test_the_readme_s_predicted_ratios_are_those_of_the_file():
+    rows = json.loads((ROOT / "bench/results/sm_90_predicted.json").read_text(encoding="utf-8"))["rows"]
+    short = re.compile(r"selective_scan \(\d+, 128, (49|121|256), 16\)")
+    some = [row["ratio"] for row in rows if short.match(row["case"]) and row.get("ratio")]
+    said = f"for the present kernels {min(some):.1f} to {max(some):.1f} times is *predicted*"
+    assert len(some) == 14 and said in (ROOT / "README.md").read_text(encoding="utf-8")
