@@ -9,7 +9,6 @@ a killed split goes on; `--out` gathers them. Everything was chosen on splits 0 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
@@ -19,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from missing_modality import denoiser_of
+from splits import gather
 
 from bdgf_fast.config import Config
-from bdgf_fast.data import load_scene, make_split, prepare
+from bdgf_fast.data import make_split, prepare
 from bdgf_fast.features.dense import DiffusionFeatures
 from bdgf_fast.network.held_out import calibrate
 from bdgf_fast.network.predict import predict
@@ -83,19 +83,5 @@ def one_split(scene: Any, seed: int, folder: Path) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("scene", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--splits", type=int, nargs="+", default=[20, 21, 22, 23, 24, 25])
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    args.folder.mkdir(parents=True, exist_ok=True)
-    scene = load_scene(args.scene)
-    result = {str(seed): one_split(scene, seed, args.folder) for seed in args.splits}
-    if args.out:
-        args.out.write_text(json.dumps({"splits": result}, indent=1) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    gather(__doc__, one_split)
