@@ -22,8 +22,8 @@ def resident():
     return 1024 * int(open("/proc/self/status").read().partition("VmRSS:")[2].split()[0])
 
 keep_freed_memory()
-faults(1)
-assert faults() < 1000, "the pages were taken anew"
+faults(10)  # the heap grows to its size
+assert faults() < 20_000, "the pages were taken anew"  # 240,000 without
 held = resident()
 return_freed_memory()
 assert resident() < held - (16 << 20)
