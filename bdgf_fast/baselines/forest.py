@@ -48,17 +48,8 @@ class Grown:
 
     def predict(self, prepared: PreparedScene, rc: torch.Tensor, tile: Tile | None = None, batch: int = 16384) -> np.ndarray:
         """Class indices int64 (n,) of the pixels ``rc`` int64 (n, 2); ``batch`` pixels' statistics are held at once."""
-        return self._over(self.forest.predict, prepared, rc, tile, batch)
-
-    def probabilities(
-        self, prepared: PreparedScene, rc: torch.Tensor, tile: Tile | None = None, batch: int = 16384
-    ) -> np.ndarray:
-        """Class probabilities float64 (n, K) of the pixels ``rc`` int64 (n, 2), for the K classes that it was trained on."""
-        return self._over(self.forest.predict_proba, prepared, rc, tile, batch)
-
-    def _over(self, what: Any, prepared: PreparedScene, rc: torch.Tensor, tile: Tile | None, batch: int) -> np.ndarray:
         parts = (_features(prepared, part, self.config, self.kind, tile, self.context) for part in rc.split(batch))
-        return np.concatenate([what(part) for part in parts])
+        return np.concatenate([self.forest.predict(part) for part in parts])
 
 
 def grow(

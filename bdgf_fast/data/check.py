@@ -19,6 +19,7 @@ from bdgf_fast.data.prepared import PreparedScene, prepare
 from bdgf_fast.data.ranges import value_warnings
 from bdgf_fast.data.scene import COMPLETE, Modality, Scene, mark_lacking
 from bdgf_fast.data.scene_file import DEFAULT_NAME, in_folder, known_scene, load_scene, no_scene
+from bdgf_fast.data.sources.grid import UNPLACED
 from bdgf_fast.data.sources.matfile import list_variables, listing
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import make_split
@@ -178,14 +179,14 @@ def _check_published(report: Report, known: KnownSet, scene: Scene) -> None:
 
 def _check_scene(report: Report, scene: Scene, run: str | os.PathLike[str] | None) -> None:
     for text in scene.notes:
-        report.add("note", text)
+        report.add("look" if UNPLACED in text else "note", text)
     where = scene.crs.to_string() if scene.crs is not None else "no coordinate system"
     report.add("ok", f"grid: {_times((scene.height, scene.width))} pixels, {where}")
     lacking = np.full((scene.height, scene.width), COMPLETE, np.uint8)
     for index, modality in enumerate(scene.modalities):
         if scene.crs is not None:
             for raster in {id(r): r for r, _ in modality.parts if r.crs is None}.values():
-                report.add("look", f"{raster.source} has no coordinate system; it is taken to lie on the grid of the others")
+                report.add("look", f"{raster.source} {UNPLACED}; it is taken to lie on the grid of the others")
         mark_lacking(lacking, index, _check_bands(report, scene, modality))
     valid = lacking == COMPLETE
     _check_balance(report, scene)

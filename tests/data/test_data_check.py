@@ -295,6 +295,10 @@ def test_scene_files(tmp_path, write_toml, write_tif):
     assert any("hsi has 10 of the 11 bands and outweighs" in t for t in levels(wider, "note")) and wider.status() == 0
     bare = check(write_toml(text))
     assert any("no labels: the scene can be predicted, not trained on" in t for t in levels(bare, "note")) and bare.status() == 0
+    for pixels, said in ((1, "is taken to lie on the grid of the others"), (2, "its coordinates are taken to be in that of")):
+        write_tif("dsm.tif", bands["lidar"][::pixels, ::pixels, 0], crs=None, pixel=10.0 * pixels)
+        look = levels(check(write_toml(text + labels)), "look")
+        assert sum("dsm.tif has no coordinate system; " in t and said in t for t in look) == 1, look
     write_tif("dsm.tif", bands["lidar"][:, :, 0], crs="EPSG:32719")
     other = check(write_toml(text + labels))
     said = levels(other, "wrong")

@@ -14,6 +14,7 @@ ROWS = {
     "a small network distilled from the default": (DISTIL, "student"),
     "extra trees on statistics at several radii, no network": (DENSE, "extra-trees-statistics-at-several-radii"),
     "BDGF with an untrained denoiser (control)": (DENSE, "untrained-denoiser"),
+    "BDGF guided by raw statistics of the same reach (control)": ("study_controls.json", "raw-statistics"),
     "BDGF without guidance (control)": (DENSE, "guidance-off"),
     "random forest on the same statistics": (DENSE, "random-forest-statistics-at-several-radii"),
     "random forest on the same statistics and the features": (
@@ -21,7 +22,6 @@ ROWS = {
     ),
     "dual-branch denoiser, one patch per pixel": (PATCHES, "dual-branch-denoiser"),
     "BDGF, one patch per pixel, six branches": (PATCHES, "default"),
-    "residual CNN, one patch per pixel": (PATCHES, "residual-cnn"),
 }  # fmt: skip
 TABLE = dict(re.findall(r"^\| ([^|]+?) \| (\d+\.\d ± \d+\.\d) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
 

@@ -29,6 +29,10 @@ def guess_layout(shape: tuple[int, ...], size: tuple[int, int], label: str, refe
     return fits[0]
 
 
+UNPLACED = "has no coordinate system"
+"""What notes say of a file whose place is taken on trust; `data check` points it out."""
+
+
 def same_grid(raster: Raster, reference: Raster) -> None:
     """Raise SceneError naming both files when they do not lie on one grid; a file without georeference takes the other's."""
     apart = _apart(raster, reference)
@@ -61,6 +65,8 @@ def fit_to_grid(raster: Raster, reference: Raster, resampling: str, notes: list[
             f"latter's {reference.width} columns and {reference.height} rows); {hint}."
         )
     before = f"{raster.height} x {raster.width} pixels of {_pixel(raster)}"
+    if raster.crs is None:
+        notes.append(f"{raster.source} {UNPLACED}; its coordinates are taken to be in that of {reference.source}")
     raster.onto(reference, resampling, (reference.height, reference.width))
     notes.append(
         f"{raster.source}: {before}, resampled ({resampling}) to the {reference.height} x {reference.width} pixels of "
