@@ -55,8 +55,8 @@ def build():
     return importlib.import_module("bdgf_launches")
 
 
-def cases() -> dict[str, tuple[str, Callable, list[torch.Tensor], dict[str, int]]]:
-    """Name -> (operation, call, its tensors, its elements or exps and the bytes that must be moved forward and backward)."""
+def cases() -> dict[str, tuple[Callable, list[torch.Tensor], dict[str, int]]]:
+    """Name -> (call, its tensors, its elements or exps and the bytes that must be moved forward and backward)."""
     import torch
 
     from bdgf_fast import ops
@@ -74,23 +74,23 @@ def cases() -> dict[str, tuple[str, Callable, list[torch.Tensor], dict[str, int]
             moved = sum(x.nbytes for x in inputs) + u.nbytes
             sizes = {"exps": batch * dim * length * states, "forward": moved, "backward": 2 * moved}
             name = f"selective_scan {(batch, dim, length, states)} {str(dtype)[6:]}"
-            found[name] = ("selective_scan", lambda *x: ops.selective_scan(*x, delta_softplus=True), inputs, sizes)
+            found[name] = (lambda *x: ops.selective_scan(*x, delta_softplus=True), inputs, sizes)
     matrices = [empty(128, 16), empty(128, 16)]  # constant B and C
     inputs = [empty(256, 128, 49), empty(256, 128, 49), empty(128, 16), *matrices, empty(128)]
     sizes = {"exps": 256 * 128 * 49 * 16, "forward": 3 * inputs[0].nbytes, "backward": 6 * inputs[0].nbytes}
     found["selective_scan, constant B and C (256, 128, 49, 16) float32"] = (
-        "selective_scan", lambda *x: ops.selective_scan(*x, delta_softplus=True), inputs, sizes)  # fmt: skip
+        lambda *x: ops.selective_scan(*x, delta_softplus=True), inputs, sizes)  # fmt: skip
     B, C = empty(256, 4, 16, 256), empty(256, 4, 16, 256)
     side = [empty(256, 128, 16, 16), empty(256, 4, 128, 256), empty(4, 128, 16), B, C, empty(128)]
     moved = sum(x.nbytes for x in side) + side[0].nbytes
     sizes = {"exps": 256 * 128 * 256 * 4 * 16, "forward": moved, "backward": 2 * moved}
-    found["selective_scan_2d (256, 128, 16, 16) float32"] = ("selective_scan_2d", ops.selective_scan_2d, side, sizes)
+    found["selective_scan_2d (256, 128, 16, 16) float32"] = (ops.selective_scan_2d, side, sizes)
     for batch, channels, pixels in ((1024, 128, 7), (512, 128, 16), (128, 256, 32)):
         x, guide, part = empty(batch, channels, pixels, pixels), empty(batch, channels, pixels, pixels), channels // 4
         weights = [empty(4, 8, 2 * part), empty(4, 8), empty(4, part, 8), empty(4, part)]
         sizes = {"elements": x.numel(), "forward": 3 * x.nbytes, "backward": 4 * x.nbytes}
         name = f"group_channel_gate {tuple(x.shape)} float32"
-        found[name] = ("group_channel_gate", lambda *v: ops.group_channel_gate(*v, groups=4), [x, guide, *weights], sizes)
+        found[name] = (lambda *v: ops.group_channel_gate(*v, groups=4), [x, guide, *weights], sizes)
     schedule, t = Schedule.linear(), torch.zeros(1024, dtype=torch.int64)
     for dtype in (torch.float32, torch.bfloat16):
         x, pred = empty(1024, 64, 32, 32, dtype=dtype), empty(1024, 65, 32, 32, dtype=dtype)
@@ -99,12 +99,12 @@ def cases() -> dict[str, tuple[str, Callable, list[torch.Tensor], dict[str, int]
             return ops.philox_normal(shape, 3, dtype=dtype)
 
         short, sizes = str(dtype)[6:], {"elements": x.numel(), "forward": x.nbytes}
-        found[f"philox_normal (1024, 64, 32, 32) {short}"] = ("philox_normal", normal, [], sizes)
+        found[f"philox_normal (1024, 64, 32, 32) {short}"] = (normal, [], sizes)
         sizes = {"elements": x.numel(), "forward": 2 * x.nbytes, "backward": 2 * x.nbytes}
-        found[f"q_sample (1024, 64, 32, 32) {short}"] = ("q_sample", lambda v: ops.q_sample(v, t, schedule, 3), [x], sizes)
+        found[f"q_sample (1024, 64, 32, 32) {short}"] = (lambda v: ops.q_sample(v, t, schedule, 3), [x], sizes)
         sizes = {"elements": pred.numel(), "forward": pred.nbytes, "backward": 2 * pred.nbytes}
         found[f"denoising_loss (1024, 65, 32, 32) {short}"] = (
-            "denoising_loss", lambda v: ops.denoising_loss(v, t, schedule, 3, channel_groups=(64, 1)), [pred], sizes)  # fmt: skip
+            lambda v: ops.denoising_loss(v, t, schedule, 3, channel_groups=(64, 1)), [pred], sizes)  # fmt: skip
     return found
 
 
@@ -118,7 +118,7 @@ def record() -> list[dict]:
     _native.load = lambda: module
     backends._ORDER["cpu"] = ("cuda",)
     backends._missing["cuda"] = None
-    for name, (_, call, inputs, sizes) in cases().items():
+    for name, (call, inputs, sizes) in cases().items():
         unit = next(k for k in sizes if k in ("elements", "exps"))
         facts = {"case": name, "direction": "forward", unit: sizes[unit], "bytes": sizes["forward"]}
         leaves = [x.requires_grad_() for x in inputs]
