@@ -76,13 +76,14 @@ def blocks_to_count(kernel: str, grid: tuple[int, ...], case: str) -> list[tuple
     return [(middle, y, 0) for y in range(grid[1])]
 
 
-def counted(kernel: binary.Kernel, launch: sass.Launch, blocks: Iterable[tuple[int, int, int]]) -> Counter:
-    """What one block executes on average."""
-    program, total, number = sass.Kernel(kernel.code), Counter(), 0
-    for block in blocks:
-        total.update(program.count(launch, block))
-        number += 1
-    return Counter({name: value / number for name, value in total.items()})
+def counted(kernel: binary.Kernel, launch: sass.Launch, blocks: Iterable[tuple[tuple[int, int, int], float]]) -> Counter:
+    """What one block executes on average; `blocks` and their shares."""
+    program, total, whole = sass.Kernel(kernel.code), Counter(), 0.0
+    for block, share in blocks:
+        whole += share
+        for name, value in program.count(launch, block).items():
+            total[name] += share * value
+    return Counter({name: value / whole for name, value in total.items()})
 
 
 def resident_blocks(kernel: binary.Kernel, threads: int, dynamic: int) -> int:
@@ -133,7 +134,11 @@ def row_of(case: dict, kernels: dict[str, binary.Kernel]) -> dict:
         kernel, grid = kernels[launch["kernel"]], tuple(launch["grid"])
         shared = kernel.shared + launch["dynamic_shared"]
         how = sass.Launch(grid, launch["block"], shared, launches.unpacked(launch["parameters"]), ARCHITECTURE)
-        rows.append(predicted(kernel, launch, counted(kernel, how, blocks_to_count(launch["kernel"], grid, case["case"]))))
+        if "blocks" in launch:  # triton_launches.py knows the shares
+            blocks = [((i, 0, 0), share) for i, share in launch["blocks"]]
+        else:
+            blocks = [(block, 1.0) for block in blocks_to_count(launch["kernel"], grid, case["case"])]
+        rows.append(predicted(kernel, launch, counted(kernel, how, blocks)))
     unit = "exps" if "exps" in case else "elements"
     total = sum(r["warp_instructions"] * r["launches"] for r in rows)
     kernels_us, memory_us = sum(r["microseconds"] * r["launches"] for r in rows), 1e6 * case["bytes"] / RATES["bytes"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 from sass import LOW, RZ, Instruction, f32, i32, i64, integer, is_predicate, pair, predicate, real, register, u32, u64, wide
-from sass_memory import constant, load, shuffle, special_register, store
+from sass_memory import constant, load, matrices, shuffle, special_register, store
 
 CONTROL = {"BRA", "CALL", "RET", "BRX", "EXIT", "BSSY", "BSYNC", "BREAK", "BAR", "WARPSYNC"}
 NOTHING = {"NOP", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR"}
@@ -341,6 +341,18 @@ def _halves(i: Instruction) -> Callable:
     return lambda w, m: w.write(kind, row, (get(w) >> shift).astype(np.uint16).view(np.float16).astype(f32).view(u32), m)
 
 
+def _extended(i: Instruction) -> Callable:
+    """SGXT: the lowest bits of a register, the others filled with the sign, or with zeros."""
+    kind, row, (source, bits) = _sources(i)
+    get, by = integer(source), u32(32 - int(bits, 16))
+
+    def run(w, m):
+        v = np.asarray(get(w), u32) << by
+        w.write(kind, row, v >> by if "U32" in i.parts else (v.view(i32) >> i32(by)).view(u32), m)
+
+    return run
+
+
 def _iabs(v):
     return np.abs(np.asarray(v, u32).view(i32)).view(u32)
 
@@ -367,7 +379,7 @@ def _mufu(i: Instruction) -> Callable:
 
 MEANINGS: dict[str, Callable] = {
     "MOV": simple(lambda v, *_: np.broadcast_to(v, 32), integer), "VIADD": simple(lambda a, b: a + b, integer),
-    "IABS": simple(_iabs, integer), "IMAD": _imad, "IADD3": _iadd3, "LEA": _lea, "LOP3": _lop3, "PLOP3": _plop3,
+    "IABS": simple(_iabs, integer), "SGXT": _extended, "IMAD": _imad, "IADD3": _iadd3, "LEA": _lea, "LOP3": _lop3, "PLOP3": _plop3,
     "SHF": _shf, "PRMT": _prmt, "SEL": _chosen(integer), "FSEL": _chosen(real),
     "VIMNMX": _chosen(integer, _signed), "IMNMX": _chosen(integer, _signed),
     "FMNMX": _chosen(real, lambda i, a, b: (a, b)), "VIADDMNMX": _addminmax, "ISETP": _setp, "FSETP": _setp,
@@ -376,6 +388,6 @@ MEANINGS: dict[str, Callable] = {
     "F2FP": simple(lambda *v: u32(0), real), "F2F": simple(lambda v: u32(0), real),
     "HFMA2": _halves, "HADD2": _halves, "CS2R": _cs2r, "R2UR": _r2ur, "VOTE": _vote, "VOTEU": _vote, "P2R": _p2r, "R2P": _r2p,
     "FCHK": lambda i: lambda w, m: w.flag(i.operands[0], np.zeros(32, bool), m), "SHFL": shuffle,
-    "LDS": load, "LDG": load, "LD": load, "LDL": load, "STS": store, "STL": store, "LDC": constant,
+    "LDSM": matrices, "STSM": matrices, "LDS": load, "LDG": load, "LD": load, "LDL": load, "STS": store, "STL": store, "LDC": constant,
     "S2R": special_register, "S2UR": special_register,
 }  # fmt: skip

@@ -1,5 +1,7 @@
 // How the elementwise kernels go through a batch of samples: in items of 4 K neighbouring elements that share K Philox blocks, so
-// that a thread draws no normal it does not use and moves 16 bytes at once where the layout allows it.
+// that a thread draws no normal it does not use and moves 16 bytes at once where the layout allows it. for_each_item is the loop
+// of all of them. Where the tensors are dense and large, a thread takes several items of a sample, which share what it computes
+// once: the key, the bounds, the addresses, the sample's coefficients.
 //
 // The axes of a sample are those that all tensors have in common (dense tensors: a single one). The innermost is a row; an
 // element's place in a tensor, and its number in the noise's count, are both sums of coordinate times stride.
@@ -37,13 +39,13 @@ struct Strided {
 
 struct SampleLoop {
   int64_t batch, row_length;
-  int64_t items;           // of a sample
   int64_t inner_rows;      // of one coordinate of the outermost axis
-  Divider per_sample;      // items
+  Divider per_sample;      // threads
   Divider per_row;         // items
   Divider rows;            // of a sample
   Divider extent[kMaxDims];
   int32_t axes;            // outside the row
+  bool dense;              // a sample is one row, which starts at element 0: a thread takes kItemsPerThread items of it
   bool row_fastest;        // neighbouring threads take neighbouring rows: the layout is channels-last
   Strided count;           // the noise's element numbers
   const int64_t* origin;   // of a sample in its scene: adds origin . (count_row, 1)
@@ -112,10 +114,9 @@ static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const S
   return item;
 }
 
-// Item i of sample b as a whole, which is found at once where all tensors are dense.
+// Item i of sample b in a dense loop; no elements where the sample has ended.
 template <int K, int N>
-static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const Strided (&t)[N], int64_t b, int64_t i) {
-  if (w.axes > 0 || w.origin) return locate<K>(w, t, b, whole(w), i);
+static __device__ __forceinline__ Item<K, N> locate_dense(const SampleLoop& w, const Strided (&t)[N], int64_t b, int64_t i) {
   Item<K, N> item;
 #pragma unroll
   for (int n = 0; n < N; ++n) item.offset[n] = b * t[n].batch;
@@ -123,6 +124,39 @@ static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const S
   item.begin = 0;
   item.end = w.row_length - item.column < 4 * K ? (int)(w.row_length - item.column) : 4 * K;
   return item;
+}
+
+// 16 bytes of a storage type are four or eight elements.
+template <class T>
+constexpr int kBlocksPerItem = sizeof(T) == 4 ? 1 : 2;
+// 16 elements: what a thread does once costs about as much as four elements.
+template <class T>
+constexpr int kItemsPerThread = 4 / kBlocksPerItem<T>;
+
+// Items that a thread takes together.
+template <int K, int N, int M>
+struct Items {
+  static constexpr int count = M;
+  Item<K, N> of[M];
+};
+
+// body(b, items) for all items of this thread, which are of sample b: the loop of every elementwise kernel.
+template <class T, int N, class Body>
+static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const Strided (&t)[N], const Body& body) {
+  constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
+  const int64_t each = w.per_sample.divisor, threads = w.batch * each, step = (int64_t)gridDim.x * blockDim.x;
+  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < threads; i += step) {
+    const int64_t b = divide(i, w.per_sample), k = i - b * each;
+    if (w.dense) {  // items far apart, so that neighbouring threads move neighbouring memory
+      Items<K, N, M> items;
+#pragma unroll
+      for (int m = 0; m < M; ++m) items.of[m] = locate_dense<K>(w, t, b, k + m * each);
+      body(b, items);
+    } else {
+      const Items<K, N, 1> items = {{locate<K>(w, t, b, whole(w), k)}};
+      body(b, items);
+    }
+  }
 }
 
 template <class T, int W, int M>
@@ -180,10 +214,6 @@ static __device__ __forceinline__ void draw(const Item<K, N>& item, uint32_t sam
     normal4<DeviceMath>((uint32_t)block, (uint32_t)((uint64_t)block >> 32), sample, stream, key, normal + 4 * j);
   }
 }
-
-// 16 bytes of a storage type are four or eight elements.
-template <class T>
-constexpr int kBlocksPerItem = sizeof(T) == 4 ? 1 : 2;
 
 }  // namespace BDGF_ISA
 }  // namespace bdgf

@@ -1,0 +1,169 @@
+"""The launches of the Triton kernels for the benchmark's shapes, and these kernels compiled for sm_90, both without a GPU and in the
+form that predict.py reads.
+
+    python bench/gpu/triton_launches.py [--only TEXT] [--out FILE]
+
+prints what the kernels execute under the Triton that is imported, and writes it to a file: tests/triton/test_older.py runs it
+under another version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "tests/compiled"), str(ROOT / "tests/triton")]
+import binary  # noqa: E402
+import launches  # noqa: E402
+import predict  # noqa: E402
+import proof  # noqa: E402
+
+CAPABILITY, PROCESSORS = 90, predict.RATES["multiprocessors"]
+CODES = {"i1": "?", "u1": "?", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "fp32": "f", "fp64": "d"}
+# Programs that take every n-th row from their own number on: (rows, n) by the names of the kernel's arguments.
+PERSISTENT = {
+    "scan_fwd": ("rows", "row_programs"), "scan_bwd": ("rows", "row_programs"), "causal_conv1d_bwd": ("tiles_b", "sample_programs"),
+}  # fmt: skip
+
+
+def cases() -> dict[str, tuple[Callable, list[torch.Tensor], dict[str, int]]]:
+    """Those of launches.py, and of the operations that have no CUDA kernels."""
+    import torch
+
+    from bdgf_fast import ops
+
+    found = launches.cases()
+    for batch, dim, length in ((1024, 128, 49), (1024, 128, 256), (200_000, 32, 4)):
+        x = torch.empty(batch, dim, length)
+        sizes = {"elements": x.numel(), "forward": 2 * x.nbytes, "backward": 3 * x.nbytes}
+        inputs = [x, torch.empty(dim, 4), torch.empty(dim)]
+        found[f"causal_conv1d {(batch, dim, length)} float32"] = (lambda *v: ops.causal_conv1d(*v, "silu"), inputs, sizes)
+    for dtype in (torch.float32, torch.bfloat16):
+        for batch, heads, length, depth in ((1024, 8, 49, 16), (1024, 8, 64, 32)):
+            qkv = [torch.empty(batch, heads, length, depth, dtype=dtype) for _ in range(3)]
+            sizes = {"elements": qkv[0].numel(), "forward": 4 * qkv[0].nbytes, "backward": 7 * qkv[0].nbytes}
+            found[f"cross_attention {(batch, heads, length, depth)} {str(dtype)[6:]}"] = (ops.cross_attention, qkv, sizes)
+        x = [torch.empty(1024, 64, 49, dtype=dtype) for _ in range(3)]
+        sizes = {"elements": x[0].numel(), "forward": 4 * x[0].nbytes, "backward": 7 * x[0].nbytes}
+        found[f"group_channel_attention (1024, 64, 49, 8) {str(dtype)[6:]}"] = (
+            lambda *v: ops.group_channel_attention(*v, groups=8), [*x, torch.empty(8)], sizes)  # fmt: skip
+    return found
+
+
+def parameters(launch: Any, signature: dict[str, str]) -> bytes:
+    """The bytes of a launch's parameters: those that are not constants, then two pointers of Triton's own."""
+    out = b""
+    for parameter in launch.kernel.params:
+        kind = signature[parameter.name]
+        if kind == "constexpr":
+            continue
+        code, value = CODES.get(kind, "Q"), launch.arguments[parameter.name]
+        out += b"\0" * (-len(out) % struct.calcsize(code))
+        out += struct.pack(code, 1 << 32 if kind.startswith("*") else value)
+    return out + b"\0" * (-len(out) % 8) + b"\0" * 16
+
+
+def blocks(launch: Any, name: str) -> list[list] | None:
+    """[block, its share of all] where the programs of a grid do not all do the same, else None."""
+    if name not in PERSISTENT:
+        return None
+    rows, programs = (launch.arguments[n] for n in PERSISTENT[name])
+    more = rows % programs / programs  # of the programs take a row more than the others
+    return [[0, more], [launch.grid - 1, 1 - more]] if more else [[0, 1.0]]
+
+
+class Kernels:
+    """The compiled kernels by name, each specialisation once."""
+
+    def __init__(self) -> None:
+        self.compiled: dict[str, binary.Kernel] = {}
+        self._names: dict[str, tuple[str, int]] = {}
+
+    def row(self, launch: Any) -> dict:
+        """A launch as launches.json has it."""
+        import triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+
+        signature, constants, attributes = proof.specialise(launch)
+        kind = launch.kernel.fn.__name__
+        key = str((kind, signature, constants, attributes, launch.options))
+        if key not in self._names:
+            source = ASTSource(launch.kernel, signature, constants, attributes)
+            built = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=dict(launch.options))
+            with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+                file.write(built.asm["cubin"])
+                file.flush()
+                kernel = binary.read(file.name, predict.ARCHITECTURE)[0][0]
+            kernel.shared = 0  # all of it is dynamic
+            name = f"{kind} {len(self._names)}"
+            self.compiled[name] = kernel
+            self._names[key] = name, built.metadata.shared
+        name, shared = self._names[key]
+        row = {"kernel": name, "grid": [launch.grid, 1, 1], "block": 32 * launch.options["num_warps"], "dynamic_shared": shared,
+               "times": 1, "parameters": launches.packed(parameters(launch, signature))}  # fmt: skip
+        some = blocks(launch, kind)
+        return row if some is None else {**row, "blocks": some}
+
+
+def record(only: str = "") -> tuple[list[dict], dict[str, binary.Kernel]]:
+    """The cases whose name holds `only`, forward and backward, as launches.json has them; and their kernels."""
+    import torch
+    from bdgf_fast.triton_kernels import _launch
+
+    from bdgf_fast import backends
+
+    rows, kernels = [], Kernels()
+    for name, (call, inputs, sizes) in cases().items():
+        if only not in name:
+            continue
+        unit = next(k for k in sizes if k in ("elements", "exps"))
+        leaves = [x.requires_grad_() for x in inputs]
+        with backends.use_backend("triton"):
+            with _launch.recording(CAPABILITY, PROCESSORS) as found:
+                out = call(*leaves)
+            made = {"forward": found}
+            if "backward" in sizes:
+                with _launch.recording(CAPABILITY, PROCESSORS) as found:
+                    torch.autograd.grad(out, leaves, out.detach())
+                made["backward"] = found
+        for direction, some in made.items():
+            rows.append({"case": name, "direction": direction, unit: sizes[unit], "bytes": sizes[direction],
+                         "launches": [kernels.row(x) for x in some]})  # fmt: skip
+    return rows, kernels.compiled
+
+
+def counted(only: str = "") -> list[dict]:
+    """A row of predict.py for each."""
+    proof.start(tempfile.mkdtemp())
+    rows, kernels = record(only)
+    return [predict.row_of(row, kernels) for row in rows]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--only", default="", help="cases whose name holds this text")
+    arguments.add_argument("--out", type=Path)
+    args = arguments.parse_args()
+    import triton
+
+    result = {"triton": triton.__version__, "rows": counted(args.only)}
+    for row in result["rows"]:
+        print({k: v for k, v in row.items() if k != "kernels"}, [k["registers"] for k in row["kernels"]], flush=True)
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
