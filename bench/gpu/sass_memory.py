@@ -119,7 +119,7 @@ def matrices(i: Instruction) -> Callable:
 
     def run(w, m):
         where = at(w) & 0xFFFFFFFF
-        w.counts["shared_wavefronts"] += _wavefronts(where, 16, m & (LANES < 8 * count))
+        w.counts["shared_wavefronts"] += _wavefronts(where, 16, m & (8 * count > LANES))
         for n in range(count):
             # The addresses of the two halves of a lane's word.
             low = where[8 * n + 2 * j] + 2 * r if transposed else where[8 * n + r] + 4 * j

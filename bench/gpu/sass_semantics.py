@@ -388,6 +388,7 @@ MEANINGS: dict[str, Callable] = {
     "F2FP": simple(lambda *v: u32(0), real), "F2F": simple(lambda v: u32(0), real),
     "HFMA2": _halves, "HADD2": _halves, "CS2R": _cs2r, "R2UR": _r2ur, "VOTE": _vote, "VOTEU": _vote, "P2R": _p2r, "R2P": _r2p,
     "FCHK": lambda i: lambda w, m: w.flag(i.operands[0], np.zeros(32, bool), m), "SHFL": shuffle,
-    "LDSM": matrices, "STSM": matrices, "LDS": load, "LDG": load, "LD": load, "LDL": load, "STS": store, "STL": store, "LDC": constant,
+    "LDSM": matrices, "STSM": matrices,
+    "LDS": load, "LDG": load, "LD": load, "LDL": load, "STS": store, "STL": store, "LDC": constant,
     "S2R": special_register, "S2UR": special_register,
 }  # fmt: skip

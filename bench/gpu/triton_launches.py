@@ -1,25 +1,18 @@
-"""The launches of the Triton kernels for the benchmark's shapes, and these kernels compiled for sm_90, both without a GPU and in the
-form that predict.py reads.
-
-    python bench/gpu/triton_launches.py [--only TEXT] [--out FILE]
-
-prints what the kernels execute under the Triton that is imported, and writes it to a file: tests/triton/test_older.py runs it
-under another version.
+"""The launches of the Triton kernels for the benchmark's shapes, and these kernels compiled for sm_90, both without a GPU and in
+the form that predict.py reads. `python bench/gpu/triton_launches.py [TEXT]` prints what they execute in the cases whose name holds
+the text, under the Triton that Python finds.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import struct
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
+    from launches import Case
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -37,7 +30,7 @@ PERSISTENT = {
 }  # fmt: skip
 
 
-def cases() -> dict[str, tuple[Callable, list[torch.Tensor], dict[str, int]]]:
+def cases() -> dict[str, Case]:
     """Those of launches.py, and of the operations that have no CUDA kernels."""
     import torch
 
@@ -117,17 +110,16 @@ class Kernels:
         return row if some is None else {**row, "blocks": some}
 
 
-def record(only: str = "") -> tuple[list[dict], dict[str, binary.Kernel]]:
-    """The cases whose name holds `only`, forward and backward, as launches.json has them; and their kernels."""
+def record(some: dict[str, Case]) -> tuple[list[dict], dict[str, binary.Kernel]]:
+    """These cases forward and backward, as launches.json has them, and their kernels."""
     import torch
     from bdgf_fast.triton_kernels import _launch
 
     from bdgf_fast import backends
 
+    proof.start(tempfile.mkdtemp())
     rows, kernels = [], Kernels()
-    for name, (call, inputs, sizes) in cases().items():
-        if only not in name:
-            continue
+    for name, (call, inputs, sizes) in some.items():
         unit = next(k for k in sizes if k in ("elements", "exps"))
         leaves = [x.requires_grad_() for x in inputs]
         with backends.use_backend("triton"):
@@ -138,31 +130,21 @@ def record(only: str = "") -> tuple[list[dict], dict[str, binary.Kernel]]:
                 with _launch.recording(CAPABILITY, PROCESSORS) as found:
                     torch.autograd.grad(out, leaves, out.detach())
                 made["backward"] = found
-        for direction, some in made.items():
+        for direction, launched in made.items():
             rows.append({"case": name, "direction": direction, unit: sizes[unit], "bytes": sizes[direction],
-                         "launches": [kernels.row(x) for x in some]})  # fmt: skip
+                         "launches": [kernels.row(x) for x in launched]})  # fmt: skip
     return rows, kernels.compiled
 
 
-def counted(only: str = "") -> list[dict]:
-    """A row of predict.py for each."""
-    proof.start(tempfile.mkdtemp())
-    rows, kernels = record(only)
-    return [predict.row_of(row, kernels) for row in rows]
-
-
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--only", default="", help="cases whose name holds this text")
-    arguments.add_argument("--out", type=Path)
-    args = arguments.parse_args()
-    import triton
-
-    result = {"triton": triton.__version__, "rows": counted(args.only)}
-    for row in result["rows"]:
-        print({k: v for k, v in row.items() if k != "kernels"}, [k["registers"] for k in row["kernels"]], flush=True)
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    text = sys.argv[1] if len(sys.argv) > 1 else ""
+    for name, case in cases().items():
+        if text in name:
+            rows, kernels = record({name: case})
+            for row in (predict.row_of(row, kernels) for row in rows):
+                used = ", ".join(f"{k['kernel']} {k['registers']} registers" for k in row["kernels"])
+                count, time = predict.instructions_per_unit(row), f"{row['microseconds']} us by {row['bound']}"
+                print(f"{row['case']} {row['direction']}: {count} instructions, {time}; {used}", flush=True)
 
 
 if __name__ == "__main__":
