@@ -17,16 +17,13 @@ __global__ void __launch_bounds__(256) philox_normal_kernel(const PhiloxNormalWo
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.noise);
   const uint32_t stream = noise_stream(a.noise);
-  for_each_item<T>(a.loop, a.t, [&](int64_t b, const auto& items) {
-    const uint32_t sample = noise_sample(a.noise, b);
-#pragma unroll
-    for (int m = 0; m < items.count; ++m) {
-      if (items.of[m].begin >= items.of[m].end) continue;
-      float normal[4 * K];
-      draw(items.of[m], sample, stream, key, normal);
-      store<T>(a.t[0], items.of[m], 0, normal);
-    }
-  });
+  for_each_item<T>(
+      a.loop, a.t, [&](int64_t b) { return noise_sample(a.noise, b); },
+      [&](uint32_t sample, int64_t, const auto& item) {
+        float normal[4 * K];
+        draw(item, sample, stream, key, normal);
+        store<T>(a.t[0], item, 0, normal);
+      });
 }
 
 }  // namespace BDGF_ISA

@@ -46,34 +46,27 @@ __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.args.noise);
   const uint32_t stream = noise_stream(a.args.noise);
-  for_each_item<T>(a.loop, a.t, [&](int64_t b, const auto& items) {
-    const float2 c = schedule_at(a.args.schedule, b);
-    const uint32_t sample = noise_sample(a.args.noise, b);
-    float x0[kItemsPerThread<T>][4 * K], eps[4 * K];
+  for_each_item<T>(
+      a.loop, a.t, [&](int64_t b) { return schedule_at(a.args.schedule, b); },
+      [&](float2 c, int64_t b, const auto& item) {
+        const unsigned hidden = a.args.channel_mask ? hidden_elements(a, item, b) : 0, all = (1u << item.end) - (1u << item.begin);
+        float value[4 * K], eps[4 * K];
+        if (hidden != all) {
+          load<T>(a.t[0], item, 0, value);
+          if (a.args.draw) draw(item, noise_sample(a.args.noise, b), stream, key, eps);
 #pragma unroll
-    for (int m = 0; m < items.count; ++m) load<T>(a.t[0], items.of[m], 0, x0[m]);  // all of them on their way before one is used
+          for (int j = 0; j < 4 * K; ++j)
+            value[j] = a.args.draw ? noised<DeviceMath>(c.x, value[j], c.y, eps[j]) : __fmul_rn(c.x, value[j]);
+        }
+        if (hidden) {
 #pragma unroll
-    for (int m = 0; m < items.count; ++m) {
-      const auto& item = items.of[m];
-      if (item.begin >= item.end) continue;
-      float(&value)[4 * K] = x0[m];
-      const unsigned hidden = a.args.channel_mask ? hidden_elements(a, item, b) : 0, all = (1u << item.end) - (1u << item.begin);
-      if (hidden != all) {
-        if (a.args.draw) draw(item, sample, stream, key, eps);
+          for (int j = 0; j < 4 * K; ++j) eps[j] = 0.0f;
+          if (a.args.fill_with_noise) draw(item, noise_sample(a.args.fill, b), noise_stream(a.args.fill), noise_key(a.args.fill), eps);
 #pragma unroll
-        for (int j = 0; j < 4 * K; ++j)
-          value[j] = a.args.draw ? noised<DeviceMath>(c.x, value[j], c.y, eps[j]) : __fmul_rn(c.x, value[j]);
-      }
-      if (hidden) {
-#pragma unroll
-        for (int j = 0; j < 4 * K; ++j) eps[j] = 0.0f;
-        if (a.args.fill_with_noise) draw(item, noise_sample(a.args.fill, b), noise_stream(a.args.fill), noise_key(a.args.fill), eps);
-#pragma unroll
-        for (int j = 0; j < 4 * K; ++j) value[j] = hidden >> j & 1 ? eps[j] : value[j];
-      }
-      store<T>(a.t[1], item, 1, value);
-    }
-  });
+          for (int j = 0; j < 4 * K; ++j) value[j] = hidden >> j & 1 ? eps[j] : value[j];
+        }
+        store<T>(a.t[1], item, 1, value);
+      });
 }
 
 }  // namespace BDGF_ISA

@@ -4,7 +4,7 @@
 // once: the key, the bounds, the addresses, the sample's coefficients.
 //
 // The axes of a sample are those that all tensors have in common (dense tensors: a single one). The innermost is a row; an
-// element's place in a tensor, and its number in the noise's count, are both sums of coordinate times stride.
+// element's offset in a tensor, and its number in the noise's count, are both sums of coordinate times stride.
 #pragma once
 #include "cuda/storage.cuh"  // before the shared headers: it says what is compiled for
 
@@ -45,7 +45,7 @@ struct SampleLoop {
   Divider rows;            // of a sample
   Divider extent[kMaxDims];
   int32_t axes;            // outside the row
-  bool dense;              // a sample is one row, which starts at element 0: a thread takes kItemsPerThread items of it
+  bool dense;              // samples are single rows that are counted from 0, and many: threads take kItemsPerThread items at once
   bool row_fastest;        // neighbouring threads take neighbouring rows: the layout is channels-last
   Strided count;           // the noise's element numbers
   const int64_t* origin;   // of a sample in its scene: adds origin . (count_row, 1)
@@ -72,6 +72,15 @@ static __host__ __device__ __forceinline__ Part whole(const SampleLoop& w) {
 template <int K>
 static __host__ __device__ __forceinline__ int64_t items_of(const SampleLoop& w, const Part& p) {
   return w.axes ? p.outer * w.inner_rows * w.per_row.divisor : (p.length + 8 * K - 2) / (4 * K);
+}
+
+// The rest of an item: number k of a row whose first element is `start` in the noise's count.
+template <int K, int N>
+static __device__ __forceinline__ void place(Item<K, N>& item, int64_t start, int64_t k, int64_t length) {
+  item.element = 4 * K * ((start >> (K == 1 ? 2 : 3)) + k);
+  item.column = item.element - start;
+  item.begin = item.column < 0 ? (int)-item.column : 0;
+  item.end = length - item.column < 4 * K ? (int)(length - item.column) : 4 * K;
 }
 
 // Item i of a part of sample b.
@@ -106,23 +115,17 @@ static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const S
       for (int n = 0; n < N; ++n) item.offset[n] += at * t[n].stride[d];
     }
   }
-  const int64_t number = (start >> (K == 1 ? 2 : 3)) + k;
-  item.element = 4 * K * number;
-  item.column = item.element - start;
-  item.begin = item.column < 0 ? (int)-item.column : 0;
-  item.end = p.length - item.column < 4 * K ? (int)(p.length - item.column) : 4 * K;
+  place<K>(item, start, k, p.length);
   return item;
 }
 
-// Item i of sample b in a dense loop; no elements where the sample has ended.
+// The same where samples are single rows that are counted from 0: whatever does not depend on i leaves a loop.
 template <int K, int N>
-static __device__ __forceinline__ Item<K, N> locate_dense(const SampleLoop& w, const Strided (&t)[N], int64_t b, int64_t i) {
+static __device__ __forceinline__ Item<K, N> locate_in_row(const Strided (&t)[N], int64_t b, int64_t first, int64_t length, int64_t i) {
   Item<K, N> item;
 #pragma unroll
-  for (int n = 0; n < N; ++n) item.offset[n] = b * t[n].batch;
-  item.element = item.column = 4 * K * i;
-  item.begin = 0;
-  item.end = w.row_length - item.column < 4 * K ? (int)(w.row_length - item.column) : 4 * K;
+  for (int n = 0; n < N; ++n) item.offset[n] = b * t[n].batch + first * t[n].column;
+  place<K>(item, first, i, length);
   return item;
 }
 
@@ -133,29 +136,44 @@ constexpr int kBlocksPerItem = sizeof(T) == 4 ? 1 : 2;
 template <class T>
 constexpr int kItemsPerThread = 4 / kBlocksPerItem<T>;
 
-// Items that a thread takes together.
-template <int K, int N, int M>
-struct Items {
-  static constexpr int count = M;
-  Item<K, N> of[M];
-};
-
-// body(b, items) for all items of this thread, which are of sample b: the loop of every elementwise kernel.
-template <class T, int N, class Body>
-static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const Strided (&t)[N], const Body& body) {
+// body(of_sample(b), b, item) for all items of this thread, b being an item's sample: the loop of every elementwise kernel.
+template <class T, int N, class OfSample, class Body>
+static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const Strided (&t)[N], const OfSample& of_sample, const Body& body) {
   constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
   const int64_t each = w.per_sample.divisor, threads = w.batch * each, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < threads; i += step) {
     const int64_t b = divide(i, w.per_sample), k = i - b * each;
+    const auto shared = of_sample(b);
     if (w.dense) {  // items far apart, so that neighbouring threads move neighbouring memory
-      Items<K, N, M> items;
 #pragma unroll
-      for (int m = 0; m < M; ++m) items.of[m] = locate_dense<K>(w, t, b, k + m * each);
-      body(b, items);
+      for (int m = 0; m < M; ++m) {
+        Item<K, N> item = locate_in_row<K>(t, b, 0, w.row_length, k + m * each);
+        item.begin = 0;  // as the compiler cannot know
+        if (item.begin < item.end) body(shared, b, item);
+      }
     } else {
-      const Items<K, N, 1> items = {{locate<K>(w, t, b, whole(w), k)}};
-      body(b, items);
+      const Item<K, N> item = locate<K>(w, t, b, whole(w), k);
+      if (item.begin < item.end) body(shared, b, item);
     }
+  }
+}
+// body(item) for the items first ... last - 1 of a part of sample b that fall to this thread of a block.
+template <class T, int N, class Body>
+static __device__ __forceinline__ void for_each_item_of_part(const SampleLoop& w, const Strided (&t)[N], int64_t b, const Part& part,
+                                                             int64_t first, int64_t last, const Body& body) {
+  constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
+  const int step = blockDim.x;
+  int64_t i = first + threadIdx.x;
+  for (; w.dense && i + (M - 1) * step < last; i += M * step) {
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+      const Item<K, N> item = locate_in_row<K>(t, b, part.first, part.length, i + m * step);
+      if (item.begin < item.end) body(item);
+    }
+  }
+  for (; i < last; i += step) {
+    const Item<K, N> item = locate<K>(w, t, b, part, i);
+    if (item.begin < item.end) body(item);
   }
 }
 
