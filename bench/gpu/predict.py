@@ -3,12 +3,14 @@
     python bench/gpu/predict.py [--extension FILE ...] [--peer selective_scan_cuda.so] [--only TEXT] [--out FILE]
 
 launches.json holds the launches of the standard shapes; sass.py executes the compiled kernels with them, block by block, and
-this file turns the counts into a time by the rates below. The same is done for the scan of mamba_ssm where peers.py has built it.
+this file turns the counts into a time by the rates below. The same is done for the scan of mamba_ssm where peers.py has built it,
+and for the Triton kernels under the Triton that is installed (triton_launches.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 import struct
@@ -251,6 +253,11 @@ def main() -> int:
         if peers and (peer := peer_case(case)):
             add_peer(rows[-1], row_of(peer, peers))
         print({k: v for k, v in rows[-1].items() if k not in ("kernels", "mamba_ssm")}, flush=True)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if importlib.util.find_spec("triton") is not None:
+        import triton_launches
+
+        result["triton"] = triton_launches.predictions(args.only)
         args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.budget:
         found = {f"{row['case']} {row['direction']}": instructions_per_unit(row) for row in rows}

@@ -136,16 +136,22 @@ def record(some: dict[str, Case]) -> tuple[list[dict], dict[str, binary.Kernel]]
     return rows, kernels.compiled
 
 
-def main() -> None:
-    text = sys.argv[1] if len(sys.argv) > 1 else ""
+def predictions(text: str = "") -> dict:
+    """The rows of predict.py for the cases whose name holds the text."""
+    import triton
+
+    found = []
     for name, case in cases().items():
-        if text in name:
-            rows, kernels = record({name: case})
-            for row in (predict.row_of(row, kernels) for row in rows):
-                used = ", ".join(f"{k['kernel']} {k['registers']} registers" for k in row["kernels"])
-                count, time = predict.instructions_per_unit(row), f"{row['microseconds']} us by {row['bound']}"
-                print(f"{row['case']} {row['direction']}: {count} instructions, {time}; {used}", flush=True)
+        if text not in name:
+            continue
+        rows, kernels = record({name: case})
+        for row in (predict.row_of(row, kernels) for row in rows):
+            used = ", ".join(f"{k['kernel']} {k['registers']} registers" for k in row["kernels"])
+            count, time = predict.instructions_per_unit(row), f"{row['microseconds']} us by {row['bound']}"
+            print(f"Triton {row['case']} {row['direction']}: {count} instructions, {time}; {used}", flush=True)
+            found.append(row)
+    return {"version": triton.__version__, "rows": found}
 
 
 if __name__ == "__main__":
-    main()
+    predictions(sys.argv[1] if len(sys.argv) > 1 else "")

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(256, kBackward || sizeof(T) == 2 ? 2 : 3) deno
       slope = loss_slope(a.grad_loss[b * a.grad_batch_stride + m * a.grad_group_stride], a.elements[m]) + spoiled;
       slope_x0 = loss_slope_x0(kind, slope, c.y);
     }
-    for_each_item_of_part<T>(a.loop, a.t, b, part, first, last, [&](const auto& item) {
+    for_each_item_of_part<T>(a.loop, a.t, b, part, first, last, [&](const Item<K, 4>& item) {
       float pred[4 * K], x0[4 * K], eps[4 * K];
       load<T>(a.t[0], item, 0, pred);
       if (kind != kEpsilon) a.wide_x0 ? load<float>(a.t[1], item, 1, x0) : load<T>(a.t[1], item, 1, x0);

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(256) diffusion_step_kernel(const DiffusionStep
   const uint32_t stream = noise_stream(a.noise);
   for_each_item<T>(
       a.loop, a.t, [&](int64_t b) { return step_coefficients(a.coefficients + 6 * b); },
-      [&](const StepCoefficients& c, int64_t b, const auto& item) {
+      [&](const StepCoefficients& c, int64_t b, const Item<K, 5>& item) {
         const bool noisy = a.t[2].data || (a.draw && c.std != 0.0f);
         float pred[4 * K], sample[4 * K], eps[4 * K];
         load<T>(a.t[0], item, 0, pred);
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(256) diffusion_step_backward_kernel(const Diff
   constexpr int K = kBlocksPerItem<T>;
   for_each_item<T>(
       a.loop, a.t, [&](int64_t b) { return step_coefficients(a.coefficients + 6 * b); },
-      [&](const StepCoefficients& c, int64_t, const auto& item) {
+      [&](const StepCoefficients& c, int64_t, const Item<K, 5>& item) {
         float grad[4 * K], pred[4 * K], sample[4 * K];
         load<T>(a.t[2], item, 2, grad);
         if (a.clip) {

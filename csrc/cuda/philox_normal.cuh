@@ -19,8 +19,8 @@ __global__ void __launch_bounds__(256) philox_normal_kernel(const PhiloxNormalWo
   const uint32_t stream = noise_stream(a.noise);
   for_each_item<T>(
       a.loop, a.t, [&](int64_t b) { return noise_sample(a.noise, b); },
-      [&](uint32_t sample, int64_t, const auto& item) {
-        float normal[4 * K];
+      [&](uint32_t sample, int64_t, const Item<K, 1>& item) {
+        float normal[4 * kBlocksPerItem<T>];
         draw(item, sample, stream, key, normal);
         store<T>(a.t[0], item, 0, normal);
       });

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
   const uint32_t stream = noise_stream(a.args.noise);
   for_each_item<T>(
       a.loop, a.t, [&](int64_t b) { return schedule_at(a.args.schedule, b); },
-      [&](float2 c, int64_t b, const auto& item) {
+      [&](float2 c, int64_t b, const Item<K, 3>& item) {
         const unsigned hidden = a.args.channel_mask ? hidden_elements(a, item, b) : 0, all = (1u << item.end) - (1u << item.begin);
         float value[4 * K], eps[4 * K];
         if (hidden != all) {

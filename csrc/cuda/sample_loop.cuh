@@ -45,7 +45,9 @@ struct SampleLoop {
   Divider rows;            // of a sample
   Divider extent[kMaxDims];
   int32_t axes;            // outside the row
-  bool dense;              // samples are single rows that are counted from 0, and many: threads take kItemsPerThread items at once
+  // Samples are single rows that are counted from 0 and begin at multiples of 16 bytes in all tensors, and there are so many
+  // elements that a thread takes kItemsPerThread items at a time.
+  bool dense;
   bool row_fastest;        // neighbouring threads take neighbouring rows: the layout is channels-last
   Strided count;           // the noise's element numbers
   const int64_t* origin;   // of a sample in its scene: adds origin . (count_row, 1)
@@ -63,6 +65,7 @@ struct Item {
   int64_t element;    // of the first normal, in the noise's count
   int64_t column;     // of that element in its row; below 0 where the row begins inside the item
   int begin, end;     // elements of the item that belong to the row: none where begin >= end
+  bool packed;        // all of them do, and in every tensor they lie side by side, from a multiple of 16 bytes on
   int64_t offset[N];  // of column 0, in each tensor
 };
 
@@ -72,15 +75,6 @@ static __host__ __device__ __forceinline__ Part whole(const SampleLoop& w) {
 template <int K>
 static __host__ __device__ __forceinline__ int64_t items_of(const SampleLoop& w, const Part& p) {
   return w.axes ? p.outer * w.inner_rows * w.per_row.divisor : (p.length + 8 * K - 2) / (4 * K);
-}
-
-// The rest of an item: number k of a row whose first element is `start` in the noise's count.
-template <int K, int N>
-static __device__ __forceinline__ void place(Item<K, N>& item, int64_t start, int64_t k, int64_t length) {
-  item.element = 4 * K * ((start >> (K == 1 ? 2 : 3)) + k);
-  item.column = item.element - start;
-  item.begin = item.column < 0 ? (int)-item.column : 0;
-  item.end = length - item.column < 4 * K ? (int)(length - item.column) : 4 * K;
 }
 
 // Item i of a part of sample b.
@@ -115,17 +109,26 @@ static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const S
       for (int n = 0; n < N; ++n) item.offset[n] += at * t[n].stride[d];
     }
   }
-  place<K>(item, start, k, p.length);
+  item.element = 4 * K * ((start >> (K == 1 ? 2 : 3)) + k);
+  item.column = item.element - start;
+  item.begin = item.column < 0 ? (int)-item.column : 0;
+  item.end = p.length - item.column < 4 * K ? (int)(p.length - item.column) : 4 * K;
+  item.packed = false;
   return item;
 }
 
-// The same where samples are single rows that are counted from 0: whatever does not depend on i leaves a loop.
+// The same in a dense loop, for a part that starts with a whole item, and for an item that is whole. What is known of such items
+// when this is compiled leaves little to compute.
 template <int K, int N>
-static __device__ __forceinline__ Item<K, N> locate_in_row(const Strided (&t)[N], int64_t b, int64_t first, int64_t length, int64_t i) {
+static __device__ __forceinline__ Item<K, N> locate_packed(const Strided (&t)[N], int64_t b, int64_t first, int64_t i) {
   Item<K, N> item;
 #pragma unroll
-  for (int n = 0; n < N; ++n) item.offset[n] = b * t[n].batch + first * t[n].column;
-  place<K>(item, first, i, length);
+  for (int n = 0; n < N; ++n) item.offset[n] = b * t[n].batch + first;
+  item.column = 4 * K * i;
+  item.element = first + item.column;
+  item.begin = 0;
+  item.end = 4 * K;
+  item.packed = true;
   return item;
 }
 
@@ -136,7 +139,8 @@ constexpr int kBlocksPerItem = sizeof(T) == 4 ? 1 : 2;
 template <class T>
 constexpr int kItemsPerThread = 4 / kBlocksPerItem<T>;
 
-// body(of_sample(b), b, item) for all items of this thread, b being an item's sample: the loop of every elementwise kernel.
+// body(of_sample(b), b, item) for all items of this thread, b being an item's sample: the loop of every elementwise kernel. The
+// items of a thread lie far apart, so that neighbouring threads move neighbouring memory.
 template <class T, int N, class OfSample, class Body>
 static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const Strided (&t)[N], const OfSample& of_sample, const Body& body) {
   constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
@@ -144,15 +148,14 @@ static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const 
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < threads; i += step) {
     const int64_t b = divide(i, w.per_sample), k = i - b * each;
     const auto shared = of_sample(b);
-    if (w.dense) {  // items far apart, so that neighbouring threads move neighbouring memory
+    if (w.dense && 4 * K * (k + (M - 1) * each + 1) <= w.row_length) {
 #pragma unroll
-      for (int m = 0; m < M; ++m) {
-        Item<K, N> item = locate_in_row<K>(t, b, 0, w.row_length, k + m * each);
-        item.begin = 0;  // as the compiler cannot know
-        if (item.begin < item.end) body(shared, b, item);
-      }
-    } else {
-      const Item<K, N> item = locate<K>(w, t, b, whole(w), k);
+      for (int m = 0; m < M; ++m) body(shared, b, locate_packed<K>(t, b, 0, k + m * each));
+      continue;
+    }
+#pragma unroll 1
+    for (int m = 0; m < (w.dense ? M : 1); ++m) {
+      const Item<K, N> item = locate<K>(w, t, b, whole(w), k + m * each);
       if (item.begin < item.end) body(shared, b, item);
     }
   }
@@ -163,14 +166,13 @@ static __device__ __forceinline__ void for_each_item_of_part(const SampleLoop& w
                                                              int64_t first, int64_t last, const Body& body) {
   constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
   const int step = blockDim.x;
+  const int64_t packed = w.dense && part.first % (4 * K) == 0 ? part.length / (4 * K) : 0;  // items that can be
   int64_t i = first + threadIdx.x;
-  for (; w.dense && i + (M - 1) * step < last; i += M * step) {
+  for (; i + (M - 1) * step < (last < packed ? last : packed); i += M * step) {
 #pragma unroll
-    for (int m = 0; m < M; ++m) {
-      const Item<K, N> item = locate_in_row<K>(t, b, part.first, part.length, i + m * step);
-      if (item.begin < item.end) body(item);
-    }
+    for (int m = 0; m < M; ++m) body(locate_packed<K>(t, b, part.first, i + m * step));
   }
+#pragma unroll 1
   for (; i < last; i += step) {
     const Item<K, N> item = locate<K>(w, t, b, part, i);
     if (item.begin < item.end) body(item);
@@ -200,8 +202,9 @@ static __device__ __forceinline__ void store_packs(T* p, const float (&v)[M]) {
 // v = the item's elements of tensor n; 0 where they are not of the row.
 template <class T, int K, int N>
 static __device__ __forceinline__ void load(const Strided& t, const Item<K, N>& item, int n, float (&v)[4 * K]) {
-  const T* p = (const T*)t.data + item.offset[n] + item.column * t.column;
   constexpr int kFull = 16 / sizeof(T) < 4 * K ? 16 / sizeof(T) : 4 * K, kHalf = kFull / 2;
+  if (item.packed) return load_packs<T, kFull>((const T*)t.data + item.offset[n] + item.column, v);
+  const T* p = (const T*)t.data + item.offset[n] + item.column * t.column;
   if (t.column == 1 && item.begin == 0 && item.end == 4 * K) {
     if (pack_aligned<T, kFull>(p)) return load_packs<T, kFull>(p, v);
     if (pack_aligned<T, kHalf>(p)) return load_packs<T, kHalf>(p, v);
@@ -212,8 +215,9 @@ static __device__ __forceinline__ void load(const Strided& t, const Item<K, N>& 
 }
 template <class T, int K, int N>
 static __device__ __forceinline__ void store(const Strided& t, const Item<K, N>& item, int n, const float (&v)[4 * K]) {
-  T* p = (T*)t.data + item.offset[n] + item.column * t.column;
   constexpr int kFull = 16 / sizeof(T) < 4 * K ? 16 / sizeof(T) : 4 * K, kHalf = kFull / 2;
+  if (item.packed) return store_packs<T, kFull>((T*)t.data + item.offset[n] + item.column, v);
+  T* p = (T*)t.data + item.offset[n] + item.column * t.column;
   if (t.column == 1 && item.begin == 0 && item.end == 4 * K) {
     if (pack_aligned<T, kFull>(p)) return store_packs<T, kFull>(p, v);
     if (pack_aligned<T, kHalf>(p)) return store_packs<T, kHalf>(p, v);

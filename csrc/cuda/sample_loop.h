@@ -119,6 +119,10 @@ SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const
   w.rows = divider(rows);
   const int64_t items = rows * w.per_row.divisor, shared = (items + M - 1) / M;
   w.dense = aligned && items >= 4 * M && address.batch * shared >= kDenseThreads;
+  for (int i = 0; i < N && w.dense; ++i) {
+    const int64_t bytes = views[i]->dtype == DType::f32 ? 4 : 2;
+    w.dense = !strided[i].data || (strided[i].column == 1 && (uintptr_t)strided[i].data % 16 == 0 && strided[i].batch * bytes % 16 == 0);
+  }
   w.per_sample = divider(w.dense ? shared : items);
   w.origin = address.origin;
   w.count_row = address.extent_w;

@@ -1,5 +1,5 @@
 """The first call of every operation, forward and backward, for test_capture.py: `first_call.py cuda` with the emulated kernels,
-`first_call.py triton` with launches that are recorded. Fails where torch is asked for something that a CUDA graph cannot capture."""
+`first_call.py triton` with launches that are recorded. It fails where torch is asked for what a CUDA graph cannot capture."""
 
 from __future__ import annotations
 

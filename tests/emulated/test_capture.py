@@ -1,4 +1,4 @@
-"""A first call inside the capture of a CUDA graph: neither Python nor the host code of a kernel asks for anything forbidden there."""
+"""A first call inside the capture of a CUDA graph: neither Python nor a kernel's host code asks for what is forbidden there."""
 
 import importlib.util
 import os
