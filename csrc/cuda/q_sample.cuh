@@ -40,6 +40,11 @@ static __device__ __forceinline__ unsigned hidden_elements(const QSampleWork& a,
   return hidden;
 }
 
+struct OfSample {
+  float2 c;  // the coefficients
+  uint32_t sample;
+};
+
 template <class T>
 __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
   BDGF_THREADS(256);
@@ -47,16 +52,20 @@ __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
   const uint64_t key = noise_key(a.args.noise);
   const uint32_t stream = noise_stream(a.args.noise);
   for_each_item<T>(
-      a.loop, a.t, [&](int64_t b) { return schedule_at(a.args.schedule, b); },
-      [&](float2 c, int64_t b, const Item<K, 3>& item) {
+      a.loop, a.t, [&](int64_t b) { return OfSample{schedule_at(a.args.schedule, b), noise_sample(a.args.noise, b)}; },
+      [&](const OfSample& of, int64_t b, const Item<K, 3>& item) {
         const unsigned hidden = a.args.channel_mask ? hidden_elements(a, item, b) : 0, all = (1u << item.end) - (1u << item.begin);
         float value[4 * K], eps[4 * K];
         if (hidden != all) {
           load<T>(a.t[0], item, 0, value);
-          if (a.args.draw) draw(item, noise_sample(a.args.noise, b), stream, key, eps);
+          if (a.args.draw) {
+            draw(item, of.sample, stream, key, eps);
 #pragma unroll
-          for (int j = 0; j < 4 * K; ++j)
-            value[j] = a.args.draw ? noised<DeviceMath>(c.x, value[j], c.y, eps[j]) : __fmul_rn(c.x, value[j]);
+            for (int j = 0; j < 4 * K; ++j) value[j] = noised<DeviceMath>(of.c.x, value[j], of.c.y, eps[j]);
+          } else {
+#pragma unroll
+            for (int j = 0; j < 4 * K; ++j) value[j] = __fmul_rn(of.c.x, value[j]);
+          }
         }
         if (hidden) {
 #pragma unroll

@@ -195,7 +195,13 @@ static __device__ __forceinline__ void store_packs(T* p, const float (&v)[M]) {
     Pack<T, W> pack;
 #pragma unroll
     for (int j = 0; j < W; ++j) store_rounded(&pack.value[j], v[i + j]);
-    *(Pack<T, W>*)(p + i) = pack;
+    if (sizeof(pack) == 16) {
+      uint4 bits;  // of a struct of its own the compiler may make four stores
+      memcpy(&bits, &pack, sizeof(bits));
+      *(uint4*)(p + i) = bits;
+    } else {
+      *(Pack<T, W>*)(p + i) = pack;
+    }
   }
 }
 
