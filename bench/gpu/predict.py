@@ -126,6 +126,7 @@ def predicted(kernel: binary.Kernel, launch: dict, counts: Counter) -> dict:
         "shuffles": round(shuffles * blocks), "barriers": round(sum(counts[n] for n in BARRIERS) * blocks),
         "registers": kernel.registers, "shared_bytes": kernel.shared + launch["dynamic_shared"], "resident_warps": resident * warps,
         "microseconds": round(1e6 * (seconds[bound] + RATES["launch"]), 2), "bound": bound,
+        **({"tensor_instructions": round(counts["HMMA"] * blocks)} if counts["HMMA"] else {}),
     }  # fmt: skip
 
 
@@ -145,12 +146,15 @@ def row_of(case: dict, kernels: dict[str, binary.Kernel]) -> dict:
     total = sum(r["warp_instructions"] * r["launches"] for r in rows)
     kernels_us, memory_us = sum(r["microseconds"] * r["launches"] for r in rows), 1e6 * case["bytes"] / RATES["bytes"]
     longest = max(rows, key=lambda r: r["microseconds"] * r["launches"])
-    return {
+    row = {
         "case": case["case"], "direction": case["direction"], "label": "predicted", unit: case[unit], "bytes": case["bytes"],
         "warp_instructions": total, f"instructions_per_{unit[:-1]}": round(32 * total / case[unit], 2),
         "microseconds": round(max(kernels_us, memory_us), 1), "bound": "memory" if memory_us > kernels_us else longest["bound"],
         "kernels": rows,
     }  # fmt: skip
+    if any("tensor_instructions" in r for r in rows):  # how long tensor cores take is not among the rates
+        del row["microseconds"], row["bound"]
+    return row
 
 
 def instructions_per_unit(row: dict) -> float:

@@ -147,8 +147,9 @@ def predictions(text: str = "") -> dict:
         rows, kernels = record({name: case})
         for row in (predict.row_of(row, kernels) for row in rows):
             used = ", ".join(f"{k['kernel']} {k['registers']} registers" for k in row["kernels"])
-            count, time = predict.instructions_per_unit(row), f"{row['microseconds']} us by {row['bound']}"
-            print(f"Triton {row['case']} {row['direction']}: {count} instructions, {time}; {used}", flush=True)
+            time = f", {row['microseconds']} us by {row['bound']}" if "bound" in row else ""
+            count = predict.instructions_per_unit(row)
+            print(f"Triton {row['case']} {row['direction']}: {count} instructions{time}; {used}", flush=True)
             found.append(row)
     return {"version": triton.__version__, "rows": found}
 
