@@ -14,7 +14,7 @@ static void run_q_sample(const QSampleArgs& args, cudaStream_t stream) {
   own.present = true;
   work.args = args;
   work.pixels = divider(args.pixels);
-  work.loop = make_sample_loop<T>(args.noise, {&args.x0, &args.out, &own}, work.t);
+  work.loop = make_sample_loop<T>(args.noise, {&args.x0, &args.out, &own}, work.t, nullptr, args.channel_mask == nullptr);
   BDGF_LAUNCH(q_sample_kernel<T>, grid_of(work.loop, 256), 256, 0, stream, work);
 }
 

@@ -46,7 +46,7 @@ struct OfSample {
 };
 
 template <class T>
-__global__ void __launch_bounds__(256, sizeof(T) == 4 ? 4 : 3) q_sample_kernel(const QSampleWork a) {
+__global__ void __launch_bounds__(256, sizeof(T) == 4 ? 0 : 3) q_sample_kernel(const QSampleWork a) {
   BDGF_THREADS(256);
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.args.noise);
@@ -54,7 +54,8 @@ __global__ void __launch_bounds__(256, sizeof(T) == 4 ? 4 : 3) q_sample_kernel(c
   for_each_item<T>(
       a.loop, a.t, [&](int64_t b) { return OfSample{schedule_at(a.args.schedule, b), noise_sample(a.args.noise, b)}; },
       [&](const OfSample& of, int64_t b, const Item<K, 3>& item) {
-        const unsigned hidden = a.args.channel_mask ? hidden_elements(a, item, b) : 0, all = (1u << item.end) - (1u << item.begin);
+        const bool masked = !item.packed && a.args.channel_mask;  // run_q_sample takes no packed items where there is a mask
+        const unsigned hidden = masked ? hidden_elements(a, item, b) : 0, all = (1u << item.end) - (1u << item.begin);
         float value[4 * K], eps[4 * K];
         if (hidden != all) {
           load<T>(a.t[0], item, 0, value);

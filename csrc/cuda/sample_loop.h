@@ -48,9 +48,11 @@ constexpr int64_t kDenseThreads = 0;
 constexpr int64_t kDenseThreads = 512 * 256;  // fewer would leave a large GPU's schedulers less than eight warps each
 #endif
 
-// The loop over `batch` samples of the views, each of which gets its Strided (with data null if it is absent).
+// The loop over `batch` samples of the views, each of which gets its Strided (with data null if it is absent). A sample's axes are
+// split where those of `split` are; `may_pack` false: the loop is not dense (see SampleLoop) even where it could be.
 template <class T, int N>
-SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const (&views)[N], Strided (&strided)[N], const SampleView* split = nullptr) {
+SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const (&views)[N], Strided (&strided)[N],
+                            const SampleView* split = nullptr, bool may_pack = true) {
   constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
   SampleLoop w{};
   const SampleView count = count_view(address);
@@ -118,7 +120,7 @@ SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const
   w.per_row = divider((w.row_length + 4 * K - 1 + (aligned ? 0 : 4 * K - 1)) / (4 * K));
   w.rows = divider(rows);
   const int64_t items = rows * w.per_row.divisor, shared = (items + M - 1) / M;
-  w.dense = aligned && items >= 4 * M && address.batch * shared >= kDenseThreads;
+  w.dense = may_pack && aligned && items >= 4 * M && address.batch * shared >= kDenseThreads;
   for (int i = 0; i < N && w.dense; ++i) {
     const int64_t bytes = views[i]->dtype == DType::f32 ? 4 : 2;
     w.dense = !strided[i].data || (strided[i].column == 1 && (uintptr_t)strided[i].data % 16 == 0 && strided[i].batch * bytes % 16 == 0);
