@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(256) diffusion_step_kernel(const DiffusionStep
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.noise);
   const uint32_t stream = noise_stream(a.noise);
-  for_each_item<T>(
+  for_each_item<T, false>(
       a.loop, a.t, [&](int64_t b) { return step_coefficients(a.coefficients + 6 * b); },
       [&](const StepCoefficients& c, int64_t b, const Item<K, 5>& item) {
         const bool noisy = a.t[2].data || (a.draw && c.std != 0.0f);
@@ -46,10 +46,10 @@ __global__ void __launch_bounds__(256) diffusion_step_kernel(const DiffusionStep
 
 // The clamp passes the gradient where x0 lies in [-1, 1].
 template <class T>
-__global__ void __launch_bounds__(256) diffusion_step_backward_kernel(const DiffusionStepWork a) {
+__global__ void __launch_bounds__(256, sizeof(T) == 4 ? 0 : 3) diffusion_step_backward_kernel(const DiffusionStepWork a) {
   BDGF_THREADS(256);
   constexpr int K = kBlocksPerItem<T>;
-  for_each_item<T>(
+  for_each_item<T, false>(
       a.loop, a.t, [&](int64_t b) { return step_coefficients(a.coefficients + 6 * b); },
       [&](const StepCoefficients& c, int64_t, const Item<K, 5>& item) {
         float grad[4 * K], pred[4 * K], sample[4 * K];

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(256) philox_normal_kernel(const PhiloxNormalWo
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.noise);
   const uint32_t stream = noise_stream(a.noise);
-  for_each_item<T>(
+  for_each_item<T, true>(
       a.loop, a.t, [&](int64_t b) { return noise_sample(a.noise, b); },
       [&](uint32_t sample, int64_t, const Item<K, 1>& item) {
         float normal[4 * kBlocksPerItem<T>];

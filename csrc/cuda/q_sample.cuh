@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(256, sizeof(T) == 4 ? 0 : 3) q_sample_kernel(c
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.args.noise);
   const uint32_t stream = noise_stream(a.args.noise);
-  for_each_item<T>(
+  for_each_item<T, true>(
       a.loop, a.t, [&](int64_t b) { return OfSample{schedule_at(a.args.schedule, b), noise_sample(a.args.noise, b)}; },
       [&](const OfSample& of, int64_t b, const Item<K, 3>& item) {
         const bool masked = !item.packed && a.args.channel_mask;  // run_q_sample takes no packed items where there is a mask

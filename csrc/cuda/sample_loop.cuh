@@ -140,23 +140,24 @@ template <class T>
 constexpr int kItemsPerThread = 4 / kBlocksPerItem<T>;
 
 // body(of_sample(b), b, item) for all items of this thread, b being an item's sample: the loop of every elementwise kernel. The
-// items of a thread lie far apart, so that neighbouring threads move neighbouring memory.
-template <class T, int N, class OfSample, class Body>
+// items of a thread lie far apart, so that neighbouring threads move neighbouring memory. kPacked false: no loop is dense, which
+// takes fewer registers.
+template <class T, bool kPacked, int N, class OfSample, class Body>
 static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const Strided (&t)[N], const OfSample& of_sample, const Body& body) {
   constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
   const int64_t each = w.per_sample.divisor, threads = w.batch * each, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < threads; i += step) {
     const int64_t b = divide(i, w.per_sample), k = i - b * each;
-    const auto shared = of_sample(b);
-    if (w.dense && 4 * K * (k + (M - 1) * each + 1) <= w.row_length) {
-#pragma unroll
+    if (kPacked && w.dense && 4 * K * (k + (M - 1) * each + 1) <= w.row_length) {
+      const auto shared = of_sample(b);
+#pragma unroll 1
       for (int m = 0; m < M; ++m) body(shared, b, locate_packed<K>(t, b, 0, k + m * each));
       continue;
     }
 #pragma unroll 1
-    for (int m = 0; m < (w.dense ? M : 1); ++m) {
+    for (int m = 0; m < (kPacked && w.dense ? M : 1); ++m) {
       const Item<K, N> item = locate<K>(w, t, b, whole(w), k + m * each);
-      if (item.begin < item.end) body(shared, b, item);
+      if (item.begin < item.end) body(of_sample(b), b, item);
     }
   }
 }
@@ -165,11 +166,12 @@ template <class T, int N, class Body>
 static __device__ __forceinline__ void for_each_item_of_part(const SampleLoop& w, const Strided (&t)[N], int64_t b, const Part& part,
                                                              int64_t first, int64_t last, const Body& body) {
   constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
+  constexpr int kUnrolled = sizeof(T) == 4 ? M : 1;  // as the registers allow
   const int step = blockDim.x;
   const int64_t packed = w.dense && part.first % (4 * K) == 0 ? part.length / (4 * K) : 0;  // items that can be
   int64_t i = first + threadIdx.x;
   for (; i + (M - 1) * step < (last < packed ? last : packed); i += M * step) {
-#pragma unroll
+#pragma unroll kUnrolled
     for (int m = 0; m < M; ++m) body(locate_packed<K>(t, b, part.first, i + m * step));
   }
 #pragma unroll 1
