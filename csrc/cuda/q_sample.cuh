@@ -46,7 +46,7 @@ struct OfSample {
 };
 
 template <class T>
-__global__ void __launch_bounds__(256, sizeof(T) == 4 ? 0 : 3) q_sample_kernel(const QSampleWork a) {
+__global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
   BDGF_THREADS(256);
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.args.noise);

@@ -45,8 +45,8 @@ struct SampleLoop {
   Divider rows;            // of a sample
   Divider extent[kMaxDims];
   int32_t axes;            // outside the row
-  // Samples are single rows that are counted from 0 and begin at multiples of 16 bytes in all tensors, and there are so many
-  // elements that a thread takes kItemsPerThread items at a time.
+  // Samples are single rows of a multiple of 16 elements, which are counted from 0 and begin at multiples of 16 bytes in all tensors;
+  // and they are so many and long that a thread takes kItemsPerThread items at a time.
   bool dense;
   bool row_fastest;        // neighbouring threads take neighbouring rows: the layout is channels-last
   Strided count;           // the noise's element numbers
@@ -148,15 +148,12 @@ static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const 
   const int64_t each = w.per_sample.divisor, threads = w.batch * each, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < threads; i += step) {
     const int64_t b = divide(i, w.per_sample), k = i - b * each;
-    if (kPacked && w.dense && 4 * K * (k + (M - 1) * each + 1) <= w.row_length) {
+    if (kPacked && w.dense) {
       const auto shared = of_sample(b);
 #pragma unroll 1
       for (int m = 0; m < M; ++m) body(shared, b, locate_packed<K>(t, b, 0, k + m * each));
-      continue;
-    }
-#pragma unroll 1
-    for (int m = 0; m < (kPacked && w.dense ? M : 1); ++m) {
-      const Item<K, N> item = locate<K>(w, t, b, whole(w), k + m * each);
+    } else {
+      const Item<K, N> item = locate<K>(w, t, b, whole(w), k);
       if (item.begin < item.end) body(of_sample(b), b, item);
     }
   }

@@ -119,13 +119,13 @@ SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const
   const bool aligned = !address.origin && w.axes == 0;
   w.per_row = divider((w.row_length + 4 * K - 1 + (aligned ? 0 : 4 * K - 1)) / (4 * K));
   w.rows = divider(rows);
-  const int64_t items = rows * w.per_row.divisor, shared = (items + M - 1) / M;
-  w.dense = may_pack && aligned && items >= 4 * M && address.batch * shared >= kDenseThreads;
+  const int64_t items = rows * w.per_row.divisor;
+  w.dense = may_pack && aligned && w.row_length % (4 * K * M) == 0 && address.batch * (items / M) >= kDenseThreads;
   for (int i = 0; i < N && w.dense; ++i) {
     const int64_t bytes = views[i]->dtype == DType::f32 ? 4 : 2;
     w.dense = !strided[i].data || (strided[i].column == 1 && (uintptr_t)strided[i].data % 16 == 0 && strided[i].batch * bytes % 16 == 0);
   }
-  w.per_sample = divider(w.dense ? shared : items);
+  w.per_sample = divider(w.dense ? items / M : items);
   w.origin = address.origin;
   w.count_row = address.extent_w;
   w.row_fastest = w.axes && strided[0].data && strided[0].stride[0] < strided[0].column;
