@@ -18,7 +18,7 @@ import torch
 from missing_modality import denoiser_of
 from splits import gather
 
-from bdgf_fast.baselines.forest import EXTRA, RADII, _features, grow
+from bdgf_fast.baselines.forest import EXTRA, RADII, grow
 from bdgf_fast.config import Config
 from bdgf_fast.data import make_split, prepare
 from bdgf_fast.features.dense import DiffusionFeatures
@@ -47,10 +47,8 @@ def by_trees(prepared: Any, config: Config, seed: int) -> torch.Tensor:
     """Those of extra trees on statistics at several radii."""
     grown = grow(prepared, config=config, kind=RADII, seed=seed, grower=EXTRA)
     every = torch.cartesian_prod(torch.arange(prepared.height), torch.arange(prepared.width))
-    rows = (_features(prepared, part, config, RADII, None, grown.context) for part in every.split(16384))
-    said = torch.cat([torch.from_numpy(grown.forest.predict_proba(part)).float() for part in rows])
-    found = torch.zeros(len(said), len(prepared.classes))
-    found[:, torch.from_numpy(grown.forest.classes_).long()] = said
+    found = torch.zeros(len(every), len(prepared.classes))
+    found[:, torch.from_numpy(grown.forest.classes_)] = torch.from_numpy(grown.probabilities(prepared, every)).float()
     return found.T.reshape(-1, prepared.height, prepared.width)
 
 
