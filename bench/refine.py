@@ -2,8 +2,8 @@
 
 For each split (a seed) and number of labels per class, the default network and extra trees on statistics at several radii give the
 class probabilities of the whole scene, which are averaged over similar pixels nearby (`predict.refine`); the test pixels are scored
-before and after. FOLDER keeps what is finished, one JSON file per split, and the denoisers and networks; `--out` gathers them. Radius,
-width and rounds were chosen on split 0 with 10 labels per class; splits 20 to 25 are reported.
+before and after. FOLDER keeps what is finished, one JSON file per split, and the denoisers and networks; `--out` gathers them. The
+settings were chosen on split 0 with 10 labels per class; splits 20 to 25 are reported.
 """
 
 from __future__ import annotations

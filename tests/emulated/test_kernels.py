@@ -19,7 +19,8 @@ launched: dict[str, set[str]] = {}
 @pytest.mark.parametrize("op", OPS)
 def test_the_operation_s_tests_on_emulated_kernels(child, op):
     files = [f"tests/ops/test_{op}.py", *(str(p) for p in HERE.glob(f"cases_{op}.py"))]
-    done = child("-m", "pytest", "-p", "emulated_plugin", "-p", "no:cacheprovider", "--sample", CASES, "-q", "-rf", "--durations=5", *files)
+    options = ["-p", "emulated_plugin", "-p", "no:cacheprovider", "--sample", CASES, "-q", "-rf", "--durations=5"]
+    done = child("-m", "pytest", *options, *files)
     print(done.stdout[-2000:])
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
     assert " passed" in done.stdout

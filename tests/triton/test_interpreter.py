@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 def _run(op: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTEST_XDIST_WORKER", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--sample", CASES, "--durations=5", str(FOLDER / f"{op}.py")]
+    options = ["-q", "-p", "no:cacheprovider", "--sample", CASES, "--durations=5"]
+    command = [sys.executable, "-m", "pytest", *options, str(FOLDER / f"{op}.py")]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
