@@ -25,6 +25,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "tests/compiled")]
 import binary  # noqa: E402
 import launches  # noqa: E402
 import sass  # noqa: E402
+import sass_semantics  # noqa: E402
 
 # The NVIDIA H200, as its counters showed it (bench/results/nvidia-h200-counters.json and the limits in nvidia-h200.json).
 RATES = {
@@ -107,6 +108,7 @@ def predicted(kernel: binary.Kernel, launch: dict, counts: Counter) -> dict:
     shared_turns, shuffles = counts["shared_wavefronts"], counts["SHFL"]
     instructions = sum(v for name, v in counts.items() if name != "shared_wavefronts")
     special = sum(counts[name] for name in sass.SPECIAL)
+    tensor = sum(counts[name] for name in sass_semantics.TENSOR)
     resident = resident_blocks(kernel, launch["block"], launch["dynamic_shared"])
     share = -(-blocks // RATES["multiprocessors"])  # of one multiprocessor
     beside = min(resident, share) * warps / RATES["schedulers"]
@@ -126,7 +128,7 @@ def predicted(kernel: binary.Kernel, launch: dict, counts: Counter) -> dict:
         "shuffles": round(shuffles * blocks), "barriers": round(sum(counts[n] for n in BARRIERS) * blocks),
         "registers": kernel.registers, "shared_bytes": kernel.shared + launch["dynamic_shared"], "resident_warps": resident * warps,
         "microseconds": round(1e6 * (seconds[bound] + RATES["launch"]), 2), "bound": bound,
-        **({"tensor_instructions": round(counts["HMMA"] * blocks)} if counts["HMMA"] else {}),
+        **({"tensor_instructions": round(tensor * blocks)} if tensor else {}),
     }  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from sass import LOW, RZ, Instruction, f32, i32, i64, integer, is_predicate, pai
 from sass_memory import constant, load, matrices, shuffle, special_register, store
 
 CONTROL = {"BRA", "CALL", "RET", "BRX", "EXIT", "BSSY", "BSYNC", "BREAK", "BAR", "WARPSYNC"}
-NOTHING = {"NOP", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR"}
+TENSOR = {"HMMA", "HGMMA"}  # products of matrices: data
+NOTHING = {"NOP", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR", "FENCE", "WARPGROUP", *TENSOR}
 COMPARE = {"LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal, "NE": np.not_equal}
 
 
@@ -327,9 +328,22 @@ def _to_integer(i: Instruction) -> Callable:
     return run
 
 
+def _compared_halves(i: Instruction) -> Callable:
+    """HSETP2 compares data, which nothing follows."""
+    to = [p for p in i.operands[:2] if is_predicate(p)]
+
+    def run(w, m):
+        for p in to:
+            w.flag(p, np.zeros(32, bool), m)
+
+    return run
+
+
 def _halves(i: Instruction) -> Callable:
     """HFMA2.MMA and HADD2 as the compiler uses them: two constants, or half of a register as float."""
     kind, row, sources = _sources(i)
+    if i.name == "HFMA2" and not all(re.match(r"[-\d.]+$", s) for s in sources[-2:]):
+        return lambda w, m: w.write(kind, row, u32(0), m)  # of two halves at a time: data
     if i.name == "HFMA2":
         high, low = (int(np.float16(float(s)).view(np.uint16)) for s in sources[-2:])
         value = u32(high << 16 | low)
@@ -386,7 +400,8 @@ MEANINGS: dict[str, Callable] = {
     "FADD": _floats(lambda a, b: a + b), "FMUL": _floats(lambda a, b: a * b), "FFMA": _floats(_fused), "MUFU": _mufu,
     "I2F": _to_float, "I2FP": _to_float, "F2I": _to_integer,
     "F2FP": simple(lambda *v: u32(0), real), "F2F": simple(lambda v: u32(0), real),
-    "HFMA2": _halves, "HADD2": _halves, "CS2R": _cs2r, "R2UR": _r2ur, "VOTE": _vote, "VOTEU": _vote, "P2R": _p2r, "R2P": _r2p,
+    "HFMA2": _halves, "HADD2": _halves, "HSETP2": _compared_halves,
+    "CS2R": _cs2r, "R2UR": _r2ur, "VOTE": _vote, "VOTEU": _vote, "P2R": _p2r, "R2P": _r2p,
     "FCHK": lambda i: lambda w, m: w.flag(i.operands[0], np.zeros(32, bool), m), "SHFL": shuffle,
     "LDSM": matrices, "STSM": matrices,
     "LDS": load, "LDG": load, "LD": load, "LDL": load, "STS": store, "STL": store, "LDC": constant,
