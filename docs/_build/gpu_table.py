@@ -43,9 +43,6 @@ def predictions() -> list[dict]:
     return json.loads(PREDICTED.read_text(encoding="utf-8"))["rows"]
 
 
-def triton_predictions() -> list[dict]:
-    return json.loads(PREDICTED.read_text(encoding="utf-8"))["triton"]["rows"]
-
 
 def count_of(row: dict) -> float:
     """Warp instructions for 32 exps or elements."""
@@ -83,11 +80,12 @@ def predicted_table() -> str:
 
 def triton_table() -> str:
     """The Triton kernels likewise, beside the predicted time of the CUDA kernels. Where tensor cores work, no time is predicted."""
-    head = ("case", "instructions", "integer", "registers", "warps", "binds", "*predicted* us", "*predicted* CUDA us",
-            "measured, earlier kernels, us")  # fmt: skip
+    triton = json.loads(PREDICTED.read_text(encoding="utf-8"))["triton"]
+    head = (f"case, Triton {triton['version']}", "instructions", "integer", "registers", "warps", "binds", "*predicted* us",
+            "*predicted* CUDA us", "measured, earlier kernels, us")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     cuda = {(row["case"], row["direction"]): row["microseconds"] for row in predictions()}
-    for row in triton_predictions():
+    for row in triton["rows"]:
         kernel = max(row["kernels"], key=lambda k: k["warp_instructions"] * k["launches"])
         key, ms = (row["case"], row["direction"]), measured(row["case"], row["direction"])
         times = (row.get("microseconds"), cuda.get(key), 1e3 * ms["ours triton"] if "ours triton" in ms else None)
