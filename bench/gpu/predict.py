@@ -79,14 +79,19 @@ def blocks_to_count(kernel: str, grid: tuple[int, ...], case: str) -> list[tuple
     return [(middle, y, 0) for y in range(grid[1])]
 
 
-def counted(kernel: binary.Kernel, launch: sass.Launch, blocks: Iterable[tuple[tuple[int, int, int], float]]) -> Counter:
-    """What one block executes on average; `blocks` and their shares."""
-    program, total, whole = sass.Kernel(kernel.code), Counter(), 0.0
-    for block, share in blocks:
-        whole += share
-        for name, value in program.count(launch, block).items():
-            total[name] += share * value
-    return Counter({name: value / whole for name, value in total.items()})
+def counted(kernel: binary.Kernel, launch: sass.Launch, blocks: Iterable[tuple[int, int, int]]) -> Counter:
+    """What one block executes on average."""
+    program, total, number = sass.Kernel(kernel.code), Counter(), 0
+    for block in blocks:
+        total.update(program.count(launch, block))
+        number += 1
+    return Counter({name: value / number for name, value in total.items()})
+
+
+def counted_by_rows(kernel: binary.Kernel, launches_: list[sass.Launch], rows: float) -> Counter:
+    """What one program executes that takes so many rows, from launches where it takes one and two."""
+    one, two = (counted(kernel, launch, [(0, 0, 0)]) for launch in launches_)
+    return Counter({name: one[name] + (rows - 1) * (two[name] - one[name]) for name in one | two})
 
 
 def resident_blocks(kernel: binary.Kernel, threads: int, dynamic: int) -> int:
@@ -138,12 +143,15 @@ def row_of(case: dict, kernels: dict[str, binary.Kernel]) -> dict:
     for launch in case["launches"]:
         kernel, grid = kernels[launch["kernel"]], tuple(launch["grid"])
         shared = kernel.shared + launch["dynamic_shared"]
-        how = sass.Launch(grid, launch["block"], shared, launches.unpacked(launch["parameters"]), ARCHITECTURE)
-        if "blocks" in launch:  # triton_launches.py knows the shares
-            blocks = [((i, 0, 0), share) for i, share in launch["blocks"]]
+
+        def how(parameters, launch=launch, grid=grid, shared=shared):
+            return sass.Launch(grid, launch["block"], shared, launches.unpacked(parameters), ARCHITECTURE)
+
+        if "with_one_and_two_rows" in launch:
+            counts = counted_by_rows(kernel, [how(p) for p in launch["with_one_and_two_rows"]], launch["rows"])
         else:
-            blocks = [(block, 1.0) for block in blocks_to_count(launch["kernel"], grid, case["case"])]
-        rows.append(predicted(kernel, launch, counted(kernel, how, blocks)))
+            counts = counted(kernel, how(launch["parameters"]), blocks_to_count(launch["kernel"], grid, case["case"]))
+        rows.append(predicted(kernel, launch, counts))
     unit = "exps" if "exps" in case else "elements"
     total = sum(r["warp_instructions"] * r["launches"] for r in rows)
     kernels_us, memory_us = sum(r["microseconds"] * r["launches"] for r in rows), 1e6 * case["bytes"] / RATES["bytes"]

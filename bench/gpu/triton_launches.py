@@ -24,7 +24,8 @@ import proof  # noqa: E402
 
 CAPABILITY, PROCESSORS = 90, predict.RATES["multiprocessors"]
 CODES = {"i1": "?", "u1": "?", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "fp32": "f", "fp64": "d"}
-# Programs that take every n-th row from their own number on: (rows, n) by the names of the kernel's arguments.
+# Programs that take every n-th row from their own number on: (rows, n) by the names of the kernel's arguments. They are counted
+# with one row and with two, from which the count with any number of rows follows.
 PERSISTENT = {
     "scan_fwd": ("rows", "row_programs"), "scan_bwd": ("rows", "row_programs"), "causal_conv1d_bwd": ("tiles_b", "sample_programs"),
 }  # fmt: skip
@@ -54,26 +55,17 @@ def cases() -> dict[str, Case]:
     return found
 
 
-def parameters(launch: Any, signature: dict[str, str]) -> bytes:
-    """The bytes of a launch's parameters: those that are not constants, then two pointers of Triton's own."""
+def parameters(launch: Any, signature: dict[str, str], **instead: int) -> str:
+    """A launch's parameters as launches.json has them: those that are not constants, then two pointers of Triton's own."""
     out = b""
     for parameter in launch.kernel.params:
         kind = signature[parameter.name]
         if kind == "constexpr":
             continue
-        code, value = CODES.get(kind, "Q"), launch.arguments[parameter.name]
+        code, value = CODES.get(kind, "Q"), instead.get(parameter.name, launch.arguments[parameter.name])
         out += b"\0" * (-len(out) % struct.calcsize(code))
         out += struct.pack(code, 1 << 32 if kind.startswith("*") else value)
-    return out + b"\0" * (-len(out) % 8) + b"\0" * 16
-
-
-def blocks(launch: Any, name: str) -> list[list] | None:
-    """[block, its share of all] where the programs of a grid do not all do the same, else None."""
-    if name not in PERSISTENT:
-        return None
-    rows, programs = (launch.arguments[n] for n in PERSISTENT[name])
-    more = rows % programs / programs  # of the programs take a row more than the others
-    return [[0, more], [launch.grid - 1, 1 - more]] if more else [[0, 1.0]]
+    return launches.packed(out + b"\0" * (-len(out) % 8) + b"\0" * 16)
 
 
 class Kernels:
@@ -105,9 +97,13 @@ class Kernels:
             self._names[key] = name, built.metadata.shared
         name, shared = self._names[key]
         row = {"kernel": name, "grid": [launch.grid, 1, 1], "block": 32 * launch.options["num_warps"], "dynamic_shared": shared,
-               "times": 1, "parameters": launches.packed(parameters(launch, signature))}  # fmt: skip
-        some = blocks(launch, kind)
-        return row if some is None else {**row, "blocks": some}
+               "times": 1, "parameters": parameters(launch, signature)}  # fmt: skip
+        if kind in PERSISTENT:
+            rows, programs = (launch.arguments[n] for n in PERSISTENT[kind])
+            if rows > programs:
+                some = [parameters(launch, signature, **{PERSISTENT[kind][0]: n * programs}) for n in (1, 2)]
+                row |= {"with_one_and_two_rows": some, "rows": rows / programs}
+        return row
 
 
 def record(some: dict[str, Case]) -> tuple[list[dict], dict[str, binary.Kernel]]:
