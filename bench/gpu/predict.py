@@ -261,7 +261,11 @@ def main() -> int:
         print(f"no code for {ARCHITECTURE} of {names} in {files}: build with CUDA (BDGF_CUDA=ON)", file=sys.stderr)
         return 1
     result = {"label": "predicted", "architecture": ARCHITECTURE, "sources": recorded["sources"], "rates": RATES, "rows": rows}
-    peers = peer_kernels(args.peer, cases) if args.peer else {}
+    try:
+        peers = peer_kernels(args.peer, cases) if args.peer else {}
+    except FileNotFoundError as error:  # built, but without the sources whose header says what its parameters are
+        print(error, file=sys.stderr)
+        return 1
     for case in cases:
         rows.append(row_of(case, kernels))
         if peers and (peer := peer_case(case)):

@@ -139,3 +139,16 @@ def plain(kernel: str) -> str:
     """A kernel's name as ncu and c++filt both write it."""
     name = re.sub(r"^void |bdgf::|\s", "", kernel).split("(")[0]
     return name.replace("true", "1").replace("false", "0")
+
+
+def test_a_peer_without_its_sources_is_one_sentence(monkeypatch, tmp_path, capsys):
+    import peers
+
+    recorded = json.loads(predict.launches.FILE.read_text())
+    kernels = {x["kernel"] for row in recorded["rows"] for x in row["launches"]}
+    monkeypatch.setattr(peers, "PEERS", tmp_path)
+    monkeypatch.setattr(predict, "kernels_of", lambda files: dict.fromkeys(kernels))
+    monkeypatch.setattr(predict.launches, "sources_digest", lambda: recorded["sources"])
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--extension", "x", "--peer", "y", "--only", "(256, 128, 49, 16) float32"])
+    assert predict.main() == 1
+    assert "make peers" in capsys.readouterr().err
