@@ -342,7 +342,7 @@ def _compared_halves(i: Instruction) -> Callable:
 def _halves(i: Instruction) -> Callable:
     """HFMA2.MMA and HADD2 as the compiler uses them: two constants, or half of a register as float."""
     kind, row, sources = _sources(i)
-    if i.name == "HFMA2" and not all(re.match(r"[-\d.]+$", s) for s in sources[-2:]):
+    if i.name == "HFMA2" and any(re.match(r"[-|]*U?R", s) for s in sources[-2:]):
         return lambda w, m: w.write(kind, row, u32(0), m)  # of two halves at a time: data
     if i.name == "HFMA2":
         high, low = (int(np.float16(float(s)).view(np.uint16)) for s in sources[-2:])
