@@ -152,3 +152,10 @@ def test_a_peer_without_its_sources_is_one_sentence(monkeypatch, tmp_path, capsy
     monkeypatch.setattr(sys, "argv", ["predict.py", "--extension", "x", "--peer", "y", "--only", "(256, 128, 49, 16) float32"])
     assert predict.main() == 1
     assert "make peers" in capsys.readouterr().err
+
+
+def test_constants_of_two_halves():
+    """The compiler writes 32 bits as two halves where it is cheaper, small ones with an exponent."""
+    assert (lanes("HFMA2.MMA R1, -RZ, RZ, 0.125, 0", register=1) == 0x30000000).all()
+    assert (lanes("HFMA2.MMA R1, -RZ, RZ, 0, 5.9604644775390625e-08", register=1) == 1).all()
+    assert run("HSETP2.BF16_V2.GT.AND P0, PT, R1, 20, 20, PT", "@P0 FADD R1, R1, R1", "EXIT")["FADD"] == 1
