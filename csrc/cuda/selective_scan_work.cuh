@@ -139,14 +139,6 @@ BDGF_DEV SequencePack pack_of(const ScanCall& call, int64_t block, int64_t pack)
   return t;
 }
 
-// Goes to pack `index` of a block, for all its threads; `pack` lies in shared memory. False after the last one.
-BDGF_DEV bool go_to_pack(SequencePack& pack, const ScanCall& call, int64_t block, int64_t index) {
-  __syncthreads();
-  if (threadIdx.x == 0) pack = pack_of(call, block, index);
-  __syncthreads();
-  return pack.rows > 0;
-}
-
 // Step `local` of a segment: its row, and its position in tensors in the order of u and in those in the order of the parameters.
 struct Position {
   int64_t segment, row, local, input, parameter;
