@@ -92,8 +92,9 @@ BDGF_DEV float load_parameter(const ScanTensor& t, int64_t index) { return __ldg
 struct BlockWork {
   int64_t k, slice;                  // the direction, and the slice of 16 states
   int64_t partial;                   // both as one number: which partial result it writes
-  int64_t tile, channel;             // of channels, and the first of them
+  int64_t tile;                      // of channels
   int64_t block;                     // among those with the same tile and partial: which packs it takes
+  int64_t channel;                   // the first of the tile
   int64_t group_b, group_c;          // of B and C that the tile's channels share
   int channels, states;              // that exist, of the tile and of the slice
   ScanDirection direction;
