@@ -38,12 +38,13 @@ class Platform:
     suffix: str  # of an extension, with {} for the version
 
 
+LINUX, MACOS, WINDOWS = ".cpython-{}-%s-linux-gnu.so", ".cpython-{}-darwin.so", ".cp{}-win_amd64.pyd"
 PLATFORMS = {
-    "linux-x86_64": Platform("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "Linux", "x86_64", ".cpython-{}-x86_64-linux-gnu.so"),
-    "linux-aarch64": Platform("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "Linux", "aarch64", ".cpython-{}-aarch64-linux-gnu.so"),
-    "macos-arm64": Platform("macosx_13_0_arm64", "aarch64-macos.13.0", "Darwin", "arm64", ".cpython-{}-darwin.so"),
-    "macos-x86_64": Platform("macosx_13_0_x86_64", "x86_64-macos.13.0", "Darwin", "x86_64", ".cpython-{}-darwin.so"),
-    "windows-x86_64": Platform("win_amd64", "x86_64-windows-gnu", "Windows", "AMD64", ".cp{}-win_amd64.pyd"),
+    "linux-x86_64": Platform("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "Linux", "x86_64", LINUX % "x86_64"),
+    "linux-aarch64": Platform("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "Linux", "aarch64", LINUX % "aarch64"),
+    "macos-arm64": Platform("macosx_13_0_arm64", "aarch64-macos.13.0", "Darwin", "arm64", MACOS),
+    "macos-x86_64": Platform("macosx_13_0_x86_64", "x86_64-macos.13.0", "Darwin", "x86_64", MACOS),
+    "windows-x86_64": Platform("win_amd64", "x86_64-windows-gnu", "Windows", "AMD64", WINDOWS),
 }
 
 
