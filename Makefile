@@ -19,7 +19,7 @@ SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' 
 # Source packages that `make gpu` measures against.
 PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
 
-.PHONY: demo test test-pool test-aarch64 test-windows wheels bench bench-count lint build docs pictures two-torch sanitize clean dev peers gpu gpu-predict gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
+.PHONY: demo test test-pool test-aarch64 test-windows test-sdist wheels bench bench-count lint build docs pictures two-torch sanitize clean dev peers gpu gpu-predict gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -112,6 +112,12 @@ bench-count: $(VENV)/.test
 # One wheel, built without torch, under two torch versions (the older one brings gigabytes of GPU libraries from the registry).
 two-torch: build
 	$(PYTHON) tests/two_torch.py dist/bdgf_fast-*.whl 2.13.0 2.6.0
+
+# The source distribution alone: built without this folder and in isolation, into a fresh environment, and run there.
+test-sdist: $(VENV)/.wheels
+	rm -rf build/sdist
+	$(BIN)/python -c 'import scikit_build_core.build as build; build.build_sdist("build/sdist")'
+	$(PYTHON) tests/two_torch.py build/sdist/bdgf_fast-*.tar.gz 2.13.0
 
 # The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitize, and the native tests on it.
 sanitize: $(VENV)/.test
