@@ -34,4 +34,6 @@ def import_library(include: Path, version: str, zig: Path, folder: Path) -> Path
     definition.write_text("\n".join([f"LIBRARY python{version}.dll", "EXPORTS", *lines, ""]))
     library = folder / f"libpython{version}.dll.a"
     subprocess.run([zig, "dlltool", "-m", "i386:x86-64", "-d", definition, "-l", library], check=True)
+    # CMake takes the file for an import library only beside the library; else it links what this machine's Python needs, too.
+    (folder / f"python{version}.dll").touch()
     return library
