@@ -106,8 +106,6 @@ def build(name: str, python: Python, out: Path) -> Path:
         "CMAKE_TOOLCHAIN_FILE": str(ROOT / "tools/wheels/zig.cmake"), "Python_INCLUDE_DIR": str(include),
         "BDGF_CUDA": "OFF", "BDGF_OPENMP": "RUNTIME",
     }  # fmt: skip
-    if platform.system == "Darwin":  # zig makes no bundles, and Python loads a library as well
-        defines["CMAKE_SHARED_MODULE_CREATE_CXX_FLAGS"] = "-shared"
     if platform.system == "Windows":
         defines["Python_LIBRARY"] = str(headers.import_library(include, python.version, zig(), folder))
     options = [f"build-dir={folder}", "install.strip=false"]
