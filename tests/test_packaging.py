@@ -37,30 +37,32 @@ def test_the_source_distribution_holds_what_the_build_reads(tmp_path):
 
 
 def mach_o(symbols: dict[str, int], libraries: list[str]) -> bytes:
-    """A Mach-O library for macOS 13.0 with undefined symbols, each with the number of its library (0xFE: dynamic lookup)."""
+    """A Mach-O library for macOS 13.0 with undefined symbols, each with the number of its library (-2: the process is searched)."""
     commands = [struct.pack("<IIIIII", 0x32, 24, 1, 13 << 16, 0, 0)]
     for library in libraries:
         text = library.encode().ljust(40, b"\0")
         commands.append(struct.pack("<IIIIII", 0xC, 24 + len(text), 24, 0, 0, 0) + text)
-    names, table = b"\0", b""
-    size = 32 + sum(map(len, commands)) + 24
-    for name, library in symbols.items():
-        table += struct.pack("<IBBHQ", len(names), 0x1, 0, library << 8, 0)  # undefined and external
-        names += name.encode() + b"\0"
-    # Defined: its description says nothing about libraries.
-    table += struct.pack("<IBBHQ", len(names), 0xF, 1, 0xFE << 8, 0)
-    names += b"_PyInit__C\0"
-    commands.append(struct.pack("<IIIIII", 0x2, 24, size, len(symbols) + 1, size + len(table), len(names)))
+    size = 32 + sum(map(len, commands)) + 24 + 48
+    names = b"\0_PyInit__C\0"
+    table = struct.pack("<IBBHQ", 1, 0xF, 1, 0, 0)  # defined and external
+    commands.append(struct.pack("<IIIIII", 0x2, 24, size, 1, size + len(table), len(names)))
+    bind = b""
+    for k, (name, library) in enumerate(symbols.items()):
+        # The library; the name; a pointer; its place, 300 bytes into the first segment; bind, after all but the first and a step.
+        bind += bytes([0x30 | library & 15 if library < 0 else 0x10 | library]) + b"\x40" + name.encode() + b"\0"
+        bind += b"\x51\x71\xac\x02" + (b"\xa0\x08" if k else b"\x90")
+    size += len(table) + len(names)
+    commands.append(struct.pack("<12I", 0x80000022, 48, 0, 0, size, len(bind), 0, 0, 0, 0, 0, 0))
     header = struct.pack("<IIIIIIII", 0xFEEDFACF, 0x0100000C, 0, 6, len(commands), sum(map(len, commands)), 0, 0)
-    return header + b"".join(commands) + table + names
+    return header + b"".join(commands) + table + names + bind
 
 
 def test_a_symbol_that_no_library_of_macos_has_is_found(tmp_path):
     extension = tmp_path / "_C.so"
-    extension.write_bytes(mach_o({"_PyErr_Occurred": 0xFE, "_malloc": 1}, ["/usr/lib/libSystem.B.dylib"]))
+    extension.write_bytes(mach_o({"_PyErr_Occurred": -2, "_malloc": 1}, ["/usr/lib/libSystem.B.dylib"]))
     lines, problems = check.macos(extension, "macosx_13_0_x86_64")
     assert lines[-1] == "left to the process: 1 symbols of Python, 0 others" and problems == []
-    extension.write_bytes(mach_o({"_omp_get_num_threads": 0xFE}, ["/opt/libomp.dylib"]))
+    extension.write_bytes(mach_o({"_malloc": 1, "_omp_get_num_threads": -2}, ["/opt/libomp.dylib"]))
     _, problems = check.macos(extension, "macosx_12_0_arm64")
     assert problems == [
         "the extension is for macOS 13.0",

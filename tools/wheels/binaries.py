@@ -30,15 +30,50 @@ def mach_o(data: bytes) -> MachO:
         elif command == 0x32:  # LC_BUILD_VERSION
             packed = struct.unpack_from("<I", data, at + 12)[0]
             found.macos = f"{packed >> 16}.{packed >> 8 & 255}"
+        elif command == 0x80000022:  # LC_DYLD_INFO_ONLY, of which what is bound at once and what at the first call
+            for start, count in (struct.unpack_from("<II", data, at + offset) for offset in (16, 32)):
+                found.undefined += tuple(sorted(name for name, library in _bound(data[start : start + count]) if library == -2))
         elif command == 0x2:  # LC_SYMTAB
             first, count, names = struct.unpack_from("<III", data, at + 8)
             symbols = [struct.unpack_from("<IBBH", data, first + 16 * k) for k in range(count)]
-            # A stab is of the debugger; type 0 is undefined; library 0xFE is the dynamic lookup.
-            found.undefined = tuple(text(names + s[0]) for s in symbols if not s[1] & 0xEE and s[3] >> 8 == 0xFE)
             # Defined in a section, external and not private to the library.
-            found.exported = tuple(text(names + s[0]) for s in symbols if s[1] & 0xFF == 0x0F)
+            found.exported = tuple(text(names + s[0]) for s in symbols if s[1] == 0x0F)
         found.signed = found.signed or command == 0x1D  # LC_CODE_SIGNATURE
         at += size
+    return found
+
+
+def _bound(program: bytes) -> set[tuple[str, int]]:
+    """The names that a program for dyld binds, with the number of the library of each (-2: the process is searched)."""
+    found, at, name, library = set(), 0, "", 0
+
+    def number() -> int:  # seven bits a byte
+        nonlocal at
+        value = shift = 0
+        while True:
+            at += 1
+            value, shift = value | (program[at - 1] & 127) << shift, shift + 7
+            if program[at - 1] < 128:
+                return value
+
+    while at < len(program):
+        code, value = program[at] & 0xF0, program[at] & 0x0F
+        at += 1
+        if code == 0x10:
+            library = value
+        elif code == 0x20:
+            library = number()
+        elif code == 0x30:
+            library = value - 16 if value else 0
+        elif code == 0x40:
+            end = program.index(b"\0", at)
+            name, at = program[at:end].decode(), end + 1
+        elif code in (0x60, 0x70, 0x80):  # an addend, a place, a step
+            number()
+        elif code in (0x90, 0xA0, 0xB0, 0xC0):
+            found.add((name, library))
+            for _ in range({0xA0: 1, 0xC0: 2}.get(code, 0)):
+                number()
     return found
 
 
