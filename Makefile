@@ -26,7 +26,7 @@ demo: $(VENV)/.app
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --version
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
 
 # The tests on a second build, in build/pool, whose threads come from std::thread, as where there is no OpenMP.
 test-pool: $(VENV)/.test

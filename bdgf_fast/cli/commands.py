@@ -179,7 +179,7 @@ def predict(args: argparse.Namespace) -> int:
     if args.scenes is not None:
         return _predict_scenes(args)
     found = commands.predict(args.directory, args.scene, args.out, memory=args.memory, stride=args.stride,
-                             features=args.features or (), precision=args.precision, priors=args.priors,
+                             features=args.features or (), precision=args.precision, priors=args.priors, refine=args.refine,
                              **_surroundings(args))  # fmt: skip
     _say(f"wrote map.tif, probabilities.tif and map.png to {found.path}")
     return 0
@@ -193,7 +193,8 @@ def _predict_scenes(args: argparse.Namespace) -> int:
     if args.features:
         raise UserError("--features are the maps of one scene; give them with --scene, or leave out --scenes")
     found = commands.predict_scenes(args.directory, args.scenes, args.out, memory=args.memory, stride=args.stride,
-                                    precision=args.precision, priors=args.priors, **_surroundings(args))  # fmt: skip
+                                    precision=args.precision, priors=args.priors, refine=args.refine,
+                                    **_surroundings(args))  # fmt: skip
     _say(str(found))
     return EXIT_PARTLY if found.failed else 0
 

@@ -109,6 +109,11 @@ def _predict_options(command: Parser) -> None:
         help="class shares on which the map is based: train (those of the training labels), scene (estimated from the scene "
         "without labels) or shares by name, such as '{\"water\": 0.1, \"trees\": 0.9}' (default: predict.priors of the run)",
     )
+    command.add_argument(
+        "--refine", type=int, metavar="ROUNDS",
+        help="rounds in which class probabilities are averaged over similar pixels nearby; 0 for none "
+        "(default: predict.refine of the run)",
+    )
 
 
 def _scene(command: Parser) -> None:

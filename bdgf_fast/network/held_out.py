@@ -48,7 +48,7 @@ def calibrate(
         return Calibration(prior=tuple(prior))
     if len(split.val):
         rc, where = torch.as_tensor(split.val), "validation part"
-        said = predict_pixels(network, features, prepared, config, rc).probabilities
+        said = predict_pixels(network, features, prepared, config, rc, refined=False).probabilities
     else:
         rc, said = held_out(network, features, prepared, config, seed=seed, device=device)
         where = "squares left out in turn"
@@ -88,7 +88,7 @@ def held_out(
         else:
             own = dataclasses.replace(split, train=rc[kept], val=rc[:0])
             other, _ = train(prepared, features, stand_in(config), seed=seed + k, split=own, device=device)
-            said.append(predict_pixels(other, features, prepared, config, rc[apart]).probabilities)
+            said.append(predict_pixels(other, features, prepared, config, rc[apart], refined=False).probabilities)
     if not pixels:
         return rc[:0], torch.empty(0, len(prepared.classes))
     return torch.cat(pixels), torch.cat(said)

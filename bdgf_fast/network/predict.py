@@ -18,6 +18,7 @@ from ..features.source import FeatureSource, hiding, tiles_of, windows
 from .calibration import Calibration
 from .group_network import DenseNetwork, GroupNetwork
 from .reach import guide_reach, halo, middle, raw_reach
+from .refine import RADIUS, refine
 from .statistics import pick, statistics
 
 Network = DenseNetwork | GroupNetwork
@@ -66,37 +67,12 @@ def predict(
     """
     if stride > 1 and isinstance(network, DenseNetwork):
         raise UserError("--stride is for patch networks; this one computes all pixels of a block at once, so it saves nothing")
-    side = config.predict.block
+    side, shape = config.predict.block, (prepared.height, prepared.width)
     chosen = [corner for corner in corners(prepared, config) if wanted is None or wanted(corner)]
-    looks, calibration = looks_of(network, features, prepared), Calibration.of(network)
-    valid = torch.stack([look.where for look in looks]).any(0)
+    looks = looks_of(network, features, prepared)
     for done, (y, x) in enumerate(chosen, 1):
-        h, w = min(side, prepared.height - y), min(side, prepared.width - x)
-        rows, columns = _grid(y, h, prepared.height, stride), _grid(x, w, prepared.width, stride)
-        inside = valid[rows][:, columns]
-        coarse = torch.zeros(network.classes, len(rows), len(columns))
-        branches = {name: torch.full((len(rows), len(columns)), -1) for name in network.kinds}
-        for look in looks:
-            own = look.where[rows][:, columns]
-            at = own.nonzero()
-            if not len(at):
-                continue
-            rc = torch.stack([rows[at[:, 0]], columns[at[:, 1]]], 1)
-            box = (int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
-            part = _predict_block(network, look.features, look.prepared, config, rc, box)
-            coarse[:, own] = calibration.apply(part.probabilities, 1).T
-            for name, labels in part.labels.items():
-                branches[name][own] = labels
-        block = coarse
-        if stride > 1:
-            block = _interpolate(coarse, inside, rows, columns, (y, x, h, w), stride)
-            block[:, ~valid[y : y + h, x : x + w]] = 0
-            upper_left = (torch.arange(y, y + h) - rows[0]) // stride, (torch.arange(x, x + w) - columns[0]) // stride
-            near = [axis.clamp(max=size - 1) for axis, size in zip(upper_left, inside.shape, strict=True)]
-            branches = {name: labels[near[0]][:, near[1]] for name, labels in branches.items()}
-            for labels in branches.values():
-                labels[~valid[y : y + h, x : x + w]] = -1
-        yield y, x, block, branches
+        box = (y, x, min(side, shape[0] - y), min(side, shape[1] - x))
+        yield y, x, *_refined_box(network, looks, config, box, stride)
         if progress is not None:
             progress(done, len(chosen), {})
 
@@ -112,8 +88,8 @@ class Look:
 
 def looks_of(network: Network, features: FeatureSource | None, prepared: PreparedScene) -> list[Look]:
     """The whole scene for the pixels that have all modalities, and, for a network that knows how to do without one, views that hide
-    what the others lack."""
-    if not getattr(network, "hides", False):
+    what the others lack. A view that hides one already is looked at as it is."""
+    if prepared.hidden_index is not None or not getattr(network, "hides", False):
         return [Look(prepared, features, torch.as_tensor(prepared.valid))]
     lacking = prepared.lacking()
     looks = [Look(prepared, features, lacking == -1)]
@@ -122,6 +98,58 @@ def looks_of(network: Network, features: FeatureSource | None, prepared: Prepare
         if bool(where.any()):
             looks.append(Look(*hiding(prepared, features, name), where))
     return looks
+
+
+def _refined_box(
+    network: Network, looks: list[Look], config: Config, box: tuple[int, int, int, int], stride: int = 1
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Probabilities (K, h, w) and branch labels (h, w) of the pixels of box = (y0, x0, h, w), the former refined by
+    ``predict.refine`` rounds, for which the pixels around the box are predicted too."""
+    rounds, prepared = config.predict.refine, looks[0].prepared
+    if not rounds:
+        return _predict_box(network, looks, config, box, stride)
+    (top, h), (left, w) = (
+        (max(start - rounds * RADIUS, 0), min(start + size + rounds * RADIUS, whole) - max(start - rounds * RADIUS, 0))
+        for start, size, whole in ((box[0], box[2], prepared.height), (box[1], box[3], prepared.width))
+    )
+    block, labels = _predict_box(network, looks, config, (top, left, h, w), stride)
+    rows, columns = slice(box[0] - top, box[0] - top + box[2]), slice(box[1] - left, box[1] - left + box[3])
+    refined = refine(block, prepared.window(top, left, h, w), rounds)[:, rows, columns]
+    return refined, {name: values[rows, columns] for name, values in labels.items()}
+
+
+def _predict_box(
+    network: Network, looks: list[Look], config: Config, box: tuple[int, int, int, int], stride: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The same without refinement."""
+    y, x, h, w = box
+    shape, calibration = (looks[0].prepared.height, looks[0].prepared.width), Calibration.of(network)
+    rows, columns = _grid(y, h, shape[0], stride), _grid(x, w, shape[1], stride)
+    block = torch.zeros(network.classes, len(rows), len(columns))
+    branches = {name: torch.full((len(rows), len(columns)), -1) for name in network.kinds}
+    inside = torch.zeros(len(rows), len(columns), dtype=torch.bool)
+    for look in looks:
+        own = look.where[rows][:, columns]
+        at = own.nonzero()
+        if not len(at):
+            continue
+        inside |= own
+        rc = torch.stack([rows[at[:, 0]], columns[at[:, 1]]], 1)
+        around = (int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
+        part = _predict_block(network, look.features, look.prepared, config, rc, around)
+        block[:, own] = calibration.apply(part.probabilities, 1).T
+        for name, labels in part.labels.items():
+            branches[name][own] = labels
+    if stride > 1:
+        without = ~torch.stack([look.where[y : y + h, x : x + w] for look in looks]).any(0)
+        block = _interpolate(block, inside, rows, columns, box, stride)
+        block[:, without] = 0
+        upper_left = (torch.arange(y, y + h) - rows[0]) // stride, (torch.arange(x, x + w) - columns[0]) // stride
+        near = [axis.clamp(max=size - 1) for axis, size in zip(upper_left, inside.shape, strict=True)]
+        branches = {name: labels[near[0]][:, near[1]] for name, labels in branches.items()}
+        for labels in branches.values():
+            labels[without] = -1
+    return block, branches
 
 
 def _grid(start: int, size: int, scene: int, stride: int) -> Tensor:
@@ -155,11 +183,17 @@ def predict_pixels(
     progress: Progress | None = None,
     *,
     keep_features: bool = False,
+    refined: bool = True,
 ) -> Prediction:
     """Predict the pixels rc int64 (n, 2), in their order. Pixels of one block share one pass of the U-Net and of a dense network.
-    ``keep_features``: return the branches' features too."""
+
+    Args:
+        keep_features: return the branches' features too; needs ``refined=False`` where the setting is on.
+        refined: False leaves ``predict.refine`` out, for which all pixels around those of rc are predicted.
+    """
     rc = torch.as_tensor(rc, dtype=torch.int64)
-    side, classes = config.predict.block, network.classes
+    side, classes, calibration = config.predict.block, network.classes, Calibration.of(network)
+    looks = looks_of(network, features, prepared) if refined and config.predict.refine else []
     result = Prediction(
         torch.zeros(len(rc), classes), {k: torch.zeros(len(rc), dtype=torch.int64) for k in network.kinds}
     )
@@ -168,7 +202,13 @@ def predict_pixels(
         mine = (group == i).nonzero().squeeze(1)
         low, high = rc[mine].amin(0), rc[mine].amax(0) + 1
         box = (int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
-        part = _predict_block(network, features, prepared, config, rc[mine], box, keep_features)
+        if looks:
+            block, branches = _refined_box(network, looks, config, box)
+            y, x = (rc[mine] - low).T
+            part = Prediction(block[:, y, x].T, {name: labels[y, x] for name, labels in branches.items()})
+        else:
+            part = _predict_block(network, features, prepared, config, rc[mine], box, keep_features)
+            part.probabilities = calibration.apply(part.probabilities, 1)
         result.probabilities[mine] = part.probabilities
         for name, labels in part.labels.items():
             result.labels[name][mine] = labels
@@ -176,7 +216,6 @@ def predict_pixels(
             result.features.setdefault(name, torch.empty(len(rc), values.shape[1]))[mine] = values
         if progress is not None:
             progress(i + 1, len(cells), {})
-    result.probabilities = Calibration.of(network).apply(result.probabilities, 1)
     return result
 
 

@@ -190,7 +190,7 @@ def _validation_accuracy(network: Network, features: Any, prepared: PreparedScen
     val = torch.as_tensor(split.val, dtype=torch.int64)
     training = network.training
     network.eval()
-    fused = predict_pixels(network, features, prepared, config, val).probabilities.argmax(1)
+    fused = predict_pixels(network, features, prepared, config, val, refined=False).probabilities.argmax(1)
     network.train(training)
     return float((fused == prepared.labels[val[:, 0], val[:, 1]]).double().mean())
 

@@ -32,6 +32,7 @@ from .calibration import UNCALIBRATED, Calibration
 from .predict import STRIP, Network, corners, predict
 from .priors import SAMPLE, Priors, confidences, settle_priors
 from .reach import guide_reach, raw_reach
+from .refine import RADIUS
 
 BASE_BYTES = 640 * 2**20
 """Interpreter, torch and libraries, measured, with room to spare."""
@@ -71,18 +72,18 @@ def fit_to_memory(budget: int, prepared: PreparedScene, config: Config, guides: 
     fixed = BASE_BYTES + prepared.cache_bytes + budget // GDAL_SHARE + 8 * prepared.height * prepared.width
     dense = config.model.mode == "dense"
     side = max(config.model.scan_window, config.model.attention_window) if dense else 1
-    need = 0.0
+    need, refining = 0.0, 2 * config.predict.refine * RADIUS  # pixels around a block are predicted for its refinement
     for block in (size for size in BLOCKS if size % side == 0):
         sampled = 24 * min(SAMPLE, prepared.height * prepared.width)  # for the class shares
         assembling = len(prepared.classes) * (8 * math.lcm(block, TILE) * prepared.width + sampled)
         if dense:
-            need = fixed + max(_dense_bytes(prepared, config, guides, block), assembling)
+            need = fixed + max(_dense_bytes(prepared, config, guides, block + refining), assembling)
             if need <= budget:
                 return config.override(f"predict.block={block}")
             continue
-        most = min(config.predict.batch, (block // stride + 2) ** 2)
+        most = min(config.predict.batch, ((block + refining) // stride + 2) ** 2)
         least = min(most, LEAST_BATCH)
-        maps, per_patch = _patch_bytes(prepared, config, guides, block)
+        maps, per_patch = _patch_bytes(prepared, config, guides, block + refining)
         need = fixed + max(maps + per_patch * least, assembling)
         if need <= budget:
             batch = min(most, int((budget - fixed - maps) // per_patch))

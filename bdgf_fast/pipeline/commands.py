@@ -219,7 +219,7 @@ def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet:
 def predict(
     directory: PathLike | MapResult, scene: PathLike | Scene | None = None, out: PathLike | None = None, *,
     memory: int | str | None = None, stride: int = 1, features: Sequence[PathLike] = (), precision: str | None = None,
-    priors: str | Mapping[str, float] | None = None, device: Device = "auto", quiet: bool = False,
+    priors: str | Mapping[str, float] | None = None, refine: int | None = None, device: Device = "auto", quiet: bool = False,
 ) -> MapResult:  # fmt: skip
     """Map and class probabilities of a whole scene, by a trained run; a killed prediction goes on.
 
@@ -232,6 +232,7 @@ def predict(
         features: the other scene's feature maps, where another model's guide.
         precision: "float32" or "bfloat16" in place of the run's ``predict.precision``.
         priors: "train", "scene" or shares by class name in place of the run's ``predict.priors``.
+        refine: rounds of averaging over similar pixels in place of the run's ``predict.refine``.
 
     Example::
 
@@ -246,14 +247,14 @@ def predict(
     with session(device) as chosen:
         made = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=elsewhere, own_scene=scene is None)
         made.predict(None if scene is None else reference_of(scene), target, memory=limit, stride=stride,
-                     maps=[Path(path) for path in features] or None, precision=precision, priors=priors)  # fmt: skip
+                     maps=[Path(path) for path in features] or None, precision=precision, priors=priors, refine=refine)  # fmt: skip
     return MapResult(target or folder)
 
 
 def predict_scenes(
     directory: PathLike | MapResult, scenes: PathLike | Sequence[PathLike | Scene], out: PathLike, *,
     memory: int | str | None = None, stride: int = 1, precision: str | None = None,
-    priors: str | Mapping[str, float] | None = None, device: Device = "auto", quiet: bool = False,
+    priors: str | Mapping[str, float] | None = None, refine: int | None = None, device: Device = "auto", quiet: bool = False,
 ) -> MapsResult:  # fmt: skip
     """Maps of many scenes by a trained run, each in a folder of ``out``, with an index and mosaics; what ``predict --scenes`` does.
 
@@ -262,7 +263,7 @@ def predict_scenes(
         scenes: a text file that names one scene per line, or the scenes themselves.
         out: directory of the maps. One that holds some of them is gone on with: finished scenes are not mapped again, unless the
             model, its settings or the scene has changed.
-        memory, stride, precision, priors: as for ``predict``.
+        memory, stride, precision, priors, refine: as for ``predict``.
 
     A scene that cannot be mapped does not stop the others: ``failed`` of the result says what is wrong with it. Example::
 
@@ -281,7 +282,7 @@ def predict_scenes(
             raise UserError(f"{folder}: the network is guided by maps of another model, which belong to one scene; map each scene "
                             "by --scene with its --features")  # fmt: skip
         made.directory.require("train", "train")
-        predict_list(made, listed, target, memory=limit, stride=stride, precision=precision, priors=priors)
+        predict_list(made, listed, target, memory=limit, stride=stride, precision=precision, priors=priors, refine=refine)
     return MapsResult(target)
 
 

@@ -45,7 +45,7 @@ HOW_ONLY = ("block", "batch")
 
 def predict_list(
     made: Run, scenes: Sequence[Listed], out: Path, *, memory: int | None = None, stride: int = 1, precision: str | None = None,
-    priors: str | Mapping[str, float] | None = None,
+    priors: str | Mapping[str, float] | None = None, refine: int | None = None,
 ) -> None:  # fmt: skip
     """Map the scenes into folders of ``out``; arguments as for ``Run.predict``.
 
@@ -54,7 +54,8 @@ def predict_list(
     """
     out.mkdir(parents=True, exist_ok=True)
     lock(out)
-    maps = _Maps(made, scenes, out, {"memory": memory, "stride": stride, "precision": precision, "priors": priors})
+    options = {"memory": memory, "stride": stride, "precision": precision, "priors": priors, "refine": refine}
+    maps = _Maps(made, scenes, out, options)
     rank, world = ranks()
     shared = len(scenes) < world
     with contextlib.nullcontext() if shared else alone():
@@ -72,7 +73,7 @@ class _Maps:
 
     def __init__(self, made: Run, scenes: Sequence[Listed], out: Path, options: dict[str, Any]) -> None:
         self.made, self.scenes, self.out, self.options = made, scenes, out, options
-        config = made.predict_config(options["precision"], options["priors"])
+        config = made.predict_config(options["precision"], options["priors"], options["refine"])
         kept = {key: value for key, value in config.to_dict()["predict"].items() if key not in HOW_ONLY}
         self.model = {**made.model_digests(), "stride": options["stride"], "predict": kept}
         self.failed: dict[str, str] = {}

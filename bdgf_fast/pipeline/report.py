@@ -51,7 +51,8 @@ def write_report(
                      "test": counts["test"][k], **measures[k], **area(predicted, k)}
                     for k, info in enumerate(classes)],
         "inputs": inputs(scene, prepared.modality_names),
-        "map": {key: predicted[key] for key in ("stride", "precision") if key in predicted} or None,
+        "map": {key: predicted[key] for key in ("stride", "precision", "refine") if key in predicted} or None,
+        "refine": config.predict.refine,
         "branches": result["branches"],
         "diversity": result["diversity"],
         "calibration": result["calibration"],

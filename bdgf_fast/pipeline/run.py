@@ -217,7 +217,7 @@ class Run:
 
     def predict(self, reference: str | None = None, out: Path | None = None, *, memory: int | None = None, stride: int = 1,
                 maps: Sequence[Path] | None = None, precision: str | None = None, scene: Scene | None = None,
-                priors: str | Mapping[str, float] | None = None, align: bool = True,
+                priors: str | Mapping[str, float] | None = None, refine: int | None = None, align: bool = True,
                 pixels: torch.Tensor | None = None) -> dict[str, np.ndarray] | None:
         """The whole scene, block by block: probabilities.tif, map.tif, map.png. A killed prediction goes on.
 
@@ -227,7 +227,7 @@ class Run:
             memory: resident bytes to stay within; decides the size of a block.
             stride: classify every stride-th pixel and interpolate the probabilities.
             maps: the other scene's feature maps, where another model's guide (default: the run's own).
-            precision, priors: in place of the run's `predict.precision` and `predict.priors`.
+            precision, priors, refine: in place of the run's `predict.precision`, `predict.priors` and `predict.refine`.
             scene: what `reference` names, where it is open already.
             align: False leaves the values of the other scene as they are, whatever the run's `data.align` says.
             pixels: int64 (n, 2), those of the other scene whose labels are wanted.
@@ -243,12 +243,12 @@ class Run:
         else:
             prepared = self.prepare_other(scene or open_scene(reference), align=align)
             warn_of_values(prepared)
-        config, names = self.predict_config(precision, priors), [info.name for info in prepared.classes]
+        config, names = self.predict_config(precision, priors, refine), [info.name for info in prepared.classes]
         target.mkdir(parents=True, exist_ok=True)
         if leads():
             lock(target)
         own = reference is None and out is None
-        facts: dict[str, Any] = {"stride": stride, "precision": config.predict.precision}
+        facts: dict[str, Any] = {"stride": stride, "precision": config.predict.precision, "refine": config.predict.refine}
         stage = self._stage("predict", "prediction", facts) if own else bar("prediction", self.quiet)
         test = self.split.test if own else None
         labels = None
@@ -296,9 +296,12 @@ class Run:
         blocks = split.train_region if split is not None and split.kind == "blocks" else None
         write_png(path, prepared.scene, index, classes=prepared.classes, title=prepared.scene.name, scored=scored, blocks=blocks)
 
-    def predict_config(self, precision: str | None = None, priors: str | Mapping[str, float] | None = None) -> Config:
+    def predict_config(
+        self, precision: str | None = None, priors: str | Mapping[str, float] | None = None, refine: int | None = None
+    ) -> Config:
         """The configuration with these values of its section `predict`, where they are not None. Raises UserError."""
-        given = {name: value for name, value in (("precision", precision), ("priors", priors)) if value is not None}
+        asked = {"precision": precision, "priors": priors, "refine": refine}
+        given = {name: value for name, value in asked.items() if value is not None}
         try:  # texts may be JSON, as in --set
             config = self.config.override(
                 *(f"predict.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items())

@@ -36,8 +36,10 @@ class Scored:
 
 
 def is_scored(facts: dict[str, Any], config: Config) -> bool:
-    """Whether a map with these facts says of the test pixels what is scored: not a coarse map, nor one in another precision."""
-    return facts.get("stride") == 1 and facts.get("precision") == config.predict.precision
+    """Whether a map with these facts says of the test pixels what is scored: not a coarse map, nor one that was computed in another
+    precision or refined in other rounds."""
+    made = facts.get("stride"), facts.get("precision"), facts.get("refine", 0)
+    return made == (1, config.predict.precision, config.predict.refine)
 
 
 def keep(directory: RunDirectory, config: Config, facts: dict[str, Any], found: Any) -> None:

@@ -24,7 +24,7 @@ def pooled_features(
 ) -> dict[str, np.ndarray]:
     """Features of the pixels rc int64 (n, 2): {branch: float32 (n, hidden)}, and where there are several branches their
     ``fusion``, the concatenation with every branch divided by its overall deviation."""
-    prediction = predict_pixels(network, features, prepared, config, rc, keep_features=True)
+    prediction = predict_pixels(network, features, prepared, config, rc, keep_features=True, refined=False)
     found = {name: values.numpy() for name, values in prediction.features.items()}
     if len(found) > 1:
         found[FUSION] = np.concatenate([(f - f.mean(0)) / max(f.std(), 1e-12) for f in found.values()], 1)

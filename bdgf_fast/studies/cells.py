@@ -16,6 +16,7 @@ METHOD, STATISTICS = "method", "raw statistics"
 GUIDES = {"fusion": "feature fusion", "gate": "group channel gate", "channel_attention": "group channel attention",
           "cross_attention": "cross-attention"}  # fmt: skip
 HIDE_RATE = 0.3
+REFINING = 3
 UNGUIDED = ("model.guide_cnn=none", "model.guide_mamba=none", "model.guide_transformer=none")
 
 
@@ -85,6 +86,8 @@ def all_cells(config: Config, modalities: Sequence[str]) -> list[Cell]:
             cells.append(Cell("forests-off", "forests off", "branches", ("model.trees=0",)))
         cells.append(Cell("patch-network", "one patch per pixel, with unguided copies", "branches",
                           (*PATCH_TRAINING, "model.twins=true")))  # fmt: skip
+    rounds, title = (0, "off") if config.predict.refine else (REFINING, "on")
+    cells.append(Cell(f"refinement-{title}", f"refinement among similar pixels {title}", "branches", (f"predict.refine={rounds}",)))
     if config.model.statistics:
         cells.append(Cell("head-statistics-off", "statistics in the heads off", "branches", ("model.statistics=false",)))
     ways = {b: getattr(config.model, f"guide_{b}") for b in branches}

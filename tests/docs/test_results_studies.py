@@ -83,3 +83,28 @@ def test_a_student():
     ratio = np.mean([s["teacher"]["microseconds_per_pixel"] / s["student"]["microseconds_per_pixel"] for s in splits.values()])
     assert re.search(rf"\b{ratio:.0f} times less\b", plain)
     assert f"[{ratio:.0f} times less](docs/results.md#a-distilled-student)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_refined_maps():
+    study, text = loaded("refine.json"), section("Refined maps")
+    assert set(study["splits"]) == REPORTED
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if re.match(r"\| [de]", line)]
+    shown = {(line[0], line[1]): line[2:] for line in lines}
+    for labels in ("100", "10"):
+        for method, name in (("default", "default"), ("extra trees", "extra trees, statistics at several radii")):
+            plain, refined = (
+                {seed: found[labels][method + more] for seed, found in study["splits"].items()} for more in ("", ", refined")
+            )
+            told = [spread(list(values.values()), 100) for values in (plain, refined)]
+            assert shown[name, labels] == [*told, signed_interval(difference(refined, plain))]
+    cost = np.mean([found["microseconds_per_pixel"] for found in study["splits"].values()])
+    assert f"costs {cost:.0f} microseconds per pixel" in text
+
+
+def test_the_controller_of_the_masking():
+    tried, text = loaded("masking_integral.json"), " ".join(section("The network on patches").split())
+    old, new = tried["adaptive"][-1], tried["integral"][-1]
+    said = [f"{new['balance']:.2f}, where adaptive masking has {old['balance']:.2f}"]
+    said += ["{:.2f}, {:.2f} and {:.2f}".format(*found["hidden_r2"]) for found in (new, old)]
+    said.append("({:.0f}, {:.0f} and {:.0f} %)".format(*(100 * rate for rate in new["mask_rate"])))
+    assert all(words in text for words in said)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,35 @@ def test_two_processes_share_a_run(scene_file, finished, tiny, tmp_path):
     for name, values in histories[0].items():
         assert histories[1][name] == pytest.approx(values, rel=5e-3, abs=1e-5)
     np.testing.assert_allclose(read(out / "probabilities.tif"), read(finished / "probabilities.tif"), atol=2e-2)
+
+
+def test_a_refined_map_and_whose_figures_are_reported(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert main(["predict", str(run), "--quiet", "--refine", "2"]) == 0
+    found, plain = read(run / "probabilities.tif"), read(finished / "probabilities.tif")
+    np.testing.assert_allclose(found.sum(0), plain.sum(0), atol=1e-5)
+    assert np.nanmax(np.abs(found - plain)) > 0.01
+    # the run's own setting is 0 rounds: its figures stay, and the page says that they are not the map's
+    assert main(["evaluate", str(run), "--quiet"]) == 0
+    before, after = (json.loads((path / "report.json").read_text()) for path in (finished, run))
+    assert after["overall_accuracy"] == before["overall_accuracy"]
+    page = " ".join((run / "report.html").read_text().split())
+    assert "averaged over similar pixels nearby, in 2 rounds. The figures on this page are of test pixels without that." in page
+    # where it is the run's setting the figures are the map's, also where they are predicted anew
+    settings = json.loads((run / "config.json").read_text())
+    settings["config"]["predict"]["refine"] = 2
+    (run / "config.json").write_text(json.dumps(settings))
+    assert main(["evaluate", str(run), "--quiet"]) == 0
+    with np.load(run / "split.npz") as split:
+        rows, columns = split["test"][:, :2].T
+    report = json.loads((run / "report.json").read_text())
+    best = found[:, rows, columns].argmax(0)
+    matrix = np.array(report["confusion_matrix"])
+    assert matrix.sum(0).tolist() == np.bincount(best, minlength=len(matrix)).tolist()
+    assert "The figures on this page" not in (run / "report.html").read_text()
+    capsys.readouterr()
+    assert main(["predict", str(run), "--quiet", "--refine", "-1"]) == 2
+    assert "predict.refine" in capsys.readouterr().err
 
 
 def test_less_memory_first_cuts_the_batch_then_the_block():
