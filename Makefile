@@ -28,14 +28,14 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest --version
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
 
+POOL_RUN = PYTHONPATH=$(CURDIR)/build/pool/site $(BIN)/python
 # The tests on a second build, in build/pool, whose threads come from std::thread, as where there is no OpenMP.
 test-pool: $(VENV)/.test
 	$(PIP) pybind11 scikit-build-core ninja
 	SKBUILD_CMAKE_DEFINE="BDGF_CUDA=OFF;BDGF_OPENMP=OFF" $(PIP) --no-build-isolation --no-deps --upgrade -C build-dir=build/pool/cmake \
 	  --target build/pool/site .
 	$(POOL_RUN) -P -c 'from bdgf_fast import _native; found = _native.build_info()["threads"]; assert found == "std::thread", found'
-	OMP_WAIT_POLICY=passive $(POOL_RUN) -P -m pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
-POOL_RUN = PYTHONPATH=$(CURDIR)/build/pool/site $(BIN)/python
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(POOL_RUN) -P -m pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
 
 # NEON and scalar kernels of aarch64, executed under qemu-user. As root on Debian it fetches the cross compiler and the emulator.
 test-aarch64:
