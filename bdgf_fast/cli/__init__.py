@@ -84,7 +84,8 @@ def _speaking() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="bdgf_fast")
-    logging.getLogger("rasterio").setLevel(logging.WARNING)  # it tells GDAL's errors besides raising them
+    for name in ("rasterio", "matplotlib"):  # GDAL's errors besides raising them, and that a cache of fonts was made
+        logging.getLogger(name).setLevel(logging.WARNING)
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}"
     logging.captureWarnings(True)

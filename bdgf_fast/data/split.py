@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bdgf_fast.data.notes import Doubt
 from bdgf_fast.data.scene import Scene, SplitSpec
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.errors import DataWarning, SplitError
@@ -229,7 +230,7 @@ def _notes(split: Split, scene: Scene, spec: SplitSpec, patch: int) -> None:
     names = [info.name for info in scene.classes]
 
     def add(text: str, warn: bool) -> None:
-        split.notes.append(text)
+        split.notes.append(Doubt(text) if warn else text)
         if warn:
             warnings.warn(f"{scene.labels_source}: {text}", DataWarning, stacklevel=4)
 

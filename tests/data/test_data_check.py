@@ -247,6 +247,15 @@ def test_every_missing_file_of_a_scene_is_named(tmp_path, capsys):
         load_scene(scene)
 
 
+def test_a_missing_file_that_several_tables_name_is_said_once(tmp_path):
+    scene = tmp_path / "scene.toml"
+    tables = [f'[[modality]]\nname = "{name}"\npath = "all.mat"\nvariable = "{name}"\n' for name in ("hsi", "sar")]
+    scene.write_text("".join(tables) + '[labels]\npath = "all.mat"\nvariable = "gt"\n')
+    with pytest.raises(SceneError) as refused:
+        load_scene(scene)
+    assert str(refused.value) == f"{tmp_path}/all.mat does not exist; it is named in {scene}, [[modality]] 'hsi'."
+
+
 def test_truncated_file(tmp_path):
     small(tmp_path)
     file = tmp_path / "HSI.mat"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bdgf_fast.data.notes import Doubt
 from bdgf_fast.data.sources.gdal_raster import GdalRaster
 from bdgf_fast.data.sources.raster import Raster
 from bdgf_fast.errors import SceneError
@@ -27,10 +28,6 @@ def guess_layout(shape: tuple[int, ...], size: tuple[int, int], label: str, refe
             + ("rows and columns look swapped: transpose one of the two." if turned else "all files must cover one grid.")
         )
     return fits[0]
-
-
-UNPLACED = "has no coordinate system"
-"""What notes say of a file whose place is taken on trust; `data check` points it out."""
 
 
 def same_grid(raster: Raster, reference: Raster) -> None:
@@ -66,7 +63,9 @@ def fit_to_grid(raster: Raster, reference: Raster, resampling: str, notes: list[
         )
     before = f"{raster.height} x {raster.width} pixels of {_pixel(raster)}"
     if raster.crs is None:
-        notes.append(f"{raster.source} {UNPLACED}; its coordinates are taken to be in that of {reference.source}")
+        notes.append(
+            Doubt(f"{raster.source} has no coordinate system; its coordinates are taken to be in that of {reference.source}")
+        )
     raster.onto(reference, resampling, (reference.height, reference.width))
     notes.append(
         f"{raster.source}: {before}, resampled ({resampling}) to the {reference.height} x {reference.width} pixels of "
