@@ -60,7 +60,8 @@ class Report:
         lines = [self.title]
         for level, text in self.findings:
             lines.append(f"  {level.upper() if level in ('missing', 'wrong') else level:<8}{text}")
-        bad = [f"{self.count(level)} {level}" for level in ("missing", "wrong", "look") if self.count(level)]
+        summary = {"missing": "missing", "wrong": "wrong", "look": "to look at"}
+        bad = [f"{self.count(level)} {said}" for level, said in summary.items() if self.count(level)]
         lines.append(f"{', '.join(bad)}" if bad else "nothing is missing and nothing looks wrong")
         return "\n".join(lines)
 

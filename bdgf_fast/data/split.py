@@ -143,6 +143,9 @@ def _check(spec: SplitSpec, scene: Scene) -> None:
     if not scene.classes:
         raise SplitError(f"{scene.labels_source} has no labels to train on; add a [labels] table, or map the scene "
                          "with a run that is trained already: `bdgf-fast predict DIR --scene SCENE --out MAPS`.")  # fmt: skip
+    if len(scene.classes) == 1:
+        name = scene.classes[0].name
+        raise SplitError(f"{scene.labels_source} has the class {name!r} alone; training needs two classes or more.")
     if spec.kind == "blocks":
         if spec.block < 1:
             raise SplitError(f"{where}: block is {spec.block}; it is a side length in pixels, at least 1.")

@@ -49,6 +49,16 @@ def test_other_packages_say_nothing_but_warnings(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("width", [40, 57, 80])
+def test_help_breaks_no_command_or_option(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command in ([], ["run"], ["predict"], ["data", "check"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        text = capsys.readouterr().out
+        assert not [line for line in text.splitlines() if line.endswith("bdgf-")], text
+
+
 def test_the_program_alone_explains_itself(capsys):
     assert main([]) == 2
     assert "COMMAND --help" in capsys.readouterr().err

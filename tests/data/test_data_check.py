@@ -256,6 +256,14 @@ def test_a_missing_file_that_several_tables_name_is_said_once(tmp_path):
     assert str(refused.value) == f"{tmp_path}/all.mat does not exist; it is named in {scene}, [[modality]] 'hsi'."
 
 
+def test_a_scene_of_one_class_is_wrong(tmp_path, write_toml, write_tif):
+    write_tif("hsi.tif", np.random.default_rng(0).normal(size=(3, 30, 30)))
+    write_tif("gt.tif", np.ones((30, 30), "uint8"))
+    labels = '[labels]\npath = "gt.tif"\nclasses = { 1 = "water" }\n'
+    report = check(write_toml(f'[[modality]]\nname = "hsi"\npath = "hsi.tif"\n{labels}'))
+    assert any("gt.tif has the class 'water' alone; training needs two classes or more" in t for t in levels(report, "wrong"))
+
+
 def test_truncated_file(tmp_path):
     small(tmp_path)
     file = tmp_path / "HSI.mat"

@@ -80,9 +80,12 @@ def _apart(raster: Raster, reference: Raster) -> str | None:
     if placed and _box_in(raster, reference) is None:
         return f"differ in coordinate system: {differing(raster.crs, reference.crs)}; reproject one, for example with gdalwarp."
     if here != there:
-        mend = "rows and columns look swapped: transpose one" if here == there[::-1] else (
-            "resample them to one grid, for example with gdalwarp (the tiles of a mosaic first become one file with gdalbuildvrt)"
-        )
+        if here == there[::-1]:
+            mend = "rows and columns look swapped: transpose one"
+        elif placed:
+            mend = "resample them to one grid, for example with gdalwarp (first make one file of a mosaic with gdalbuildvrt)"
+        else:
+            mend = "files without coordinates must have the same rows and columns"
         return f"differ in size: {here[0]} x {here[1]} and {there[0]} x {there[1]} pixels (rows x columns); {mend}."
     if placed and (shift := _shift(raster, reference)) > GRID_TOLERANCE:
         return (
