@@ -1,10 +1,12 @@
 """Mistakes in the arguments: one sentence that names the argument, and where to read on."""
 
 import logging
+import warnings
 
 import pytest
 
 from bdgf_fast.cli import main
+from bdgf_fast.errors import DataWarning
 
 
 @pytest.mark.parametrize(
@@ -39,14 +41,31 @@ def test_an_empty_name_is_not_the_working_directory(arguments, capsys):
     assert ": the name is empty; name a file or directory" in capsys.readouterr().err
 
 
-def test_other_packages_say_nothing_but_warnings(monkeypatch, capsys):
+def test_other_packages_say_nothing_but_warnings(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+
     def speak(args):
         for name in ("matplotlib.font_manager", "rasterio._env"):
             logging.getLogger(name).info("generated new fontManager")
 
     monkeypatch.setattr("bdgf_fast.cli._dispatch", speak)
     main(["info"])
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
+
+
+def test_a_warning_is_said_once_by_each_command(monkeypatch, caplog):
+    def work(args):
+        for number in (1, 1, 2, 1):
+            with warnings.catch_warnings():  # forgets what was said before, as tools around us do
+                warnings.simplefilter("always")
+                warnings.warn(f"{number} pixels hold nodata", DataWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr("bdgf_fast.cli._dispatch", work)
+    for _ in range(2):
+        caplog.clear()
+        assert main(["info"]) == 0
+        assert caplog.messages == ["warning: 1 pixels hold nodata", "warning: 2 pixels hold nodata"]
 
 
 @pytest.mark.parametrize("width", [40, 57, 80])
