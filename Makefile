@@ -26,7 +26,7 @@ demo: $(VENV)/.app
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --version
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
 
 # NEON and scalar kernels of aarch64, executed under qemu-user. As root on Debian it fetches the cross compiler and the emulator.
 test-aarch64:

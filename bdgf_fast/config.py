@@ -277,7 +277,7 @@ class PredictConfig:
     """Arithmetic of the network: ``float32`` or ``bfloat16`` (autocast; the features stay in float32)."""
     refine: Count = 0
     """Rounds in which the class probabilities of a pixel are averaged with those of nearby pixels whose bands are similar (3, for
-    example); 0 for none. Speckle goes, and with few labels the accuracy may rise; objects of one or two pixels may go too."""
+    example); 0 for none. Speckle goes, and so do small objects whose bands resemble those around them."""
     calibrate: Flag = True
     """After the training fit one temperature of the fused probabilities: on the split's validation part where there is one, else on
     squares of training labels that are left out in turn, by forests like the network's own (seconds) or, where it has none, a

@@ -2,8 +2,8 @@
 
 For each split (a seed) and number of labels per class, the default network and extra trees on statistics at several radii give the
 class probabilities of the whole scene, which are averaged over similar pixels nearby (`predict.refine`); the test pixels are scored
-before and after. FOLDER keeps what is finished, one JSON file per split, and the denoisers and networks; `--out` gathers them.
-Radius, width and rounds were chosen on split 0 with 10 labels per class; splits 20 to 25 are reported.
+before and after. FOLDER keeps what is finished, one JSON file per split, and the denoisers and networks; `--out` gathers them. The
+settings were chosen on split 0 with 10 labels per class; splits 20 to 25 are reported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from splits import default_config, gather, prepared_split, trained, whole_map
 
-from bdgf_fast.baselines.forest import EXTRA, RADII, _features, grow
+from bdgf_fast.baselines.forest import EXTRA, RADII, grow
 from bdgf_fast.config import Config
 from bdgf_fast.network.refine import RADIUS, WIDTH, refine
 from bdgf_fast.studies.cells import REFINING
@@ -28,10 +28,8 @@ def by_trees(prepared: Any, config: Config, seed: int) -> torch.Tensor:
     """Those of extra trees on statistics at several radii."""
     grown = grow(prepared, config=config, kind=RADII, seed=seed, grower=EXTRA)
     every = torch.cartesian_prod(torch.arange(prepared.height), torch.arange(prepared.width))
-    rows = (_features(prepared, part, config, RADII, None, grown.context) for part in every.split(16384))
-    said = torch.cat([torch.from_numpy(grown.forest.predict_proba(part)).float() for part in rows])
-    found = torch.zeros(len(said), len(prepared.classes))
-    found[:, torch.from_numpy(grown.forest.classes_).long()] = said
+    found = torch.zeros(len(every), len(prepared.classes))
+    found[:, torch.from_numpy(grown.forest.classes_)] = torch.from_numpy(grown.probabilities(prepared, every)).float()
     return found.T.reshape(-1, prepared.height, prepared.width)
 
 

@@ -89,6 +89,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("target", found, ids=lambda t: str(t), indirect=True)
 
 
+@pytest.fixture(autouse=True)
+def threads(request: pytest.FixtureRequest):
+    """Two for the kernels, which cut their work by the number. The application trains and predicts on those that it was given:
+    `make test` gives one, because the threads of several tests on the same cores mostly wait for each other."""
+    before = torch.get_num_threads()
+    if {"ops", "native", "nn"} & set(request.path.parts):
+        torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def target(request: pytest.FixtureRequest):
     """The backend under test, forced for the length of the test."""

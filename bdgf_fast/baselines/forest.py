@@ -48,8 +48,12 @@ class Grown:
 
     def predict(self, prepared: PreparedScene, rc: torch.Tensor, tile: Tile | None = None, batch: int = 16384) -> np.ndarray:
         """Class indices int64 (n,) of the pixels ``rc`` int64 (n, 2); ``batch`` pixels' statistics are held at once."""
+        return self.forest.classes_[self.probabilities(prepared, rc, tile, batch).argmax(1)]
+
+    def probabilities(self, prepared: PreparedScene, rc: torch.Tensor, tile: Tile | None = None, batch: int = 16384) -> np.ndarray:
+        """Class probabilities float64 (n, k) of the same pixels, of the k classes in ``forest.classes_``."""
         parts = (_features(prepared, part, self.config, self.kind, tile, self.context) for part in rc.split(batch))
-        return np.concatenate([self.forest.predict(part) for part in parts])
+        return np.concatenate([self.forest.predict_proba(part) for part in parts])
 
 
 def grow(

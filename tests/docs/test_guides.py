@@ -63,9 +63,11 @@ def test_the_guide_to_areas(folder):
     quick, priors = TOML.findall(text)
     Path("quick.toml").write_text(quick, encoding="utf-8")
     commands = re.findall(r"^bdgf-fast (.+)$", text, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         assert main([*shlex.split(command), "--quiet", "--threads", "1"]) == 0
+    plain, smooth = (Path(place, "map.tif").read_bytes() for place in ("runs/areas", "smooth"))
+    assert plain != smooth
     report = json.loads(Path("runs/areas/report.json").read_text(encoding="utf-8"))
     shares = Config().updated(tomllib.loads(priors)).predict.priors
     assert set(shares) == {entry["name"] for entry in report["classes"]}

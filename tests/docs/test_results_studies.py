@@ -99,3 +99,12 @@ def test_refined_maps():
             assert shown[name, labels] == [*told, signed_interval(difference(refined, plain))]
     cost = np.mean([found["microseconds_per_pixel"] for found in study["splits"].values()])
     assert f"costs {cost:.0f} microseconds per pixel" in text
+
+
+def test_the_controller_of_the_masking():
+    tried, text = loaded("masking_integral.json"), " ".join(section("The network on patches").split())
+    old, new = tried["adaptive"][-1], tried["integral"][-1]
+    said = [f"{new['balance']:.2f}, where adaptive masking has {old['balance']:.2f}"]
+    said += ["{:.2f}, {:.2f} and {:.2f}".format(*found["hidden_r2"]) for found in (new, old)]
+    said.append("({:.0f}, {:.0f} and {:.0f} %)".format(*(100 * rate for rate in new["mask_rate"])))
+    assert all(words in text for words in said)

@@ -66,6 +66,8 @@ def test_channels(target, check_gradients, dim):
 def test_many_channels_of_one_sequence(target, check_gradients, groups, constant):
     """The CPU's threads share the channels and meet after some segments: here there are several meetings."""
     too_slow(target, 700)
+    if str(target) == "cuda":
+        pytest.skip("an emulated GPU has no threads that share channels, and is slow")
     compare(check_gradients, tensors(700, batch=1, dim=200, groups=groups, constant=tuple(constant), device=target.device))
 
 

@@ -17,13 +17,16 @@ import pytest
 
 FOLDER = Path(__file__).parent / "interpreted"
 OPERATIONS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "conftest")
+CASES = "5"
+"""Of each test, spread over its cases; without --sample by hand all are run."""
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton (Linux only)")
 
 
 def _run(op: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTEST_XDIST_WORKER", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", str(FOLDER / f"{op}.py")]
+    options = ["-q", "-p", "no:cacheprovider", "--sample", CASES, "--durations=5"]
+    command = [sys.executable, "-m", "pytest", *options, str(FOLDER / f"{op}.py")]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
