@@ -19,7 +19,7 @@ SOURCES := $(shell find csrc bdgf_fast triton_kernels -type f -not -name '*.so' 
 # Source packages that `make gpu` measures against.
 PEER_PACKAGES ?= mamba_ssm==2.3.2.post1 causal_conv1d==1.7.0
 
-.PHONY: demo test test-aarch64 wheels bench bench-count lint build docs pictures two-torch sanitize clean dev peers gpu gpu-predict gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
+.PHONY: demo test test-pool test-aarch64 test-windows test-sdist wheels bench bench-count lint build docs pictures two-torch sanitize clean dev peers gpu gpu-predict gpu-build gpu-test gpu-test-all gpu-compile gpu-bench gpu-sanitize
 
 demo: $(VENV)/.app
 	$(BIN)/bdgf-fast demo --out $(OUT) --overwrite
@@ -28,11 +28,24 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest --version
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
 
+POOL_RUN = PYTHONPATH=$(CURDIR)/build/pool/site $(BIN)/python
+# The tests on a second build, in build/pool, whose threads come from std::thread, as where there is no OpenMP.
+test-pool: $(VENV)/.test
+	$(PIP) pybind11 scikit-build-core ninja
+	SKBUILD_CMAKE_DEFINE="BDGF_CUDA=OFF;BDGF_OPENMP=OFF" $(PIP) --no-build-isolation --no-deps --upgrade -C build-dir=build/pool/cmake \
+	  --target build/pool/site .
+	$(POOL_RUN) -P -c 'from bdgf_fast import _native; found = _native.build_info()["threads"]; assert found == "std::thread", found'
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(POOL_RUN) -P -m pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
+
 # NEON and scalar kernels of aarch64, executed under qemu-user. As root on Debian it fetches the cross compiler and the emulator.
 test-aarch64:
 	$(PYTHON) tests/native/check/run.py aarch64 --install
 
-# Wheels for Linux on x86-64 and aarch64, each with its checks: dist/wheels. WHEELS=linux-x86_64 for one platform;
+# The kernels of the Windows wheel, built by its compiler and executed under Wine, which is fetched likewise.
+test-windows: $(VENV)/.wheels
+	$(BIN)/python tests/native/check/run.py windows --install
+
+# Wheels for Linux, macOS and Windows, each with its checks: dist/wheels. WHEELS=linux-x86_64 for one platform;
 # PYTHONS="python3.11 python3.12 include/python3.14" for other Pythons than PYTHON, as interpreters or folders of headers.
 wheels: $(VENV)/.wheels
 	$(BIN)/python tools/wheels/build.py $(WHEELS) $(addprefix --python ,$(PYTHONS)) $(WHEELS_ARGS)
@@ -99,6 +112,12 @@ bench-count: $(VENV)/.test
 # One wheel, built without torch, under two torch versions (the older one brings gigabytes of GPU libraries from the registry).
 two-torch: build
 	$(PYTHON) tests/two_torch.py dist/bdgf_fast-*.whl 2.13.0 2.6.0
+
+# The source distribution alone: built without this folder and in isolation, into a fresh environment, and run there.
+test-sdist: $(VENV)/.wheels
+	rm -rf build/sdist
+	$(BIN)/python -c 'import scikit_build_core.build as build; build.build_sdist("build/sdist")'
+	$(PYTHON) tests/two_torch.py build/sdist/bdgf_fast-*.tar.gz 2.13.0
 
 # The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitize, and the native tests on it.
 sanitize: $(VENV)/.test

@@ -2,6 +2,7 @@
 
     python tests/two_torch.py dist/bdgf_fast-*.whl 2.13.0 2.6.0
 
+A source distribution in place of the wheel is built first, in isolation (`make test-sdist`).
 For each version: a virtual environment, that torch, the wheel, and a probe that compares the native scan (forward and
 backward) and the noise with the reference. The older version takes the pointer path, the newer one the DLPack exchange.
 """

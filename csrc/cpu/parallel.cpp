@@ -19,9 +19,10 @@ namespace {
 // still counts on them: the first parallel region would wait for ever. The threads may be torch's rather than ours, so
 // ask the kernel, not ourselves.
 std::atomic<bool> serial_only{false};
-bool parent_had_threads = false;
 
 #ifndef _WIN32
+bool parent_had_threads = false;
+
 bool more_than_one_thread() {
   DIR* tasks = opendir("/proc/self/task");
   if (!tasks) return true;  // not Linux: be careful

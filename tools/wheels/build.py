@@ -4,7 +4,7 @@
 
 The C++ compiler is the one that the package `ziglang` carries: it links against an old C library, as manylinux asks, and builds
 for other platforms as well as for this one. The extension links no OpenMP library (csrc/cpu/threads/runtime.cpp), and of a Python
-it needs the headers only. Those of this machine serve every 64-bit Unix: all have the same integer sizes.
+it needs the headers only. Those of this machine serve every 64-bit system (headers.py).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import check
+import headers
 
 ROOT = Path(__file__).resolve().parents[2]
 ASK = "import sys, sysconfig; print(sys.version_info.major, sys.version_info.minor, sysconfig.get_path('include'), sep='\\n')"
@@ -34,14 +35,16 @@ class Platform:
     target: str
     system: str
     processor: str
-    suffix: str
+    suffix: str  # of an extension, with {} for the version
 
 
+LINUX, MACOS, WINDOWS = ".cpython-{}-%s-linux-gnu.so", ".cpython-{}-darwin.so", ".cp{}-win_amd64.pyd"
 PLATFORMS = {
-    "linux-x86_64": Platform("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "Linux", "x86_64", "x86_64-linux-gnu"),
-    "linux-aarch64": Platform("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "Linux", "aarch64", "aarch64-linux-gnu"),
-    "macos-arm64": Platform("macosx_13_0_arm64", "aarch64-macos.13.0", "Darwin", "arm64", "darwin"),
-    "macos-x86_64": Platform("macosx_13_0_x86_64", "x86_64-macos.13.0", "Darwin", "x86_64", "darwin"),
+    "linux-x86_64": Platform("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "Linux", "x86_64", LINUX % "x86_64"),
+    "linux-aarch64": Platform("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "Linux", "aarch64", LINUX % "aarch64"),
+    "macos-arm64": Platform("macosx_13_0_arm64", "aarch64-macos.13.0", "Darwin", "arm64", MACOS),
+    "macos-x86_64": Platform("macosx_13_0_x86_64", "x86_64-macos.13.0", "Darwin", "x86_64", MACOS),
+    "windows-x86_64": Platform("win_amd64", "x86_64-windows-gnu", "Windows", "AMD64", WINDOWS),
 }
 
 
@@ -95,33 +98,33 @@ def build(name: str, python: Python, out: Path) -> Path:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "BDGF_ZIG": str(zig()), "BDGF_TARGET": platform.target, "BDGF_SYSTEM": platform.system,
-        "BDGF_PROCESSOR": platform.processor, "BDGF_SUFFIX": f".cpython-{python.version}-{platform.suffix}.so",
+        "BDGF_PROCESSOR": platform.processor, "BDGF_SUFFIX": platform.suffix.format(python.version),
     }  # fmt: skip
+    folder = ROOT / "build" / "wheels" / name
+    include = headers.for_other_systems(python.include, folder / f"include{python.version}")
     defines = {
-        "CMAKE_TOOLCHAIN_FILE": str(ROOT / "tools/wheels/zig.cmake"), "Python_INCLUDE_DIR": str(python.include),
+        "CMAKE_TOOLCHAIN_FILE": str(ROOT / "tools/wheels/zig.cmake"), "Python_INCLUDE_DIR": str(include),
         "BDGF_CUDA": "OFF", "BDGF_OPENMP": "RUNTIME",
     }  # fmt: skip
-    if platform.system == "Darwin":  # zig makes no bundles, and Python loads a library as well
-        defines["CMAKE_SHARED_MODULE_CREATE_CXX_FLAGS"] = "-shared"
-    options = [f"build-dir=build/wheels/{name}", "install.strip=false"]
+    if platform.system == "Windows":
+        defines["Python_LIBRARY"] = str(headers.import_library(include, python.version, zig(), folder))
+    options = [f"build-dir={folder}", "install.strip=false"]
     options += [f"cmake.define.{k}={v}" for k, v in defines.items()]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder]
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", scratch]
         run([*command, *(x for o in options for x in ("-C", o)), str(ROOT)], environment)
-        (built,) = Path(folder).glob("*.whl")  # it bears this machine's platform and Python
+        (built,) = Path(scratch).glob("*.whl")  # it bears this machine's platform and Python
         tags = {"python": f"cp{python.version}", "abi": f"cp{python.version}", "platform": platform.tag}
         given = [x for kind, tag in tags.items() for x in (f"--{kind}-tag", tag)]
         run([sys.executable, "-m", "wheel", "tags", "--remove", *given, str(built)], environment)
-        (tagged,) = Path(folder).glob("*.whl")
+        (tagged,) = Path(scratch).glob("*.whl")
         return Path(shutil.move(tagged, out / tagged.name))
 
-
-LINUX = [name for name in PLATFORMS if name.startswith("linux")]  # the wheels for macOS have not been linked yet
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help=f"of {', '.join(PLATFORMS)} (default: those for Linux)")
+    parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help=f"of {', '.join(PLATFORMS)} (default: all)")
     parser.add_argument("--python", action="append", help="an interpreter or a folder with Python.h, once for each (default: this)")
     parser.add_argument("--load", action="append", default=[], help="an interpreter to load wheels with, such as an emulated one")
     parser.add_argument("--out", type=Path, default=ROOT / "dist" / "wheels")
@@ -133,7 +136,7 @@ def main() -> None:
     pythons = [python(p) for p in named]
     loaders = check.interpreters([p for p in named if not Path(p).is_dir()] + args.load)
     problems = []
-    for name in args.platforms or LINUX:
+    for name in args.platforms or PLATFORMS:
         for version in pythons:
             problems += check.report(build(name, version, args.out), loaders)
     raise SystemExit("\n".join(problems) if problems else 0)

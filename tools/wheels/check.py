@@ -11,15 +11,16 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
+from binaries import mach_o, pe
+
 LINUX_LIBRARIES = r"(libc|libm|libpthread|libdl|librt)\.so\.\d+|ld-linux-(x86-64|aarch64)\.so\.\d"
+WINDOWS_LIBRARIES = r"(?i)KERNEL32\.dll|api-ms-win-crt-[a-z]+-l1-1-0\.dll"
 MACOS_LIBRARIES = r"/usr/lib/libSystem\.B\.dylib"
 # Loads the extension by itself, without the package and torch, and draws Philox4x32-10's known answer.
 LOAD = """
@@ -41,39 +42,6 @@ def run(*command: str | Path) -> tuple[int, str]:
 def tool(name: str) -> str:
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else name
-
-
-@dataclass
-class MachO:
-    """What a Mach-O library asks of the system that loads it."""
-
-    macos: str = "?"
-    signed: bool = False  # arm64 loads nothing unsigned
-    libraries: tuple[str, ...] = ()
-    undefined: tuple[str, ...] = ()  # names that no library is named for: the process is searched for them
-
-
-def mach_o(data: bytes) -> MachO:
-    """The load commands of a 64-bit Mach-O file."""
-    found = MachO()
-    if data[:4] != b"\xcf\xfa\xed\xfe":
-        return found
-    at, text = 32, lambda start: data[start : data.index(b"\0", start)].decode()
-    for _ in range(struct.unpack_from("<I", data, 16)[0]):
-        command, size = struct.unpack_from("<II", data, at)
-        if command in (0xC, 0x80000018):  # LC_LOAD_DYLIB, LC_LOAD_WEAK_DYLIB
-            found.libraries += (text(at + struct.unpack_from("<I", data, at + 8)[0]),)
-        elif command == 0x32:  # LC_BUILD_VERSION
-            packed = struct.unpack_from("<I", data, at + 12)[0]
-            found.macos = f"{packed >> 16}.{packed >> 8 & 255}"
-        elif command == 0x2:  # LC_SYMTAB
-            first, count, names = struct.unpack_from("<III", data, at + 8)
-            symbols = [struct.unpack_from("<IBBH", data, first + 16 * k) for k in range(count)]
-            # A stab is of the debugger; type 0 is undefined; library 0xFE is the dynamic lookup.
-            found.undefined = tuple(text(names + s[0]) for s in symbols if not s[1] & 0xEE and s[3] >> 8 == 0xFE)
-        found.signed = found.signed or command == 0x1D  # LC_CODE_SIGNATURE
-        at += size
-    return found
 
 
 ABOUT = "import platform, sys; print(f'{sys.platform}-{platform.machine()}-cp{sys.version_info.major}{sys.version_info.minor}')"
@@ -116,10 +84,25 @@ def macos(extension: Path, platform: str) -> tuple[list[str], list[str]]:
         problems.append("the extension is not signed")
     problems += [f"it links {x}" for x in found.libraries if not re.fullmatch(MACOS_LIBRARIES, x)]
     problems += [f"no library has {name}" for name in foreign]
+    problems += [] if "_PyInit__C" in found.exported else ["it does not show PyInit__C to Python"]
     pythons = len(found.undefined) - len(foreign)
     return [f"built for macOS {found.macos}, {'signed ad hoc' if found.signed else 'not signed'}",
             f"libraries: {', '.join(found.libraries)}",
             f"left to the process: {pythons} symbols of Python, {len(foreign)} others"], problems  # fmt: skip
+
+
+def windows(extension: Path, python: str) -> tuple[list[str], list[str]]:
+    """Lines and problems of a wheel for Windows on x86-64."""
+    found, problems = pe(extension.read_bytes()), []
+    library = f"python{python.removeprefix('cp')}.dll"
+    if found.machine != 0x8664:
+        problems.append(f"the extension is for another processor (PE machine {found.machine:#x})")
+    problems += [f"it links {x}" for x in found.imports if x != library and not re.fullmatch(WINDOWS_LIBRARIES, x)]
+    pythons = found.imports.get(library, ())
+    foreign = [name for name in pythons if not name.startswith(("Py", "_Py"))]
+    problems += [f"{library} has no {name}" for name in foreign] if pythons else [f"it takes nothing from {library}"]
+    problems += [] if "PyInit__C" in found.exported else ["it does not show PyInit__C to Python"]
+    return [f"libraries: {', '.join(sorted(found.imports))}", f"of Python: {len(pythons)} symbols"], problems
 
 
 def load(extension: Path, interpreter: list[str]) -> tuple[int, str]:
@@ -133,8 +116,11 @@ def report(wheel: Path, loaders: dict[str, list[str]]) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         extension = Path(archive.extract(next(n for n in names if "/_C." in n), scratch))
-        lines, problems = linux(wheel, extension, platform) if platform.startswith("manylinux") else macos(extension, platform)
-        problems += [f"it holds {n}" for n in names if "/_C." not in n and n.endswith((".so", ".dylib"))]
+        if platform.startswith("manylinux"):
+            lines, problems = linux(wheel, extension, platform)
+        else:
+            lines, problems = windows(extension, python) if platform.startswith("win") else macos(extension, platform)
+        problems += [f"it holds {n}" for n in names if "/_C." not in n and n.endswith((".so", ".dylib", ".dll", ".pyd"))]
         system = re.sub(r"manylinux_\d+_\d+_", "linux-", re.sub(r"macosx_\d+_\d+_", "darwin-", platform))
         if interpreter := loaders.get(f"{system}-{python}"):
             status, text = load(extension, interpreter)
