@@ -119,20 +119,20 @@ def test_the_rates_are_those_of_the_counters():
 
 
 def test_counts_are_those_of_the_hardware():
-    """Of the kernels that are as they were when the counters were read: mamba_ssm's, and our own of the loss."""
+    """Of the kernels that are as they were when the counters were read: mamba_ssm's."""
     measured: dict[str, list[dict]] = {}
     for row in json.loads(predict.MEASURED.read_text()):
         measured.setdefault(plain(row["kernel"]), []).append(row)
     compared = 0
     for case in json.loads(predict.OUT.read_text())["rows"]:
         peers = case["mamba_ssm"]["kernels"] if "mamba_ssm" in case and "(256, 128" in case["case"] else []
-        for kernel in (*peers, *(k for k in case["kernels"] if "denoising_loss_kernel<float" in k["kernel"])):
-            for name, tolerance in (("warp_instructions", 1e-6), ("special_functions", 0.06 if "loss" in kernel["kernel"] else 0)):
+        for kernel in peers:
+            for name, tolerance in (("warp_instructions", 1e-6), ("special_functions", 0)):
                 known = [row[name] for row in measured.get(plain(kernel["kernel"]), [])]
                 near = [x for x in known if abs(kernel[name] - x) <= tolerance * x]
                 assert near or not known, f"{case['case']}: {kernel[name]} {name} of {kernel['kernel']}, measured {known}"
                 compared += bool(known)
-    assert compared >= 14
+    assert compared >= 10, compared
 
 
 def plain(kernel: str) -> str:
