@@ -194,7 +194,8 @@ def test_modality_without_a_living_band():
     with pytest.warns(DataWarning, match="modality 'flat' is left out: all of it is constant on the training side"):
         prepared = prepare(scene, make_split(scene, patch=3))
     assert prepared.modality_names == ("hsi", "sar") and prepared.groups == (6, 2)
-    alone = scene_from_arrays("f", {"flat": np.ones((1, H, W))}, np.ones((H, W), int), split=SplitSpec(block=5))
+    labels = np.arange(H * W).reshape(H, W) % 2 + 1
+    alone = scene_from_arrays("f", {"flat": np.ones((1, H, W))}, labels, split=SplitSpec(block=5))
     with pytest.warns(DataWarning), pytest.raises(SceneError, match="every band is constant on the training side"):
         prepare(alone, make_split(alone, patch=3))
 
