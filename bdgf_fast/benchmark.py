@@ -129,6 +129,8 @@ def bench(names: Sequence[str] = (), device: torch.device | str = "cpu", *, seco
         for row in bench(["cross_attention"]):
             print(row.op, row.milliseconds, row.ratio)
     """
+    if not seconds > 0:
+        raise UserError(f"seconds is {seconds:g}; it takes a number above 0")
     known = list(dict.fromkeys(case.op for case in cases()))
     for name in names:
         if name not in known:

@@ -84,7 +84,7 @@ class PretrainConfig:
     """What the U-Net predicts of a visible modality: ``sample`` (x0), ``epsilon`` or ``v_prediction``. For a hidden
     modality it is x0 always."""
     min_snr_gamma: Number = 0.0
-    """Clip of the signal-to-noise weight of the loss; 0 = no such weight."""
+    """Clip of the signal-to-noise weight of the loss; 0 for no such weight."""
     weights: Literal["balanced", "channels"] = "balanced"
     """Weight of a modality's loss: ``balanced`` (1/M) or ``channels`` (C_m / sum C, what a plain mean over channels
     does)."""
@@ -172,8 +172,8 @@ class ModelConfig:
     guide_transformer: Guide = "cross_attention"
     """Guidance of the transformer branch, likewise."""
     twins: Flag = False
-    """Adds an unguided copy of each guided branch. The copies are trained separately, and both groups predict by their mean: where
-    the features mislead, the bands alone may not, and the other way round. Doubles the cost."""
+    """Adds an unguided copy of each guided branch. The copies are trained separately, and the predictions of both groups are
+    averaged: where the features mislead, the bands alone may not, and the other way round. Doubles the cost."""
     statistics: Flag = True
     """The head of each branch (its last layers) also sees mean, standard deviation and centre of every band and guiding feature
     around the pixel, standardised by the training pixels."""
@@ -198,8 +198,8 @@ class ModelConfig:
     statistics_noise: Size = 0.3
     """Dense mode: standard deviation of normal noise on the standardised statistics in training."""
     hide_rate: Share = 0.0
-    """Dense mode: share of the training crops in which one modality is hidden, each as often; the forests are grown once more
-    without each. Such a network also classifies pixels and scenes that lack a modality. 0 leaves them without a class."""
+    """Dense mode: share of the training crops in which one modality is hidden, each equally often; the forests are grown once more
+    without each. Such a network also classifies pixels and scenes that lack a modality. With 0 these get no class."""
     hidden: Positive = 256
     """Width of the two layers of each head."""
     dropout: Annotated[Number, Field(ge=0, le=0.9)] = 0.5
@@ -220,7 +220,7 @@ class TrainConfig:
     most_steps: Positive = 2000
     """Dense mode: the training ends after this many steps, however many pixels there are."""
     crops: Positive = 48
-    """Dense mode: crops per step, over all processes, each placed over a training pixel. Many small crops are worth more than few
+    """Dense mode: crops per step, over all processes, each placed over a training pixel. Many small crops are worth more than a few
     large ones: neighbouring labels say nearly the same."""
     crop: Positive = 16
     """Dense mode: side of a crop in pixels. The loss is taken at the labels that are ``model.map_radius`` or more from its edge."""
@@ -253,7 +253,7 @@ class TrainConfig:
     """Parts in which a batch is worked through, one after the other: it takes less memory, and the gradient is the same except for
     that of the similarity loss, which compares within a part."""
     compile: Flag = False
-    """Run the network through ``torch.compile``: minutes at the start, for long trainings."""
+    """Run the network through ``torch.compile``: it takes minutes at the start and pays in long training."""
     patience: Count = 0
     """Stop when the accuracy on the split's validation part (``val_blocks``) has not risen for this many epochs, and keep
     the best weights; 0 trains the whole budget. Never looks at the test side."""
@@ -283,9 +283,9 @@ class PredictConfig:
     squares of training labels that are left out in turn, by forests like the network's own (seconds) or, where it has none, a
     network of one branch. Which class is the likeliest does not change; the test side takes no part."""
     priors: Priors = "train"
-    """The class shares that a map goes by: ``train`` (those of the training labels, which are drawn per class), ``scene`` (the
+    """The class shares on which a map is based: ``train`` (those of the training labels, which are drawn per class), ``scene`` (the
     scene's own, estimated without labels from its probabilities; the average accuracy falls where classes are rare, and the
-    estimate errs where classes look other than in the training blocks) or shares by class name with sum 1, such as
+    estimate errs where classes look different from those in the training blocks) or shares by class name with sum 1, such as
     ``{water = 0.1, trees = 0.9}`` (a class left out has none)."""
 
 
@@ -296,7 +296,7 @@ class Config:
     __pydantic_config__ = FORBID
 
     seed: Annotated[Whole, Field(ge=0, le=SEEDS - 1)] = 0
-    """Of the split, the weights and all noise."""
+    """Seed of the split, the weights and all noise."""
     data: DataConfig = field(default_factory=DataConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 # What is wrong with a path that a person named, rather than with the program.
 _PATH_ERRORS = frozenset(
@@ -22,7 +22,11 @@ class SceneError(UserError):
 
 
 class MissingFile(SceneError):
-    """A file that a scene names does not exist."""
+    """``file``, which a scene names, does not exist."""
+
+    def __init__(self, message: str, file: str) -> None:
+        super().__init__(message)
+        self.file = file
 
 
 class SceneErrors(SceneError):
@@ -49,10 +53,10 @@ class DataWarning(UserWarning):
     """Something about the data was decided for the user: excluded pixels, dropped bands, a split that leaks."""
 
 
-def closest(name: str, names: Sequence[str]) -> str:
-    """`` (did you mean 'x'?)`` where there is a name like this one."""
-    near = difflib.get_close_matches(name, names, 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def closest(name: str, names: Iterable[str], shown: Callable[[str], str] = repr) -> str:
+    """`` (did you mean 'x'?)`` where there is a name like this one; ``shown`` is how to write it."""
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f" (did you mean {shown(near[0])}?)" if near else ""
 
 
 def toml_fault(error: Exception) -> str:

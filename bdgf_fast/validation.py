@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from typing import Any, get_args, get_type_hints
 
@@ -76,11 +75,11 @@ def sentence(error: ValidationError, root: type) -> str:
 def _elsewhere(key: str, root: type) -> str:
     """The same hint where a key of this name, or one like it, is in a section of ``root``: 'train.epochs' for 'epochs'."""
     sections = {field.name: _owner(root, [field.name]) for field in dataclasses.fields(root)}
-    keys = [(name, field.name) for name, section in sections.items() if dataclasses.is_dataclass(section)
-            for field in dataclasses.fields(section)]  # fmt: skip
-    near = difflib.get_close_matches(key, [name for _, name in keys], 1)
-    found = [repr(f"{section}.{name}") for section, name in keys if name in near]
-    return f" (did you mean {' or '.join(found)}?)" if found else ""
+    keys: dict[str, list[str]] = {}
+    for name, section in sections.items():
+        for field in dataclasses.fields(section) if dataclasses.is_dataclass(section) else ():
+            keys.setdefault(field.name, []).append(repr(f"{name}.{field.name}"))
+    return closest(key, keys, lambda near: " or ".join(keys[near]))
 
 
 def _owner(root: Any, path: list[str]) -> Any:

@@ -8,23 +8,17 @@ included. FOLDER keeps what is finished, one JSON file per split, and the denois
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from missing_modality import denoiser_of
-from splits import gather
+from splits import default_config, gather, prepared_split, trained
 
 from bdgf_fast.config import Config
-from bdgf_fast.data import make_split, prepare
-from bdgf_fast.features.dense import DiffusionFeatures
 from bdgf_fast.network.distil import student_config, unlabelled
-from bdgf_fast.network.held_out import calibrate
 from bdgf_fast.network.predict import predict, predict_pixels
-from bdgf_fast.network.reach import reach
 from bdgf_fast.network.train import train
 from bdgf_fast.report.evaluation import predicted_labels, score
 from bdgf_fast.report.metrics import METRICS
@@ -39,15 +33,9 @@ def seconds_of_map(network: Any, features: Any, prepared: Any, config: Config) -
 
 
 def one_split(scene: Any, seed: int, folder: Path) -> dict[str, Any]:
-    path = folder / f"distil-{seed}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    config = Config().override("train.checkpoint_every=1")
-    prepared = prepare(scene, make_split(scene, patch=config.data.patch, seed=seed, reach=reach(config)))
-    denoiser = denoiser_of(prepared, config, seed, folder / f"denoiser-{seed}.safetensors")
-    features = DiffusionFeatures.fit(denoiser, prepared, config, seed)
-    teacher, _ = train(prepared, features, config, seed=seed, checkpoint=folder / f"network-{seed}.safetensors", resume=True)
-    teacher.calibration = calibrate(teacher, features, prepared, config, seed=seed)
+    config = default_config()
+    prepared = prepared_split(scene, config, seed)
+    teacher, features, _ = trained(prepared, config, seed, folder)
 
     small = student_config(config)
     start = time.perf_counter()
@@ -69,10 +57,8 @@ def one_split(scene: Any, seed: int, folder: Path) -> dict[str, Any]:
     }
     result["agreement"] = float((labels["teacher"]["fused"] == labels["student"]["fused"]).mean())
     result["lessons"], result["seconds"] = len(lessons), round(seconds, 1)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(seed, json.dumps(result), flush=True)
     return result
 
 
 if __name__ == "__main__":
-    gather(__doc__, one_split, settings={"threads": torch.get_num_threads()})
+    gather(__doc__, "distil", one_split, settings={"threads": torch.get_num_threads()})

@@ -14,23 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from splits import denoiser_of
+
 from bdgf_fast.config import Config
 from bdgf_fast.data import load_scene, make_split, prepare
-from bdgf_fast.data.prepared import PreparedScene
-from bdgf_fast.diffusion.denoiser import Denoiser
-from bdgf_fast.diffusion.pretrain import load_denoiser, pretrain
 from bdgf_fast.features.dense import DiffusionFeatures
 from bdgf_fast.features.source import hiding
 from bdgf_fast.network.reach import reach
 from bdgf_fast.network.train import train
 from bdgf_fast.report.evaluation import evaluate
 from bdgf_fast.report.metrics import METRICS
-
-
-def denoiser_of(prepared: PreparedScene, config: Config, seed: int, path: Path) -> Denoiser:
-    if not path.exists():
-        pretrain(prepared, config, seed=seed, checkpoint=path)
-    return load_denoiser(path)
 
 
 def one_split(scene: Any, seed: int, rates: list[float], alone: bool, folder: Path) -> dict[str, Any]:

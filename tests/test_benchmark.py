@@ -19,6 +19,12 @@ def small(ours=ops.cross_attention, backward=False):
     return Case("cross_attention", SMALL, ours, inputs, "sdpa", F.scaled_dot_product_attention, backward)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_time_is_above_zero(seconds, capsys):
+    assert main(["bench", "cross_attention", "--seconds", str(seconds)]) == 2
+    assert "it takes a number above 0" in capsys.readouterr().err
+
+
 def test_every_case_is_a_public_operation_that_can_be_told_from_another():
     cases = benchmark.cases()
     assert {case.op for case in cases} <= set(ops.__all__)

@@ -76,11 +76,19 @@ def launch(
         named = dict(zip(kernel.arg_names, arguments, strict=False)) | more
         _recorded.append(Launch(kernel, grid, named, options))
         return
-    if device.type == "cuda" and device.index != torch.cuda.current_device():
-        with torch.cuda.device(device):
+    try:
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                kernel[(grid,)](*arguments, **more, **options)
+        else:
             kernel[(grid,)](*arguments, **more, **options)
-    else:
-        kernel[(grid,)](*arguments, **more, **options)
+    except RuntimeError as error:
+        if "stream is capturing" not in str(error):
+            raise
+        raise RuntimeError(
+            f"{kernel.fn.__name__} cannot be loaded while a CUDA graph is captured: call the operation once, with the same shapes, "
+            "before the capture"
+        ) from error
 
 
 @contextmanager

@@ -17,11 +17,32 @@ MOST = 64  # channels of a group: its matrices live in registers
 
 
 @triton.jit
-def tile(x, c, l, size, length, x_c, x_l):
-    """[channels, steps] of one group, its pointers, and which of them exist."""
-    at = x + c[:, None] * x_c + l[None, :] * x_l
+def sample_and_group(groups):
+    """What this program works on."""
+    program = tl.program_id(0)
+    return (program // groups).to(tl.int64), (program % groups).to(tl.int64)
+
+
+@triton.jit
+def load_tile(x, c, l, size, length, x_c, x_l):
+    """[channels, steps] of one group; 0 where there are none."""
     inside = (c < size)[:, None] & (l < length)[None, :]
-    return tl.load(at, mask=inside, other=0)
+    return tl.load(x + c[:, None] * x_c + l[None, :] * x_l, mask=inside, other=0)
+
+
+@triton.jit
+def store_tile(x, value, c, l, size, length, x_c, x_l):
+    """The inverse of load_tile, in the dtype of x."""
+    inside = (c < size)[:, None] & (l < length)[None, :]
+    tl.store(x + c[:, None] * x_c + l[None, :] * x_l, value.to(x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def add_products(gram, squares_q, squares_k, q, k, PRECISION: tl.constexpr):
+    """Add Q K', and the squared norms of the channels of Q and K, of some steps [channels, steps]."""
+    gram = tl.dot(q, tl.trans(k), gram, input_precision=PRECISION)
+    q, k = q.to(tl.float32), k.to(tl.float32)
+    return gram, squares_q + tl.sum(q * q, axis=1), squares_k + tl.sum(k * k, axis=1)
 
 
 @triton.jit
@@ -44,7 +65,7 @@ def group_channel_attention_fwd(
     q, k, v, temperature, out, groups, size, length, temperature_g, q_b, q_c, q_l, k_b, k_c, k_l, v_b, v_c, v_l, out_b,
     out_c, out_l, PRECISION: tl.constexpr, D: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
-    b, g = (tl.program_id(0) // groups).to(tl.int64), (tl.program_id(0) % groups).to(tl.int64)
+    b, g = sample_and_group(groups)
     c = tl.arange(0, D).to(tl.int64)
     q += b * q_b + g * size * q_c
     k += b * k_b + g * size * k_c
@@ -54,19 +75,15 @@ def group_channel_attention_fwd(
     squares_q, squares_k = tl.zeros([D], tl.float32), tl.zeros([D], tl.float32)
     for start in range(0, length, BL):
         l = tl.arange(0, BL).to(tl.int64) + start
-        x, y = tile(q, c, l, size, length, q_c, q_l), tile(k, c, l, size, length, k_c, k_l)
-        gram = tl.dot(x, tl.trans(y), gram, input_precision=PRECISION)
-        x, y = x.to(tl.float32), y.to(tl.float32)
-        squares_q += tl.sum(x * x, axis=1)
-        squares_k += tl.sum(y * y, axis=1)
+        x, y = load_tile(q, c, l, size, length, q_c, q_l), load_tile(k, c, l, size, length, k_c, k_l)
+        gram, squares_q, squares_k = add_products(gram, squares_q, squares_k, x, y, PRECISION)
     tau = tl.load(temperature + g * temperature_g)
     _, weights = cosines_and_weights(gram, inverse_norm(squares_q), inverse_norm(squares_k), tau, size, D)
     weights = weights.to(v.dtype.element_ty)
     for start in range(0, length, BL):
         l = tl.arange(0, BL).to(tl.int64) + start
-        value = tl.dot(weights, tile(v, c, l, size, length, v_c, v_l), input_precision=PRECISION)
-        inside = (c < size)[:, None] & (l < length)[None, :]
-        tl.store(out + c[:, None] * out_c + l[None, :] * out_l, value.to(out.dtype.element_ty), mask=inside)
+        value = tl.dot(weights, load_tile(v, c, l, size, length, v_c, v_l), input_precision=PRECISION)
+        store_tile(out, value, c, l, size, length, out_c, out_l)
 
 
 @triton.jit
@@ -75,7 +92,7 @@ def group_channel_attention_bwd(
     grad_l, q_b, q_c, q_l, k_b, k_c, k_l, v_b, v_c, v_l, grad_q_b, grad_q_c, grad_q_l, grad_k_b, grad_k_c, grad_k_l,
     grad_v_b, grad_v_c, grad_v_l, PRECISION: tl.constexpr, D: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
-    b, g = (tl.program_id(0) // groups).to(tl.int64), (tl.program_id(0) % groups).to(tl.int64)
+    b, g = sample_and_group(groups)
     c = tl.arange(0, D).to(tl.int64)
     grad_out += b * grad_b + g * size * grad_c
     q += b * q_b + g * size * q_c
@@ -86,12 +103,9 @@ def group_channel_attention_bwd(
     squares_q, squares_k = tl.zeros([D], tl.float32), tl.zeros([D], tl.float32)
     for start in range(0, length, BL):
         l = tl.arange(0, BL).to(tl.int64) + start
-        x, y = tile(q, c, l, size, length, q_c, q_l), tile(k, c, l, size, length, k_c, k_l)
-        gram = tl.dot(x, tl.trans(y), gram, input_precision=PRECISION)
-        x, y = x.to(tl.float32), y.to(tl.float32)
-        squares_q += tl.sum(x * x, axis=1)
-        squares_k += tl.sum(y * y, axis=1)
-        x, y = tile(grad_out, c, l, size, length, grad_c, grad_l), tile(v, c, l, size, length, v_c, v_l)
+        x, y = load_tile(q, c, l, size, length, q_c, q_l), load_tile(k, c, l, size, length, k_c, k_l)
+        gram, squares_q, squares_k = add_products(gram, squares_q, squares_k, x, y, PRECISION)
+        x, y = load_tile(grad_out, c, l, size, length, grad_c, grad_l), load_tile(v, c, l, size, length, v_c, v_l)
         slope = tl.dot(x, tl.trans(y), slope, input_precision=PRECISION)
     inverse_q, inverse_k = inverse_norm(squares_q), inverse_norm(squares_k)
     tau = tl.load(temperature + g * temperature_g)
@@ -107,23 +121,22 @@ def group_channel_attention_bwd(
     weights = weights.to(q.dtype.element_ty)
     for start in range(0, length, BL):
         l = tl.arange(0, BL).to(tl.int64) + start
-        inside = (c < size)[:, None] & (l < length)[None, :]
         if grad_v is not None:
-            x = tile(grad_out, c, l, size, length, grad_c, grad_l)
+            x = load_tile(grad_out, c, l, size, length, grad_c, grad_l)
             value = tl.dot(tl.trans(weights), x, input_precision=PRECISION)
-            at = grad_v + b * grad_v_b + (g * size + c)[:, None] * grad_v_c + l[None, :] * grad_v_l
-            tl.store(at, value.to(grad_v.dtype.element_ty), mask=inside)
+            at = grad_v + b * grad_v_b + g * size * grad_v_c
+            store_tile(at, value, c, l, size, length, grad_v_c, grad_v_l)
         if grad_q is not None or grad_k is not None:
-            x = tile(q, c, l, size, length, q_c, q_l).to(tl.float32) * inverse_q[:, None]
-            y = tile(k, c, l, size, length, k_c, k_l).to(tl.float32) * inverse_k[:, None]
+            x = load_tile(q, c, l, size, length, q_c, q_l).to(tl.float32) * inverse_q[:, None]
+            y = load_tile(k, c, l, size, length, k_c, k_l).to(tl.float32) * inverse_k[:, None]
             if grad_q is not None:
                 value = tl.dot(slope, y.to(slope.dtype), -along_q[:, None] * x, input_precision=PRECISION)
-                at = grad_q + b * grad_q_b + (g * size + c)[:, None] * grad_q_c + l[None, :] * grad_q_l
-                tl.store(at, (value * inverse_q[:, None]).to(grad_q.dtype.element_ty), mask=inside)
+                at = grad_q + b * grad_q_b + g * size * grad_q_c
+                store_tile(at, value * inverse_q[:, None], c, l, size, length, grad_q_c, grad_q_l)
             if grad_k is not None:
                 value = tl.dot(tl.trans(slope), x.to(slope.dtype), -along_k[:, None] * y, input_precision=PRECISION)
-                at = grad_k + b * grad_k_b + (g * size + c)[:, None] * grad_k_c + l[None, :] * grad_k_l
-                tl.store(at, (value * inverse_k[:, None]).to(grad_k.dtype.element_ty), mask=inside)
+                at = grad_k + b * grad_k_b + g * size * grad_k_c
+                store_tile(at, value * inverse_k[:, None], c, l, size, length, grad_k_c, grad_k_l)
 
 
 def _blocks(x, groups: int) -> dict[str, int]:

@@ -127,8 +127,8 @@ def scan_bwd(
     part = program % parts
     n, n_exists = states(N, NR, NL)
     lane = _offset_in_tile(NR, DR, DW, NL, DL, one)
-    scratch += (wide + program) * slots * TILE
-    fine = scratch + (wide + tl.cdiv(segment, chunk)) * TILE
+    scratch += (wide + program) * slots * TILE  # the states before every chunk of a row
+    fine = scratch + (wide + tl.cdiv(segment, chunk)) * TILE  # those before every T steps of one chunk
     if RESIDENT:
         group, d, d_exists = channels(part * items, dim_of_group, WIDE, DR, DW, DL)
         tile = make_tile(d, d_exists, n, n_exists, N, one)

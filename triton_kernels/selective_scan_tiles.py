@@ -202,9 +202,25 @@ def spread(rows, steps):
 
 
 @triton.jit
+def widened(x):
+    """x in float32. 16 bits are widened in two parts, of bfloat16 its bytes, of float16 sign and magnitude: Triton 3.6 would move
+    a single widening, with all that is computed from it (softplus!), behind the spreading of x over the tile, and compute it as
+    often as there are states."""
+    if x.dtype == tl.float32:
+        return x
+    elif x.dtype == tl.bfloat16:  # noqa: RET505  (Triton takes the return of one branch)
+        bits = x.to(tl.uint16, bitcast=True)
+        return (((bits >> 8).to(tl.uint32) << 24) | ((bits & 0xFF).to(tl.uint32) << 16)).to(tl.float32, bitcast=True)
+    else:
+        bits = x.to(tl.uint16, bitcast=True)
+        magnitude = (bits & 0x7FFF).to(x.dtype, bitcast=True).to(tl.float32)
+        return (magnitude.to(tl.uint32, bitcast=True) | ((bits >> 15).to(tl.uint32) << 31)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def load_steps(base, rows, steps, mask):
     """base[rows + steps] in float32."""
-    return tl.load(base + spread(rows, steps), mask, 0.0).to(tl.float32)
+    return widened(tl.load(base + spread(rows, steps), mask, 0.0))
 
 
 @triton.jit

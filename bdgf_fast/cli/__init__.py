@@ -77,20 +77,38 @@ def _spelt_out(error: UnicodeError) -> tuple[str | bytes, int]:
     return codecs.backslashreplace_errors(error)
 
 
+class Once(logging.Filter):
+    """Lets each text through once: a scene that several stages open would warn in each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in self.said
+        self.said.add(text)
+        return new
+
+
 @contextlib.contextmanager
 def _speaking() -> Iterator[None]:
-    """Text that the terminal's encoding lacks is spelt out or escaped, and warnings are sentences without source lines."""
+    """Text that the terminal's encoding lacks is spelt out or escaped, and warnings are sentences without source lines, each
+    said once."""
     codecs.register_error("bdgf_fast", _spelt_out)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="bdgf_fast")
-    logging.getLogger("rasterio").setLevel(logging.WARNING)  # it tells GDAL's errors besides raising them
+    for name in ("rasterio", "matplotlib"):  # GDAL's errors besides raising them, and that a cache of fonts was made
+        logging.getLogger(name).setLevel(logging.WARNING)
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}"
     logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addFilter(once := Once())
     try:
         yield
     finally:
+        logging.getLogger("py.warnings").removeFilter(once)
         logging.captureWarnings(False)
         warnings.formatwarning = before
 

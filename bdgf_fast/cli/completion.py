@@ -12,15 +12,16 @@ def script(root: argparse.ArgumentParser, shell: str, keys: list[str]) -> str:
     Args:
         keys: completed after ``--set``, e.g. ``train.epochs``.
     """
-    cases = []
+    cases, answered = [], []
     for path, command in _commands(root, ()):
         options = [text for action in command._actions for text in action.option_strings if text.startswith("--")]
         below = [name for action in command._actions if isinstance(action, argparse._SubParsersAction) for name in action.choices]
-        cases.append(f'    "{" ".join(path)}") words="{" ".join([*below, *options])}" ;;')
+        only = "; only=1" if below else ""  # a command comes next, no file
+        cases.append(f'    "{" ".join(path)}") words="{" ".join([*below, *options])}"{only} ;;')
         for action in command._actions:
             if action.choices and action.option_strings:
                 answers = " ".join(map(str, action.choices))
-                cases.append(f'    "{" ".join((*path, action.option_strings[-1]))}") words="{answers}"; only=1 ;;')
+                answered.append(f'    "{" ".join((*path, action.option_strings[-1]))}") words="{answers}"; only=1 ;;')
     settings = " ".join(f"{key}=" for key in keys)
     lines = [
         "_bdgf_fast() {",
@@ -35,13 +36,13 @@ def script(root: argparse.ArgumentParser, shell: str, keys: list[str]) -> str:
         f'  if [ "$previous" = "--set" ]; then COMPREPLY=($(compgen -W "{settings}" -- "$current")); compopt -o nospace; return',
         "  fi",
         '  case "${path:+$path }$previous" in',
-        *[case for case in cases if "only=1" in case],
+        *answered,
         "  esac",
         '  [ -z "$only" ] && case "$path" in',
-        *[case for case in cases if "only=1" not in case],
+        *cases,
         "  esac",
         '  COMPREPLY=($(compgen -W "$words" -- "$current"))',
-        '  [ -z "$only" ] && case "$current" in -*) ;; *) COMPREPLY+=($(compgen -f -- "$current")) ;; esac',
+        '  [ -z "$only" ] && case "$current" in -*) ;; *) local IFS=$\'\\n\'; COMPREPLY+=($(compgen -f -- "$current")) ;; esac',
         "}",
         "complete -o filenames -F _bdgf_fast bdgf-fast",
     ]

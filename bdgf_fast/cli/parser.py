@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 # --- arguments of several commands ---
 
 
+def named(text: str) -> Path:
+    """The file or directory that an option names: an empty name, as of an unset variable of the shell, would be the working
+    directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; name a file or directory, or `.` for the working directory")
+    return Path(text)
+
+
 def _common(command: Parser) -> None:
     group = command.add_argument_group("options of every command")
     group.add_argument("--debug", action="store_true", help="show the full traceback of an error")
@@ -42,7 +50,7 @@ def _configurable(command: Parser) -> None:
 
 def _config_file(command: Parser) -> None:
     command.add_argument(
-        "--config", type=Path, metavar="FILE.toml",
+        "--config", type=named, metavar="FILE.toml",
         help="configuration file with one table per section (`bdgf-fast config` prints one); values of --set override it",
     )
 
@@ -56,7 +64,7 @@ def _set(command: Parser, text: str = "") -> None:
 
 def _features(command: argparse._ActionsContainer) -> None:
     command.add_argument(
-        "--features", type=Path, nargs="+", metavar="FILE",
+        "--features", type=named, nargs="+", metavar="FILE",
         help="feature maps of another model on the grid of the scene (.npy, .mat, GeoTIFF), "
         "which guide the network in place of the diffusion features",
     )
@@ -77,8 +85,8 @@ def _several(command: Parser) -> None:
 
 def _directory(command: Parser, default: str | None = None) -> None:
     path = None if default is None else Path(default)
-    said = "" if default is None else f" (default: {default})"
-    command.add_argument("--out", type=Path, required=path is None, default=path, metavar="DIR", help=f"directory of the run{said}")
+    text = "directory of the run" + ("" if default is None else f" (default: {default})")
+    command.add_argument("--out", type=named, required=path is None, default=path, metavar="DIR", help=text)
     group = command.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="continue an interrupted run in the directory --out")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in the directory --out")
@@ -88,11 +96,11 @@ def _predict_options(command: Parser) -> None:
     which = command.add_mutually_exclusive_group()
     which.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
     which.add_argument(
-        "--scenes", type=Path, metavar="LIST.txt",
+        "--scenes", type=named, metavar="LIST.txt",
         help="a text file that names one scene per line, relative to the file: each is mapped into a folder of --out, with an "
         "index and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at the end)",
     )
-    command.add_argument("--out", type=Path, help="directory for the map (default: the directory of the run) or the maps")
+    command.add_argument("--out", type=named, help="directory for the map (default: the directory of the run) or the maps")
     _features(command)
     command.add_argument("--memory", metavar="SIZE", help="limit of the resident memory of each process, such as 2GiB")
     command.add_argument(
@@ -124,7 +132,7 @@ def _scene(command: Parser) -> None:
 
 
 def _of_run(command: Parser) -> None:
-    command.add_argument("directory", type=Path, metavar="DIR", help="directory of a run")
+    command.add_argument("directory", type=named, metavar="DIR", help="directory of a run")
 
 
 def _command(commands: Commands, name: str, text: str, more: str = "") -> Parser:
@@ -168,7 +176,7 @@ def _run(commands: Commands) -> None:
     guides = command.add_mutually_exclusive_group()
     _features(guides)
     guides.add_argument(
-        "--denoiser", type=Path, metavar="DIR",
+        "--denoiser", type=named, metavar="DIR",
         help="directory of a diffusion model that `pretrain` made of one scene or several; the run then pre-trains none",
     )
     _tensorboard(command)
@@ -215,7 +223,7 @@ def _distil(commands: Commands) -> None:
         commands, "distil", "train a small, fast network on the predictions of a trained run, without further labels",
         "The small network is a run of its own in --out, on the same scene and split; `predict` takes it like any other run.",
     )
-    command.add_argument("directory", type=Path, metavar="DIR", help="directory of the trained run, the teacher")
+    command.add_argument("directory", type=named, metavar="DIR", help="directory of the trained run, the teacher")
     _directory(command)
     command.add_argument(
         "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
@@ -247,16 +255,16 @@ def _transfer(commands: Commands) -> None:
     command.add_argument(
         "--baselines", choices=("none", "forest"), default="forest", help="forests on the same labels, or none (default: forest)"
     )
-    command.add_argument("--denoiser", type=Path, metavar="DIR", help="directory of a diffusion model that was pre-trained before")
+    command.add_argument("--denoiser", type=named, metavar="DIR", help="directory of a diffusion model that was pre-trained before")
     _configurable(command)
     _common(command)
 
 
 def _report(commands: Commands) -> None:
     command = _command(commands, "report", "write one HTML page that compares several evaluated runs")
-    command.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of two or more runs")
+    command.add_argument("directories", type=named, nargs="+", metavar="DIR", help="directories of two or more runs")
     page = Path("comparison.html")
-    command.add_argument("--page", type=Path, default=page, metavar="FILE", help=f"file to write (default: {page})")
+    command.add_argument("--page", type=named, default=page, metavar="FILE", help=f"file to write (default: {page})")
     _common(command)
 
 
@@ -268,7 +276,7 @@ def _study(commands: Commands) -> None:
         "selected by them.",
     )
     _scene(command)
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the study")
+    command.add_argument("--out", type=named, required=True, metavar="DIR", help="directory of the study")
     command.add_argument(
         "--preset", choices=("quick", "full"), default="quick",
         help="quick: fewer steps and a random sample of the test pixels, at most about 100 s per cell on two cores; full: the "
@@ -303,7 +311,7 @@ def _data(commands: Commands) -> None:
         help="a scene file (TOML), NAME:FOLDER for a known data set, or a folder that holds scene.toml or the files of a known set",
     )
     check.add_argument(
-        "--run", type=Path, metavar="DIR", help="directory of a run: also compare the values with those of its training region"
+        "--run", type=named, metavar="DIR", help="directory of a run: also compare the values with those of its training region"
     )
     check.add_argument("--strict", action="store_true", help="exit status 1 also for findings marked `look`")
     _common(check)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from bdgf_fast.errors import closest
 
 WORDS = (
     (r"the following arguments are required: (.*)", r"\1 must be given"),
@@ -20,8 +22,21 @@ WORDS = (
 """argparse's messages, and ours."""
 
 
+class Help(argparse.HelpFormatter):
+    """Breaks lines at spaces alone, so that a command or an option stays one word."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in self._split_lines(text, width - len(indent)))
+
+
 class Parser(argparse.ArgumentParser):
     """Ends with status 2 and one sentence on stderr."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"formatter_class": Help, **options})
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {sentence(message)}; `{self.prog} --help` explains the arguments\n")
@@ -46,21 +61,18 @@ class Parser(argparse.ArgumentParser):
         if not options:
             self.error(f"{self.prog} does not know what to do with {' '.join(rest)}")
         name = options[0].partition("=")[0]
-        self.error(f"{self.prog} has no option {name}{_meant(name, list(self._option_string_actions))}")
+        known = {option.lstrip("-"): option for option in self._option_string_actions}  # dashes are alike in all of them
+        near = closest(name.lstrip("-"), known, lambda word: repr(known[word]))
+        self.error(f"{self.prog} has no option {name}{near}")
 
 
 def sentence(message: str) -> str:
     """What to say in place of a message of argparse's."""
     if choice := re.fullmatch(r"argument (.+): invalid choice: '(.*?)' \(choose from (.*)\)", message):
         name, given, known = choice[1], choice[2], re.findall(r"[\w-]+", choice[3])
-        near = _meant(given, known)
+        near = closest(given, known)
         return f"{name} is {given!r}" + (near or f", which is none of {', '.join(known)}")
     for pattern, ours in WORDS:
         if re.fullmatch(pattern, message):
             return re.sub(pattern, ours, message)
     return message
-
-
-def _meant(given: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(given, known, 1, 0.7)
-    return f" (did you mean {near[0]}?)" if near else ""

@@ -8,7 +8,7 @@ import os
 import runpy
 import sys
 
-from .stand_in import install
+from .stand_in import install, lacking
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -22,9 +22,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run_script(options: argparse.Namespace) -> None:
-    """Run the script as `python SCRIPT ARGS` or `python -m SCRIPT ARGS` does; what it raises is not caught."""
+    """Run the script as `python SCRIPT ARGS` or `python -m SCRIPT ARGS` does; what it raises passes through."""
     if not options.module and not os.path.exists(options.script):
-        options.parser.error(f"script is {options.script}; there is no such file")
+        options.parser.error(f"SCRIPT {options.script} does not exist; name a Python file")
 
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
@@ -37,7 +37,12 @@ def run_script(options: argparse.Namespace) -> None:
     if not sys.flags.safe_path:  # first on the path, as python has it: the script's folder, or the working directory
         sys.path[0] = os.getcwd() if options.module else os.path.dirname(os.path.abspath(options.script))
     install(force=options.force, host_devices=True)
-    if options.module:
-        runpy.run_module(options.script, run_name="__main__", alter_sys=True)
-    else:
-        runpy.run_path(options.script, run_name="__main__")
+    try:
+        if options.module:
+            runpy.run_module(options.script, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(options.script, run_name="__main__")
+    except (ImportError, AttributeError) as error:
+        if note := lacking(error):
+            error.add_note(note)
+        raise

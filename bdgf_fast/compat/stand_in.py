@@ -62,6 +62,16 @@ def install(*, force: bool = False, host_devices: bool = False) -> list[str]:
     return found
 
 
+def lacking(error: ImportError | AttributeError) -> str | None:
+    """What to add to an error that comes from a stand-in without the name or module that was asked for."""
+    name = error.name if isinstance(error, ImportError) else getattr(error.obj, "__name__", None)
+    package = str(name).partition(".")[0]
+    if package not in NAMES or not _stands_in(package):
+        return None
+    has = ", which has the blocks of Mamba-1 but neither Mamba-2 nor language models" if package == "mamba_ssm" else ""
+    return f"{package} is bdgf_fast's stand-in here{has}; what it lacks needs {package} itself"
+
+
 def uninstall() -> None:
     """Undo `install`: the stand-ins can no longer be imported, and what they replaced is back.
 

@@ -15,11 +15,11 @@ import numpy as np
 from bdgf_fast.common.packages import require
 from bdgf_fast.data import known_sets
 from bdgf_fast.data.known_sets import SUFFIXES, Found, KnownSet
+from bdgf_fast.data.notes import Doubt
 from bdgf_fast.data.prepared import PreparedScene, prepare
 from bdgf_fast.data.ranges import value_warnings
 from bdgf_fast.data.scene import COMPLETE, Modality, Scene, mark_lacking
 from bdgf_fast.data.scene_file import DEFAULT_NAME, in_folder, known_scene, load_scene, no_scene
-from bdgf_fast.data.sources.grid import UNPLACED
 from bdgf_fast.data.sources.matfile import list_variables, listing
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import make_split
@@ -60,7 +60,8 @@ class Report:
         lines = [self.title]
         for level, text in self.findings:
             lines.append(f"  {level.upper() if level in ('missing', 'wrong') else level:<8}{text}")
-        bad = [f"{self.count(level)} {level}" for level in ("missing", "wrong", "look") if self.count(level)]
+        summary = {"missing": "missing", "wrong": "wrong", "look": "to look at"}
+        bad = [f"{self.count(level)} {said}" for level, said in summary.items() if self.count(level)]
         lines.append(f"{', '.join(bad)}" if bad else "nothing is missing and nothing looks wrong")
         return "\n".join(lines)
 
@@ -179,14 +180,14 @@ def _check_published(report: Report, known: KnownSet, scene: Scene) -> None:
 
 def _check_scene(report: Report, scene: Scene, run: str | os.PathLike[str] | None) -> None:
     for text in scene.notes:
-        report.add("look" if UNPLACED in text else "note", text)
+        report.add(_level(text), text)
     where = scene.crs.to_string() if scene.crs is not None else "no coordinate system"
     report.add("ok", f"grid: {_times((scene.height, scene.width))} pixels, {where}")
     lacking = np.full((scene.height, scene.width), COMPLETE, np.uint8)
     for index, modality in enumerate(scene.modalities):
         if scene.crs is not None:
             for raster in {id(r): r for r, _ in modality.parts if r.crs is None}.values():
-                report.add("look", f"{raster.source} {UNPLACED}; it is taken to lie on the grid of the others")
+                report.add("look", f"{raster.source} has no coordinate system; it is taken to lie on the grid of the others")
         mark_lacking(lacking, index, _check_bands(report, scene, modality))
     valid = lacking == COMPLETE
     _check_balance(report, scene)
@@ -258,8 +259,7 @@ def _check_split(report: Report, scene: Scene) -> None:
     if not sum(split.counts["test"]):
         report.add("wrong", "the split leaves no test pixel; choose smaller blocks or a smaller train_fraction")
     for text in split.notes:
-        grave = text.startswith("no ") or "in the train and in the test map" in text
-        report.add("look" if grave else "note", text)
+        report.add(_level(text), text)
     for text in value_warnings(prepared):
         report.add("look", text.replace("what the model was trained on", "the range of the training side"))
 
@@ -347,6 +347,10 @@ def _heeding(report: Report) -> Iterator[None]:
             report.add("look", text)
     for one in ending:
         report.add("missing" if isinstance(one, MissingFile) else "wrong", str(one))
+
+
+def _level(note: str) -> str:
+    return "look" if isinstance(note, Doubt) else "note"
 
 
 def _times(shape: tuple[int, ...]) -> str:

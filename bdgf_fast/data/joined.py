@@ -114,7 +114,7 @@ def join_scenes(
         classes=classes,
         split_spec=split or SplitSpec(),
         path=path,
-        notes=[f"{part.name}: {note}" for part in parts for note in part.notes],
+        notes=[type(note)(f"{part.name}: {note}") for part in parts for note in part.notes],
         empty=dict(parts[0].empty),
         parts=parts,
         tops=tops,

@@ -23,7 +23,6 @@ test may be label maps or, beside a ground truth, lists of (row, column).
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -38,7 +37,7 @@ import numpy as np
 from bdgf_fast.data.sources.gdal_raster import GdalRaster
 from bdgf_fast.data.sources.matfile import choose_variable, list_variables, load_names
 from bdgf_fast.data.sources.readers import find_file, load_array
-from bdgf_fast.errors import MissingFile, SceneError
+from bdgf_fast.errors import MissingFile, SceneError, closest
 
 LABEL_ROLES = ("labels", "train", "test")
 SUFFIXES = (".mat", ".npy", ".tif", ".tiff", ".txt", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".pix", ".hdr")
@@ -195,9 +194,8 @@ def describe(name: str | None = None) -> str:
 
 
 def _unknown(name: str, said: str) -> SceneError:
-    near = difflib.get_close_matches(name.lower(), known_sets(), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return SceneError(f"{said}: no data set is known as {name!r}; known data sets are {', '.join(known_sets())}.{hint}")
+    hint = closest(name.lower(), known_sets())
+    return SceneError(f"{said}: no data set is known as {name!r}{hint}; known data sets are {', '.join(known_sets())}.")
 
 
 # --- files ---
@@ -222,7 +220,7 @@ def find(known: KnownSet, folder: Path, named: Mapping[str, Any] | None = None) 
     assert best is not None  # `folder` itself comes first
     for role, text in (named or {}).items():
         if role not in best.files:
-            raise MissingFile(f"{folder}: files names {text!r} for {role}, but there is no such file.")
+            raise MissingFile(f"{folder}: files names {text!r} for {role}, but there is no such file.", text)
     return best
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bdgf_fast.data.notes import Doubt
 from bdgf_fast.data.scene import Scene, SplitSpec
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.errors import DataWarning, SplitError
@@ -142,6 +143,9 @@ def _check(spec: SplitSpec, scene: Scene) -> None:
     if not scene.classes:
         raise SplitError(f"{scene.labels_source} has no labels to train on; add a [labels] table, or map the scene "
                          "with a run that is trained already: `bdgf-fast predict DIR --scene SCENE --out MAPS`.")  # fmt: skip
+    if len(scene.classes) == 1:
+        name = scene.classes[0].name
+        raise SplitError(f"{scene.labels_source} has the class {name!r} alone; training needs two classes or more.")
     if spec.kind == "blocks":
         if spec.block < 1:
             raise SplitError(f"{where}: block is {spec.block}; it is a side length in pixels, at least 1.")
@@ -229,7 +233,7 @@ def _notes(split: Split, scene: Scene, spec: SplitSpec, patch: int) -> None:
     names = [info.name for info in scene.classes]
 
     def add(text: str, warn: bool) -> None:
-        split.notes.append(text)
+        split.notes.append(Doubt(text) if warn else text)
         if warn:
             warnings.warn(f"{scene.labels_source}: {text}", DataWarning, stacklevel=4)
 

@@ -295,7 +295,7 @@ def compare(directories: Sequence[PathLike | MapResult], out: PathLike = "compar
     """
     folders, page = [_folder(directory) for directory in directories], Path(out)
     if len(folders) < 2:
-        raise UserError("a comparison takes two runs or more")
+        raise UserError("a comparison takes two runs or more; the page of a single run is report.html in its directory")
     with session("cpu"):
         for folder in folders:
             if not RunDirectory.open(folder, read_only=True).done("evaluate"):

@@ -20,6 +20,15 @@ except ImportError:  # not on Windows, which goes without
 
 LOCK = ".lock"
 _held: dict[Path, tuple[IO[str], bool]] = {}
+_made: list[Path] = []  # directories that `create` made, each after those it lies in
+
+
+def create(directory: Path) -> None:
+    """Make a directory, and those it lies in; ``released`` removes what is still empty then, as after a refusal."""
+    directory = directory.absolute()
+    new = [place for place in (directory, *directory.parents) if not place.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    _made.extend(reversed(new))
 
 
 def lock(directory: Path, *, shared: bool = False) -> None:
@@ -79,8 +88,9 @@ def _open(path: Path) -> IO[str] | None:
 
 @contextlib.contextmanager
 def released() -> Iterator[None]:
-    """Let go of every directory locked within; what was held before stays locked."""
-    before = set(_held)
+    """Let go of every directory locked within, and remove those created within that stayed empty; what was held before stays
+    locked."""
+    before, made = set(_held), len(_made)
     try:
         yield
     finally:
@@ -90,3 +100,7 @@ def released() -> Iterator[None]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 (directory / LOCK).unlink()
             stream.close()
+        for directory in reversed(_made[made:]):
+            with contextlib.suppress(OSError):  # it holds something
+                directory.rmdir()
+        del _made[made:]

@@ -25,7 +25,7 @@ from ..errors import UserError, spoken
 from ..files.json_files import read_json, write_json
 from ..files.vrt import MapTile, write_mosaic
 from . import origin
-from .locks import lock, released
+from .locks import create, lock, released
 from .run import Run
 from .scene_list import Listed
 from .scenes import open_scene
@@ -52,7 +52,7 @@ def predict_list(
     Where there are at least as many scenes as ranks, each rank maps scenes of its own; otherwise all share the blocks of each.
     A scene that cannot be mapped is one logged sentence and its state in the index, and the others go on.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    create(out)
     lock(out)
     options = {"memory": memory, "stride": stride, "precision": precision, "priors": priors, "refine": refine}
     maps = _Maps(made, scenes, out, options)

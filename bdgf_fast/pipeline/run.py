@@ -49,7 +49,7 @@ from ..report.figure import write_png
 from ..report.metrics import METRICS
 from ..report.tensorboard import Log
 from . import origin
-from .locks import lock
+from .locks import create, lock
 from .pretrained import Pretrained
 from .report import write_report
 from .run_directory import RunDirectory
@@ -244,7 +244,7 @@ class Run:
             prepared = self.prepare_other(scene or open_scene(reference), align=align)
             warn_of_values(prepared)
         config, names = self.predict_config(precision, priors, refine), [info.name for info in prepared.classes]
-        target.mkdir(parents=True, exist_ok=True)
+        create(target)
         if leads():
             lock(target)
         own = reference is None and out is None

@@ -14,7 +14,7 @@ from typing import Any
 from ..common.ranks import barrier, leads
 from ..errors import UserError
 from ..files.json_files import read_json, write_json
-from .locks import lock
+from .locks import create, lock
 
 STAGES = ("pretrain", "train", "predict", "evaluate")
 
@@ -76,7 +76,7 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; name a directory")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            create(self.path)
         except OSError as error:
             raise UserError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
         lock(self.path)
@@ -84,7 +84,7 @@ class RunDirectory:
             if not overwrite:
                 raise UserError(f"{self.path} holds a run already: continue it with --resume or replace it with --overwrite")
             self._remove()
-        self.checkpoints.mkdir(exist_ok=True)
+        create(self.checkpoints)
 
     @classmethod
     def open(cls, path: str | Path, *, read_only: bool = False) -> RunDirectory:

@@ -166,7 +166,7 @@ class _Transfer:
         codes = {info.code for info in joined.classes}
         for target in self.test:
             scene = open_scene(target.reference)
-            legend([joined, scene])
+            legend([*scenes, scene])
             for info in scene.classes:
                 if info.code not in codes:
                     raise UserError(

@@ -115,7 +115,7 @@ def reliability(calibration: dict[str, Any] | None, path: Path) -> bool:
     if calibration is None:
         path.unlink(missing_ok=True)
         return False
-    figure, axis = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(4.8, 5.0), layout="constrained")
     axis.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle="--", label="perfectly calibrated")
     shown = [("uncalibrated", "as trained", "tab:orange"), ("calibrated", "with the temperature", "tab:blue")]
     if calibration["written"] != calibration["calibrated"]:
@@ -128,7 +128,7 @@ def reliability(calibration: dict[str, Any] | None, path: Path) -> bool:
     axis.set(title="reliability on the test pixels", xlabel="probability of the predicted class, %",
              ylabel="share that is right, %", xlim=(0, 102), ylim=(0, 102), aspect="equal")  # fmt: skip
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="best")  # the curves of an underconfident network lie in the upper left
+    figure.legend(fontsize=8, loc="outside lower center", frameon=False)  # curves may pass through any corner
     _save(figure, path)
     return True
 

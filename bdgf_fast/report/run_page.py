@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,12 @@ def area(predicted: dict[str, Any], k: int) -> dict[str, Any]:
 
 
 def amount(value: float | None) -> str:
-    """An area with at least three digits; "-" for none."""
-    return "-" if value is None else f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
+    """An area with at least three digits, or a whole number; "-" for none."""
+    if value is None:
+        return "-"
+    if value >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.{min(2 - math.floor(math.log10(value)), 4)}f}"
 
 
 def hectares(value: float | None) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..baselines import DUAL, FORESTS, GUIDED_FOREST, available
 from ..config import Config
-from ..errors import UserError
+from ..errors import UserError, closest
 from ..network.train import PATCH_TRAINING
 from ..report.study_page import DEFAULT
 
@@ -133,8 +132,7 @@ def select(cells: Sequence[Cell], wanted: Sequence[str] | None) -> list[Cell]:
     known = {c.name for c in cells} | {c.group for c in cells}
     for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = closest(name, known)
             raise UserError(f"--cells: this scene's study has no cell or group {name!r}{hint}; --cells list shows them")
     return [c for c in cells if {c.name, c.group} & {*wanted, DEFAULT}]
 

@@ -40,7 +40,7 @@ from ..network.predict import predict_pixels
 from ..network.reach import guided, reach
 from ..network.train import check_split, train
 from ..pipeline import origin
-from ..pipeline.locks import lock
+from ..pipeline.locks import create, lock
 from ..pipeline.scenes import NO_TEST, SYNTHETIC, check_size, open_scene
 from ..pipeline.settings import ConfigLike, configured
 from ..pipeline.versions import versions
@@ -129,7 +129,7 @@ class Study:
         chosen = select(self.cells, wanted or self.preset.wanted)
         if len(set(seeds)) != len(seeds):
             raise UserError(f"--seeds names a seed twice: {list(seeds)}")
-        self.out.mkdir(parents=True, exist_ok=True)
+        create(self.out)
         lock(self.out)
         self.state = self._reopen()
         for cell in chosen:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    Case = tuple[Callable, list[torch.Tensor], dict[str, int]]
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FILE = HERE / "launches.json"
@@ -55,7 +57,22 @@ def build():
     return importlib.import_module("bdgf_launches")
 
 
-def cases() -> dict[str, tuple[Callable, list[torch.Tensor], dict[str, int]]]:
+def scan_case(batch: int, dim: int, length: int, states: int, dtype: torch.dtype) -> dict[str, Case]:
+    """One shape of selective_scan, as cases() has it."""
+    import torch
+
+    from bdgf_fast import ops
+
+    u, delta = (torch.empty(batch, dim, length, dtype=dtype) for _ in range(2))
+    B, C = (torch.empty(batch, states, length, dtype=dtype) for _ in range(2))
+    inputs = [u, delta, torch.empty(dim, states), B, C, torch.empty(dim)]
+    moved = sum(x.nbytes for x in inputs) + u.nbytes
+    sizes = {"exps": batch * dim * length * states, "forward": moved, "backward": 2 * moved}
+    name = f"selective_scan {(batch, dim, length, states)} {str(dtype)[6:]}"
+    return {name: (lambda *x: ops.selective_scan(*x, delta_softplus=True), inputs, sizes)}
+
+
+def cases() -> dict[str, Case]:
     """Name -> (call, its tensors, its elements or exps and the bytes that must be moved forward and backward)."""
     import torch
 
@@ -67,14 +84,8 @@ def cases() -> dict[str, tuple[Callable, list[torch.Tensor], dict[str, int]]]:
 
     found: dict = {}
     for dtype in (torch.float32, torch.bfloat16):
-        for batch, dim, length, states in SCANS if dtype is torch.float32 else SCANS[:3]:
-            u, delta = empty(batch, dim, length, dtype=dtype), empty(batch, dim, length, dtype=dtype)
-            B, C = empty(batch, states, length, dtype=dtype), empty(batch, states, length, dtype=dtype)
-            inputs = [u, delta, empty(dim, states), B, C, empty(dim)]
-            moved = sum(x.nbytes for x in inputs) + u.nbytes
-            sizes = {"exps": batch * dim * length * states, "forward": moved, "backward": 2 * moved}
-            name = f"selective_scan {(batch, dim, length, states)} {str(dtype)[6:]}"
-            found[name] = (lambda *x: ops.selective_scan(*x, delta_softplus=True), inputs, sizes)
+        for shape in SCANS if dtype is torch.float32 else SCANS[:3]:
+            found |= scan_case(*shape, dtype)
     matrices = [empty(128, 16), empty(128, 16)]  # constant B and C
     inputs = [empty(256, 128, 49), empty(256, 128, 49), empty(128, 16), *matrices, empty(128)]
     sizes = {"exps": 256 * 128 * 49 * 16, "forward": 3 * inputs[0].nbytes, "backward": 6 * inputs[0].nbytes}

@@ -3,12 +3,14 @@
     python bench/gpu/predict.py [--extension FILE ...] [--peer selective_scan_cuda.so] [--only TEXT] [--out FILE]
 
 launches.json holds the launches of the standard shapes; sass.py executes the compiled kernels with them, block by block, and
-this file turns the counts into a time by the rates below. The same is done for the scan of mamba_ssm where peers.py has built it.
+this file turns the counts into a time by the rates below. The same is done for the scan of mamba_ssm where peers.py has built it,
+and for the Triton kernels under the Triton that is installed (triton_launches.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 import struct
@@ -23,6 +25,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "tests/compiled")]
 import binary  # noqa: E402
 import launches  # noqa: E402
 import sass  # noqa: E402
+import sass_semantics  # noqa: E402
 
 # The NVIDIA H200, as its counters showed it (bench/results/nvidia-h200-counters.json and the limits in nvidia-h200.json).
 RATES = {
@@ -85,6 +88,12 @@ def counted(kernel: binary.Kernel, launch: sass.Launch, blocks: Iterable[tuple[i
     return Counter({name: value / number for name, value in total.items()})
 
 
+def counted_by_rows(kernel: binary.Kernel, launches_: list[sass.Launch], rows: float) -> Counter:
+    """What one program executes that takes so many rows, from launches where it takes one and two."""
+    one, two = (counted(kernel, launch, [(0, 0, 0)]) for launch in launches_)
+    return Counter({name: one[name] + (rows - 1) * (two[name] - one[name]) for name in one | two})
+
+
 def resident_blocks(kernel: binary.Kernel, threads: int, dynamic: int) -> int:
     """The blocks that fit on a multiprocessor at the same time."""
     warps = (threads + 31) // 32
@@ -104,6 +113,7 @@ def predicted(kernel: binary.Kernel, launch: dict, counts: Counter) -> dict:
     shared_turns, shuffles = counts["shared_wavefronts"], counts["SHFL"]
     instructions = sum(v for name, v in counts.items() if name != "shared_wavefronts")
     special = sum(counts[name] for name in sass.SPECIAL)
+    tensor = sum(counts[name] for name in sass_semantics.TENSOR)
     resident = resident_blocks(kernel, launch["block"], launch["dynamic_shared"])
     share = -(-blocks // RATES["multiprocessors"])  # of one multiprocessor
     beside = min(resident, share) * warps / RATES["schedulers"]
@@ -123,6 +133,7 @@ def predicted(kernel: binary.Kernel, launch: dict, counts: Counter) -> dict:
         "shuffles": round(shuffles * blocks), "barriers": round(sum(counts[n] for n in BARRIERS) * blocks),
         "registers": kernel.registers, "shared_bytes": kernel.shared + launch["dynamic_shared"], "resident_warps": resident * warps,
         "microseconds": round(1e6 * (seconds[bound] + RATES["launch"]), 2), "bound": bound,
+        **({"tensor_instructions": round(tensor * blocks)} if tensor else {}),
     }  # fmt: skip
 
 
@@ -132,18 +143,28 @@ def row_of(case: dict, kernels: dict[str, binary.Kernel]) -> dict:
     for launch in case["launches"]:
         kernel, grid = kernels[launch["kernel"]], tuple(launch["grid"])
         shared = kernel.shared + launch["dynamic_shared"]
-        how = sass.Launch(grid, launch["block"], shared, launches.unpacked(launch["parameters"]), ARCHITECTURE)
-        rows.append(predicted(kernel, launch, counted(kernel, how, blocks_to_count(launch["kernel"], grid, case["case"]))))
+
+        def how(parameters, launch=launch, grid=grid, shared=shared):
+            return sass.Launch(grid, launch["block"], shared, launches.unpacked(parameters), ARCHITECTURE)
+
+        if "with_one_and_two_rows" in launch:
+            counts = counted_by_rows(kernel, [how(p) for p in launch["with_one_and_two_rows"]], launch["rows"])
+        else:
+            counts = counted(kernel, how(launch["parameters"]), blocks_to_count(launch["kernel"], grid, case["case"]))
+        rows.append(predicted(kernel, launch, counts))
     unit = "exps" if "exps" in case else "elements"
     total = sum(r["warp_instructions"] * r["launches"] for r in rows)
     kernels_us, memory_us = sum(r["microseconds"] * r["launches"] for r in rows), 1e6 * case["bytes"] / RATES["bytes"]
     longest = max(rows, key=lambda r: r["microseconds"] * r["launches"])
-    return {
+    row = {
         "case": case["case"], "direction": case["direction"], "label": "predicted", unit: case[unit], "bytes": case["bytes"],
         "warp_instructions": total, f"instructions_per_{unit[:-1]}": round(32 * total / case[unit], 2),
         "microseconds": round(max(kernels_us, memory_us), 1), "bound": "memory" if memory_us > kernels_us else longest["bound"],
         "kernels": rows,
     }  # fmt: skip
+    if any("tensor_instructions" in r for r in rows):  # how long tensor cores take is not among the rates
+        del row["microseconds"], row["bound"]
+    return row
 
 
 def instructions_per_unit(row: dict) -> float:
@@ -240,12 +261,21 @@ def main() -> int:
         print(f"no code for {ARCHITECTURE} of {names} in {files}: build with CUDA (BDGF_CUDA=ON)", file=sys.stderr)
         return 1
     result = {"label": "predicted", "architecture": ARCHITECTURE, "sources": recorded["sources"], "rates": RATES, "rows": rows}
-    peers = peer_kernels(args.peer, cases) if args.peer else {}
+    try:
+        peers = peer_kernels(args.peer, cases) if args.peer else {}
+    except FileNotFoundError as error:  # built, but without the sources whose header says what its parameters are
+        print(error, file=sys.stderr)
+        return 1
     for case in cases:
         rows.append(row_of(case, kernels))
         if peers and (peer := peer_case(case)):
             add_peer(rows[-1], row_of(peer, peers))
         print({k: v for k, v in rows[-1].items() if k not in ("kernels", "mamba_ssm")}, flush=True)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if importlib.util.find_spec("triton") is not None:
+        import triton_launches
+
+        result["triton"] = triton_launches.predictions(args.only)
         args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.budget:
         found = {f"{row['case']} {row['direction']}": instructions_per_unit(row) for row in rows}

@@ -108,6 +108,33 @@ def store(i: Instruction) -> Callable:
     return run
 
 
+def matrices(i: Instruction) -> Callable:
+    """LDSM, STSM: one, two or four matrices of 8 rows of 16 bytes. Lane 8 n + r has the address of row r of matrix n; of it, lane
+    4 r + j holds word j in its n-th register, or (transposed) the r-th half of rows 2 j and 2 j + 1."""
+    reads, transposed = i.name == "LDSM", "MT88" in i.parts
+    kind, row = register(i.operands[0 if reads else 1])
+    at = address(i.operands[1 if reads else 0])
+    count = int(i.parts[-1]) if i.parts[-1] in ("2", "4") else 1
+    r, j = LANES // 4, LANES % 4
+
+    def run(w, m):
+        where = at(w) & 0xFFFFFFFF
+        w.counts["shared_wavefronts"] += _wavefronts(where, 16, m & (8 * count > LANES))
+        for n in range(count):
+            # The addresses of the two halves of a lane's word.
+            low = where[8 * n + 2 * j] + 2 * r if transposed else where[8 * n + r] + 4 * j
+            high = where[8 * n + 2 * j + 1] + 2 * r if transposed else low + 2
+            places = [low, low + 1, high, high + 1]
+            if reads:
+                w.write(kind, row + n, sum(w.shared[p].astype(u32) << u32(8 * b) for b, p in enumerate(places)), m)
+                continue
+            value = w.bank[kind][row + n] if row != RZ else np.zeros(32, u32)
+            for b, p in enumerate(places):
+                w.shared[p] = value >> u32(8 * b) & u32(255)
+
+    return run
+
+
 def constant(i: Instruction) -> Callable:
     kind, row = register(i.operands[0])
     source = i.operands[1]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 from sass import LOW, RZ, Instruction, f32, i32, i64, integer, is_predicate, pair, predicate, real, register, u32, u64, wide
-from sass_memory import constant, load, shuffle, special_register, store
+from sass_memory import constant, load, matrices, shuffle, special_register, store
 
 CONTROL = {"BRA", "CALL", "RET", "BRX", "EXIT", "BSSY", "BSYNC", "BREAK", "BAR", "WARPSYNC"}
-NOTHING = {"NOP", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR"}
+TENSOR = {"HMMA", "HGMMA"}  # products of matrices: data
+NOTHING = {"NOP", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR", "FENCE", "WARPGROUP", *TENSOR}
 COMPARE = {"LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal, "NE": np.not_equal}
 
 
@@ -327,9 +328,22 @@ def _to_integer(i: Instruction) -> Callable:
     return run
 
 
+def _compared_halves(i: Instruction) -> Callable:
+    """HSETP2 compares data, which nothing follows."""
+    to = [p for p in i.operands[:2] if is_predicate(p)]
+
+    def run(w, m):
+        for p in to:
+            w.flag(p, np.zeros(32, bool), m)
+
+    return run
+
+
 def _halves(i: Instruction) -> Callable:
     """HFMA2.MMA and HADD2 as the compiler uses them: two constants, or half of a register as float."""
     kind, row, sources = _sources(i)
+    if i.name == "HFMA2" and not all(re.match(r"[-\d.]+$", s) for s in sources[-2:]):
+        return lambda w, m: w.write(kind, row, u32(0), m)  # of two halves at a time: data
     if i.name == "HFMA2":
         high, low = (int(np.float16(float(s)).view(np.uint16)) for s in sources[-2:])
         value = u32(high << 16 | low)
@@ -339,6 +353,18 @@ def _halves(i: Instruction) -> Callable:
         return lambda w, m: None
     get, shift = integer(match[1]), u32(16 * int(match[2]))
     return lambda w, m: w.write(kind, row, (get(w) >> shift).astype(np.uint16).view(np.float16).astype(f32).view(u32), m)
+
+
+def _extended(i: Instruction) -> Callable:
+    """SGXT: the lowest bits of a register, the others filled with the sign, or with zeros."""
+    kind, row, (source, bits) = _sources(i)
+    get, by = integer(source), u32(32 - int(bits, 16))
+
+    def run(w, m):
+        v = np.asarray(get(w), u32) << by
+        w.write(kind, row, v >> by if "U32" in i.parts else (v.view(i32) >> i32(by)).view(u32), m)
+
+    return run
 
 
 def _iabs(v):
@@ -367,15 +393,17 @@ def _mufu(i: Instruction) -> Callable:
 
 MEANINGS: dict[str, Callable] = {
     "MOV": simple(lambda v, *_: np.broadcast_to(v, 32), integer), "VIADD": simple(lambda a, b: a + b, integer),
-    "IABS": simple(_iabs, integer), "IMAD": _imad, "IADD3": _iadd3, "LEA": _lea, "LOP3": _lop3, "PLOP3": _plop3,
+    "IABS": simple(_iabs, integer), "SGXT": _extended, "IMAD": _imad, "IADD3": _iadd3, "LEA": _lea, "LOP3": _lop3, "PLOP3": _plop3,
     "SHF": _shf, "PRMT": _prmt, "SEL": _chosen(integer), "FSEL": _chosen(real),
     "VIMNMX": _chosen(integer, _signed), "IMNMX": _chosen(integer, _signed),
     "FMNMX": _chosen(real, lambda i, a, b: (a, b)), "VIADDMNMX": _addminmax, "ISETP": _setp, "FSETP": _setp,
     "FADD": _floats(lambda a, b: a + b), "FMUL": _floats(lambda a, b: a * b), "FFMA": _floats(_fused), "MUFU": _mufu,
     "I2F": _to_float, "I2FP": _to_float, "F2I": _to_integer,
     "F2FP": simple(lambda *v: u32(0), real), "F2F": simple(lambda v: u32(0), real),
-    "HFMA2": _halves, "HADD2": _halves, "CS2R": _cs2r, "R2UR": _r2ur, "VOTE": _vote, "VOTEU": _vote, "P2R": _p2r, "R2P": _r2p,
+    "HFMA2": _halves, "HADD2": _halves, "HSETP2": _compared_halves,
+    "CS2R": _cs2r, "R2UR": _r2ur, "VOTE": _vote, "VOTEU": _vote, "P2R": _p2r, "R2P": _r2p,
     "FCHK": lambda i: lambda w, m: w.flag(i.operands[0], np.zeros(32, bool), m), "SHFL": shuffle,
+    "LDSM": matrices, "STSM": matrices,
     "LDS": load, "LDG": load, "LD": load, "LDL": load, "STS": store, "STL": store, "LDC": constant,
     "S2R": special_register, "S2UR": special_register,
 }  # fmt: skip

@@ -23,7 +23,7 @@ static void run_denoising_loss(const DenoisingLossArgs& args, cudaStream_t strea
   work.grad_batch_stride = args.grad_batch_stride;
   work.grad_group_stride = args.grad_group_stride;
   work.wide_x0 = args.x0.present && args.x0.dtype != args.pred.dtype;
-  work.loop = make_sample_loop<K>(args.noise, {&args.pred, &args.x0, &args.grad_pred, &args.grad_x0}, work.t,
+  work.loop = make_sample_loop<T>(args.noise, {&args.pred, &args.x0, &args.grad_pred, &args.grad_x0}, work.t,
                            dense || args.groups == 1 ? nullptr : &by_channel);
   // The outermost axis holds channels, or is the one row of all elements, or (for a single group) anything.
   const int64_t outer = work.loop.axes ? work.loop.extent[0].divisor : work.loop.row_length;

@@ -65,17 +65,23 @@ __global__ void __launch_bounds__(256, kBackward || sizeof(T) == 2 ? 2 : 3) deno
       slope = loss_slope(a.grad_loss[b * a.grad_batch_stride + m * a.grad_group_stride], a.elements[m]) + spoiled;
       slope_x0 = loss_slope_x0(kind, slope, c.y);
     }
-    for (int64_t i = first + threadIdx.x; i < last; i += blockDim.x) {
-      const Item<K, 4> item = locate<K>(a.loop, a.t, b, part, i);
-      if (item.begin >= item.end) continue;
-      float pred[4 * K], x0[4 * K], eps[4 * K];
+    for_each_item_of_part<T>(a.loop, a.t, b, part, first, last, [&](const Item<K, 4>& item) {
+      float pred[4 * K], x0[4 * K], target[4 * K];
       load<T>(a.t[0], item, 0, pred);
       if (kind != kEpsilon) a.wide_x0 ? load<float>(a.t[1], item, 1, x0) : load<T>(a.t[1], item, 1, x0);
-      if (kind != kSample) draw(item, sample, stream, key, eps);
+      if (kind == kSample) {
+#pragma unroll
+        for (int j = 0; j < 4 * K; ++j) target[j] = x0[j];
+      } else {
+        draw(item, sample, stream, key, target);
+      }
+      if (kind == kVelocity) {
+#pragma unroll
+        for (int j = 0; j < 4 * K; ++j) target[j] = velocity_target(c.x, c.y, target[j], x0[j]);
+      }
 #pragma unroll
       for (int j = 0; j < 4 * K; ++j) {
-        const float target = kind == kSample ? x0[j] : kind == kEpsilon ? eps[j] : velocity_target(c.x, c.y, eps[j], x0[j]);
-        const float d = pred[j] - target;
+        const float d = pred[j] - target[j];
         if (kBackward) {
           pred[j] = slope * d;
           x0[j] = slope_x0 * d;
@@ -87,7 +93,7 @@ __global__ void __launch_bounds__(256, kBackward || sizeof(T) == 2 ? 2 : 3) deno
         if (a.t[2].data) store<T>(a.t[2], item, 2, pred);
         if (a.t[3].data) a.wide_x0 ? store<float>(a.t[3], item, 3, x0) : store<T>(a.t[3], item, 3, x0);
       }
-    }
+    });
     if (!kBackward) {
       sum = warp_sum(sum);
       if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;

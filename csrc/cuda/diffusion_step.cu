@@ -15,13 +15,13 @@ static void run_diffusion_step(const DiffusionStepArgs& args, cudaStream_t strea
   work.clip = args.clip;
   work.draw = args.draw;
   if (backward) {
-    work.loop = make_sample_loop<kBlocksPerItem<T>>(
-        args.address, {&args.pred, &args.sample, &args.grad_out, &args.grad_pred, &args.grad_sample}, work.t);
-    BDGF_LAUNCH(diffusion_step_backward_kernel<T>, grid_for(work.loop.batch * work.loop.items, 256), 256, 0, stream, work);
+    work.loop = make_sample_loop<T>(
+        args.address, {&args.pred, &args.sample, &args.grad_out, &args.grad_pred, &args.grad_sample}, work.t, nullptr, false);
+    BDGF_LAUNCH(diffusion_step_backward_kernel<T>, grid_of(work.loop, 256), 256, 0, stream, work);
   } else {
     const SampleView none;
-    work.loop = make_sample_loop<kBlocksPerItem<T>>(args.address, {&args.pred, &args.sample, &args.noise, &args.out, &none}, work.t);
-    BDGF_LAUNCH(diffusion_step_kernel<T>, grid_for(work.loop.batch * work.loop.items, 256), 256, 0, stream, work);
+    work.loop = make_sample_loop<T>(args.address, {&args.pred, &args.sample, &args.noise, &args.out, &none}, work.t, nullptr, false);
+    BDGF_LAUNCH(diffusion_step_kernel<T>, grid_of(work.loop, 256), 256, 0, stream, work);
   }
 }
 

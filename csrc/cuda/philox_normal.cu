@@ -12,8 +12,8 @@ static void run_philox_normal(const PhiloxNormalArgs& args, cudaStream_t stream)
   PhiloxNormalWork work{};
   const SampleView out = sample_view(args.out);
   work.noise = args.noise;
-  work.loop = make_sample_loop<kBlocksPerItem<T>>(args.noise, {&out}, work.t);
-  BDGF_LAUNCH(philox_normal_kernel<T>, grid_for(work.loop.batch * work.loop.items, 256), 256, 0, stream, work);
+  work.loop = make_sample_loop<T>(args.noise, {&out}, work.t);
+  BDGF_LAUNCH(philox_normal_kernel<T>, grid_of(work.loop, 256), 256, 0, stream, work);
 }
 
 }  // namespace device

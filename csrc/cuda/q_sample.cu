@@ -14,8 +14,8 @@ static void run_q_sample(const QSampleArgs& args, cudaStream_t stream) {
   own.present = true;
   work.args = args;
   work.pixels = divider(args.pixels);
-  work.loop = make_sample_loop<kBlocksPerItem<T>>(args.noise, {&args.x0, &args.out, &own}, work.t);
-  BDGF_LAUNCH(q_sample_kernel<T>, grid_for(work.loop.batch * work.loop.items, 256), 256, 0, stream, work);
+  work.loop = make_sample_loop<T>(args.noise, {&args.x0, &args.out, &own}, work.t, nullptr, args.channel_mask == nullptr);
+  BDGF_LAUNCH(q_sample_kernel<T>, grid_of(work.loop, 256), 256, 0, stream, work);
 }
 
 }  // namespace device

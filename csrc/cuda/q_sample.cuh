@@ -1,4 +1,4 @@
-// x_t: one thread, one item of the loop. Bits as in bdgf/q_sample.h.
+// x_t, item by item (sample_loop.cuh). Bits as in bdgf/q_sample.h.
 #pragma once
 #include "cuda/sample_loop.cuh"
 
@@ -21,50 +21,62 @@ struct QSampleWork {
   Strided t[3];  // x0, out, the sample's own count
 };
 
+// A bit per element of the item, set where its channel is hidden.
+template <int K, int N>
+static __device__ __forceinline__ unsigned hidden_elements(const QSampleWork& a, const Item<K, N>& item, int64_t b) {
+  const uint8_t* mask = a.args.channel_mask + b * a.args.mask_batch_stride;
+  const int64_t own = item.offset[2] + item.column;
+  int64_t channel = divide(own + item.begin, a.pixels), next = (channel + 1) * a.pixels.divisor;
+  bool is_hidden = mask[channel * a.args.mask_channel_stride];
+  unsigned hidden = 0;
+  for (int j = item.begin; j < item.end; ++j) {
+    if (own + j >= next) {
+      ++channel;
+      next += a.pixels.divisor;
+      is_hidden = mask[channel * a.args.mask_channel_stride];
+    }
+    hidden |= (unsigned)is_hidden << j;
+  }
+  return hidden;
+}
+
+struct OfSample {
+  float2 c;  // the coefficients
+  uint32_t sample;
+};
+
 template <class T>
 __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
   BDGF_THREADS(256);
   constexpr int K = kBlocksPerItem<T>;
   const uint64_t key = noise_key(a.args.noise);
   const uint32_t stream = noise_stream(a.args.noise);
-  const int64_t items = a.loop.batch * a.loop.items, step = (int64_t)gridDim.x * blockDim.x;
-  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
-    const int64_t b = divide(i, a.loop.per_sample);
-    const Item<K, 3> item = locate<K>(a.loop, a.t, b, i - b * a.loop.items);
-    if (item.begin >= item.end) continue;
-    unsigned hidden = 0, wanted = (1u << item.end) - (1u << item.begin);  // a bit per element
-    if (a.args.channel_mask) {
-      const uint8_t* mask = a.args.channel_mask + b * a.args.mask_batch_stride;
-      const int64_t own = item.offset[2] + item.column;
-      int64_t channel = divide(own + item.begin, a.pixels), next = (channel + 1) * a.pixels.divisor;
-      bool is_hidden = mask[channel * a.args.mask_channel_stride];
-      for (int j = item.begin; j < item.end; ++j) {
-        if (own + j >= next) {
-          ++channel;
-          next += a.pixels.divisor;
-          is_hidden = mask[channel * a.args.mask_channel_stride];
+  for_each_item<T, true>(
+      a.loop, a.t, [&](int64_t b) { return OfSample{schedule_at(a.args.schedule, b), noise_sample(a.args.noise, b)}; },
+      [&](const OfSample& of, int64_t b, const Item<K, 3>& item) {
+        const bool masked = !item.packed && a.args.channel_mask;  // run_q_sample takes no packed items where there is a mask
+        const unsigned hidden = masked ? hidden_elements(a, item, b) : 0, all = (1u << item.end) - (1u << item.begin);
+        float value[4 * K], eps[4 * K];
+        if (hidden != all) {
+          load<T>(a.t[0], item, 0, value);
+          if (a.args.draw) {
+            draw(item, of.sample, stream, key, eps);
+#pragma unroll
+            for (int j = 0; j < 4 * K; ++j) value[j] = noised<DeviceMath>(of.c.x, value[j], of.c.y, eps[j]);
+          } else {
+#pragma unroll
+            for (int j = 0; j < 4 * K; ++j) value[j] = __fmul_rn(of.c.x, value[j]);
+          }
         }
-        hidden |= (unsigned)is_hidden << j;
-      }
-    }
-    float value[4 * K], eps[4 * K];
-    if (hidden != wanted) {
-      const float2 c = schedule_at(a.args.schedule, b);
-      load<T>(a.t[0], item, 0, value);
-      if (a.args.draw) draw(item, noise_sample(a.args.noise, b), stream, key, eps);
+        if (hidden) {
 #pragma unroll
-      for (int j = 0; j < 4 * K; ++j)
-        value[j] = a.args.draw ? noised<DeviceMath>(c.x, value[j], c.y, eps[j]) : __fmul_rn(c.x, value[j]);
-    }
-    if (hidden) {
+          for (int j = 0; j < 4 * K; ++j) eps[j] = 0.0f;
+          if (a.args.fill_with_noise) draw(item, noise_sample(a.args.fill, b), noise_stream(a.args.fill), noise_key(a.args.fill), eps);
 #pragma unroll
-      for (int j = 0; j < 4 * K; ++j) eps[j] = 0.0f;
-      if (a.args.fill_with_noise) draw(item, noise_sample(a.args.fill, b), noise_stream(a.args.fill), noise_key(a.args.fill), eps);
-#pragma unroll
-      for (int j = 0; j < 4 * K; ++j) value[j] = hidden >> j & 1 ? eps[j] : value[j];
-    }
-    store<T>(a.t[1], item, 1, value);
-  }
+          for (int j = 0; j < 4 * K; ++j) value[j] = hidden >> j & 1 ? eps[j] : value[j];
+        }
+        store<T>(a.t[1], item, 1, value);
+      });
 }
 
 }  // namespace BDGF_ISA

@@ -1,8 +1,10 @@
 // How the elementwise kernels go through a batch of samples: in items of 4 K neighbouring elements that share K Philox blocks, so
-// that a thread draws no normal it does not use and moves 16 bytes at once where the layout allows it.
+// that a thread draws no normal it does not use and moves 16 bytes at once where the layout allows it. for_each_item is the loop
+// of all of them. Where the tensors are dense and large, a thread takes several items of a sample, which share what it computes
+// once: the key, the bounds, the addresses, the sample's coefficients.
 //
 // The axes of a sample are those that all tensors have in common (dense tensors: a single one). The innermost is a row; an
-// element's place in a tensor, and its number in the noise's count, are both sums of coordinate times stride.
+// element's offset in a tensor, and its number in the noise's count, are both sums of coordinate times stride.
 #pragma once
 #include "cuda/storage.cuh"  // before the shared headers: it says what is compiled for
 
@@ -37,13 +39,15 @@ struct Strided {
 
 struct SampleLoop {
   int64_t batch, row_length;
-  int64_t items;           // of a sample
   int64_t inner_rows;      // of one coordinate of the outermost axis
-  Divider per_sample;      // items
+  Divider per_sample;      // threads
   Divider per_row;         // items
   Divider rows;            // of a sample
   Divider extent[kMaxDims];
   int32_t axes;            // outside the row
+  // Samples are single rows of a multiple of 16 elements, which are counted from 0 and begin at multiples of 16 bytes in all tensors;
+  // and they are so many and long that a thread takes kItemsPerThread items at a time.
+  bool dense;
   bool row_fastest;        // neighbouring threads take neighbouring rows: the layout is channels-last
   Strided count;           // the noise's element numbers
   const int64_t* origin;   // of a sample in its scene: adds origin . (count_row, 1)
@@ -61,6 +65,7 @@ struct Item {
   int64_t element;    // of the first normal, in the noise's count
   int64_t column;     // of that element in its row; below 0 where the row begins inside the item
   int begin, end;     // elements of the item that belong to the row: none where begin >= end
+  bool packed;        // all of them do, and in every tensor they lie side by side, from a multiple of 16 bytes on
   int64_t offset[N];  // of column 0, in each tensor
 };
 
@@ -104,25 +109,73 @@ static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const S
       for (int n = 0; n < N; ++n) item.offset[n] += at * t[n].stride[d];
     }
   }
-  const int64_t number = (start >> (K == 1 ? 2 : 3)) + k;
-  item.element = 4 * K * number;
+  item.element = 4 * K * ((start >> (K == 1 ? 2 : 3)) + k);
   item.column = item.element - start;
   item.begin = item.column < 0 ? (int)-item.column : 0;
   item.end = p.length - item.column < 4 * K ? (int)(p.length - item.column) : 4 * K;
+  item.packed = false;
   return item;
 }
 
-// Item i of sample b as a whole, which is found at once where all tensors are dense.
+// The same in a dense loop, for a part that starts with a whole item, and for an item that is whole. What is known of such items
+// when this is compiled leaves little to compute.
 template <int K, int N>
-static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const Strided (&t)[N], int64_t b, int64_t i) {
-  if (w.axes > 0 || w.origin) return locate<K>(w, t, b, whole(w), i);
+static __device__ __forceinline__ Item<K, N> locate_packed(const Strided (&t)[N], int64_t b, int64_t first, int64_t i) {
   Item<K, N> item;
 #pragma unroll
-  for (int n = 0; n < N; ++n) item.offset[n] = b * t[n].batch;
-  item.element = item.column = 4 * K * i;
+  for (int n = 0; n < N; ++n) item.offset[n] = b * t[n].batch + first;
+  item.column = 4 * K * i;
+  item.element = first + item.column;
   item.begin = 0;
-  item.end = w.row_length - item.column < 4 * K ? (int)(w.row_length - item.column) : 4 * K;
+  item.end = 4 * K;
+  item.packed = true;
   return item;
+}
+
+// 16 bytes of a storage type are four or eight elements.
+template <class T>
+constexpr int kBlocksPerItem = sizeof(T) == 4 ? 1 : 2;
+// 16 elements: what a thread does once costs about as much as four elements.
+template <class T>
+constexpr int kItemsPerThread = 4 / kBlocksPerItem<T>;
+
+// body(of_sample(b), b, item) for all items of this thread, b being an item's sample: the loop of every elementwise kernel. The
+// items of a thread lie far apart, so that neighbouring threads move neighbouring memory. kPacked false: no loop is dense, which
+// takes fewer registers.
+template <class T, bool kPacked, int N, class OfSample, class Body>
+static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const Strided (&t)[N], const OfSample& of_sample, const Body& body) {
+  constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
+  const int64_t each = w.per_sample.divisor, threads = w.batch * each, step = (int64_t)gridDim.x * blockDim.x;
+  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < threads; i += step) {
+    const int64_t b = divide(i, w.per_sample), k = i - b * each;
+    if (kPacked && w.dense) {
+      const auto shared = of_sample(b);
+#pragma unroll 1
+      for (int m = 0; m < M; ++m) body(shared, b, locate_packed<K>(t, b, 0, k + m * each));
+    } else {
+      const Item<K, N> item = locate<K>(w, t, b, whole(w), k);
+      if (item.begin < item.end) body(of_sample(b), b, item);
+    }
+  }
+}
+// body(item) for the items first ... last - 1 of a part of sample b that fall to this thread of a block.
+template <class T, int N, class Body>
+static __device__ __forceinline__ void for_each_item_of_part(const SampleLoop& w, const Strided (&t)[N], int64_t b, const Part& part,
+                                                             int64_t first, int64_t last, const Body& body) {
+  constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
+  constexpr int kUnrolled = sizeof(T) == 4 ? M : 1;  // as the registers allow
+  const int step = blockDim.x;
+  const int64_t packed = w.dense && part.first % (4 * K) == 0 ? part.length / (4 * K) : 0;  // items that can be
+  int64_t i = first + threadIdx.x;
+  for (; i + (M - 1) * step < (last < packed ? last : packed); i += M * step) {
+#pragma unroll kUnrolled
+    for (int m = 0; m < M; ++m) body(locate_packed<K>(t, b, part.first, i + m * step));
+  }
+#pragma unroll 1
+  for (; i < last; i += step) {
+    const Item<K, N> item = locate<K>(w, t, b, part, i);
+    if (item.begin < item.end) body(item);
+  }
 }
 
 template <class T, int W, int M>
@@ -141,15 +194,22 @@ static __device__ __forceinline__ void store_packs(T* p, const float (&v)[M]) {
     Pack<T, W> pack;
 #pragma unroll
     for (int j = 0; j < W; ++j) store_rounded(&pack.value[j], v[i + j]);
-    *(Pack<T, W>*)(p + i) = pack;
+    if (sizeof(pack) == 16) {
+      uint4 bits;  // of a struct of its own the compiler may make four stores
+      memcpy(&bits, &pack, sizeof(bits));
+      *(uint4*)(p + i) = bits;
+    } else {
+      *(Pack<T, W>*)(p + i) = pack;
+    }
   }
 }
 
 // v = the item's elements of tensor n; 0 where they are not of the row.
 template <class T, int K, int N>
 static __device__ __forceinline__ void load(const Strided& t, const Item<K, N>& item, int n, float (&v)[4 * K]) {
-  const T* p = (const T*)t.data + item.offset[n] + item.column * t.column;
   constexpr int kFull = 16 / sizeof(T) < 4 * K ? 16 / sizeof(T) : 4 * K, kHalf = kFull / 2;
+  if (item.packed) return load_packs<T, kFull>((const T*)t.data + item.offset[n] + item.column, v);
+  const T* p = (const T*)t.data + item.offset[n] + item.column * t.column;
   if (t.column == 1 && item.begin == 0 && item.end == 4 * K) {
     if (pack_aligned<T, kFull>(p)) return load_packs<T, kFull>(p, v);
     if (pack_aligned<T, kHalf>(p)) return load_packs<T, kHalf>(p, v);
@@ -160,8 +220,9 @@ static __device__ __forceinline__ void load(const Strided& t, const Item<K, N>& 
 }
 template <class T, int K, int N>
 static __device__ __forceinline__ void store(const Strided& t, const Item<K, N>& item, int n, const float (&v)[4 * K]) {
-  T* p = (T*)t.data + item.offset[n] + item.column * t.column;
   constexpr int kFull = 16 / sizeof(T) < 4 * K ? 16 / sizeof(T) : 4 * K, kHalf = kFull / 2;
+  if (item.packed) return store_packs<T, kFull>((T*)t.data + item.offset[n] + item.column, v);
+  T* p = (T*)t.data + item.offset[n] + item.column * t.column;
   if (t.column == 1 && item.begin == 0 && item.end == 4 * K) {
     if (pack_aligned<T, kFull>(p)) return store_packs<T, kFull>(p, v);
     if (pack_aligned<T, kHalf>(p)) return store_packs<T, kHalf>(p, v);
@@ -180,10 +241,6 @@ static __device__ __forceinline__ void draw(const Item<K, N>& item, uint32_t sam
     normal4<DeviceMath>((uint32_t)block, (uint32_t)((uint64_t)block >> 32), sample, stream, key, normal + 4 * j);
   }
 }
-
-// 16 bytes of a storage type are four or eight elements.
-template <class T>
-constexpr int kBlocksPerItem = sizeof(T) == 4 ? 1 : 2;
 
 }  // namespace BDGF_ISA
 }  // namespace bdgf

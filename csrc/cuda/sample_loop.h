@@ -42,9 +42,18 @@ static inline SampleView split_view(int64_t outer, int64_t inner) {
   return v;
 }
 
-// The loop over `batch` samples of the views, each of which gets its Strided (with data null if it is absent).
-template <int K, int N>
-SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const (&views)[N], Strided (&strided)[N], const SampleView* split = nullptr) {
+#ifdef BDGF_EMULATED  // so that small tests take several items a thread
+constexpr int64_t kDenseThreads = 0;
+#else
+constexpr int64_t kDenseThreads = 512 * 256;  // fewer would leave a large GPU's schedulers less than eight warps each
+#endif
+
+// The loop over `batch` samples of the views, each of which gets its Strided (with data null if it is absent). A sample's axes are
+// split where those of `split` are; `may_pack` false: the loop is not dense (see SampleLoop) even where it could be.
+template <class T, int N>
+SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const (&views)[N], Strided (&strided)[N],
+                            const SampleView* split = nullptr, bool may_pack = true) {
+  constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
   SampleLoop w{};
   const SampleView count = count_view(address);
   const SampleView* all[N + 2] = {};
@@ -109,14 +118,22 @@ SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const
   w.inner_rows = w.axes ? rows / w.extent[0].divisor : 1;
   const bool aligned = !address.origin && w.axes == 0;
   w.per_row = divider((w.row_length + 4 * K - 1 + (aligned ? 0 : 4 * K - 1)) / (4 * K));
-  w.items = rows * w.per_row.divisor;
   w.rows = divider(rows);
-  w.per_sample = divider(w.items);
+  const int64_t items = rows * w.per_row.divisor;
+  w.dense = may_pack && aligned && w.row_length % (4 * K * M) == 0 && address.batch * (items / M) >= kDenseThreads;
+  for (int i = 0; i < N && w.dense; ++i) {
+    const int64_t bytes = views[i]->dtype == DType::f32 ? 4 : 2;
+    w.dense = !strided[i].data || (strided[i].column == 1 && (uintptr_t)strided[i].data % 16 == 0 && strided[i].batch * bytes % 16 == 0);
+  }
+  w.per_sample = divider(w.dense ? items / M : items);
   w.origin = address.origin;
   w.count_row = address.extent_w;
   w.row_fastest = w.axes && strided[0].data && strided[0].stride[0] < strided[0].column;
   return w;
 }
+
+// The grid of the kernels that go through it by for_each_item.
+static inline unsigned grid_of(const SampleLoop& w, int threads) { return grid_for(w.batch * w.per_sample.divisor, threads); }
 
 }  // namespace BDGF_ISA
 }  // namespace bdgf

@@ -1,8 +1,14 @@
-// Selective scan, backward (the derivation and the names: bdgf/scan_step.h). Nothing of the forward is kept: selective_scan_bwd.cu
-// first launches the forward's kernel without outputs, for the states before the chunks (call.starts) and, where a sequence is cut
-// into segments, for the states and the carries at their borders. A block then takes a segment chunk by chunk (64 steps) from its
-// end: the states before every eight steps of the chunk are computed again and kept in shared memory; then, tile by tile (16
-// steps) and eight steps by eight, decays and states are computed once more into registers, and the adjoint runs back over them.
+// Selective scan, backward. For a channel and a state: x_l = a_l x_{l-1} + w_l B_l with the decay a_l = exp(delta_l A) and the drive
+// w_l = delta_l u_l; y_l = sum_n C_l x_l + D u_l. From the last step back, lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with g = dL/dy and
+// lambda = dL/dx. Then dC_l = sum over channels of g_l x_l, dB_l = sum over channels of lambda_l w_l, and with
+// e_l = lambda_l a_l x_{l-1}: dA = sum_l e_l delta_l, ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A,
+// du_l = delta_l sum_n lambda_l B_l + D g_l. (bdgf/scan_step.h has the derivation, all names, and the arithmetic of a step.)
+//
+// Nothing of the forward is kept: selective_scan_bwd.cu first launches the forward's kernel without outputs, for the states before
+// the chunks (call.starts) and, where a sequence is cut into segments, for the states and the carries at their borders. A block
+// then takes a segment chunk by chunk (64 steps) from its end: the states before every eight steps of the chunk are computed again
+// and kept in shared memory; then, tile by tile (16 steps) and eight steps by eight, decays and states are computed once more into
+// registers, and the adjoint runs back over them.
 //
 // dB and dC sum over channels: over the 8 to 32 channels of a warp by shuffles, over the warps of the tile through
 // shared memory, over tiles by selective_scan_sum.cuh, always in the same order. Lane bits 0 and 1 permute the states
@@ -140,7 +146,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::four_back(int t, int from, int 
 #pragma unroll
   for (int i = kFoldSteps - 1; i >= 0; --i) step_back(f, i, t, from + i, before);
   fold_terms(f, t + from);
-  finish_four(f, t, from, n);
+  finish_gradients(f, t, from, n);
 }
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::recompute_y(FourSteps& f, int at, int from) {
@@ -207,7 +213,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::fold_terms(FourSteps& f, int at
 }
 // Sums over the states, and computes ddelta, du and, with a gate, y from them; adds to the sums of dD and d(delta_bias).
 template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::finish_four(FourSteps& f, int t, int from, int n) {
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::finish_gradients(FourSteps& f, int t, int from, int n) {
   fold_steps(f.sum_exponent, split, lane);
   fold_steps(f.sum_drive, split, lane);
   __syncwarp();  // all lanes of the channel have read these pairs

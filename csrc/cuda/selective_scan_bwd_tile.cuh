@@ -127,13 +127,7 @@ struct BackwardScan {
   BDGF_DEV_METHOD int64_t state(int i) const { return b.slice * kThreadStates * split + in_slice(i); }
   BDGF_DEV_METHOD bool exists(int i) const { return c < b.channels && in_slice(i) < b.states; }
 
-  // Goes to pack `index` of the block; false after the last one.
-  BDGF_DEV_METHOD bool next_pack(int index) {
-    __syncthreads();
-    if (thread == 0) block.pack = pack_of(call, b.block, index);
-    __syncthreads();
-    return pack.rows > 0;
-  }
+  BDGF_DEV_METHOD bool next_pack(int index) { return go_to_pack(block.pack, call, b.block, index); }
   BDGF_DEV_METHOD bool packed() const { return pack.rows > 1; }
   // The last chunk of the pack, and the steps of a chunk; for a pack of sequences, the steps that they take in the tile.
   BDGF_DEV_METHOD int last_chunk() const { return packed() ? 0 : (int)((pack.steps - 1) / kChunkSteps); }
@@ -170,7 +164,7 @@ struct BackwardScan {
   BDGF_DEV_METHOD void recompute_y(FourSteps& f, int at, int from);
   BDGF_DEV_METHOD void step_back(FourSteps& f, int i, int t, int j, const float* before);
   BDGF_DEV_METHOD void fold_terms(FourSteps& f, int at);
-  BDGF_DEV_METHOD void finish_four(FourSteps& f, int t, int from, int n);
+  BDGF_DEV_METHOD void finish_gradients(FourSteps& f, int t, int from, int n);
 };
 
 // -------------------------------------------------------------------------------------------- staging
@@ -185,7 +179,7 @@ BDGF_DEV void fill_constant_orders(float* to, const ScanTensor& t, const BlockWo
 }
 // Stages B and C at once: half of the threads take B, half take C, each the four states of one (step, state group).
 template <class T>
-BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs& a, StepAddresses lines_b, StepAddresses lines_c,
+BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs& a, StepAddresses in_b, StepAddresses in_c,
                            bool with_c, int states, int log_split) {
   const int half = kBackwardSteps << log_split, split = 1 << log_split, thread = fresh_thread(), item = thread & (half - 1);
   const bool second = thread >= half;
@@ -196,7 +190,7 @@ BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs
   const int left = states - group * kThreadStates;
   const ThreadElements w{true, j, group * kThreadStates, 0, 1, left};
   float r[4];
-  load_four<T>(r, a.u.dtype, second ? lines_c : lines_b, w, 0);
+  load_four<T>(r, a.u.dtype, second ? in_c : in_b, w, 0);
   float* const step = (second ? tile_c : tile_b) + j * backward_matrix_row(split);
   float4* to = reinterpret_cast<float4*>(step + group * kOrders * kThreadStates);
   to[0] = make_float4(r[0], r[1], r[2], r[3]);
@@ -252,7 +246,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::stage(int64_t first, int count,
     const int r = packed() ? j / slot : 0;
     const int64_t local = first + j - r * slot;
     const bool inside = packed() ? r < pack.rows && local < pack.steps : j < count;
-    const Position p = position_of(call, b.way, inside ? pack.segment + r : pack.segment, inside ? local : 0);
+    const Position p = position_of(call, b.direction, inside ? pack.segment + r : pack.segment, inside ? local : 0);
     fill_tables(tables, kBackwardSteps, j, block.tensors, filler / kBackwardSteps, threads / kBackwardSteps,
                 adjoint_too ? kBackwardTensors : kInC, inside, p);
   }

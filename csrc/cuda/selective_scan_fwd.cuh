@@ -191,13 +191,9 @@ struct ForwardScan {
     if (kOutputs && a.constant_c) fill_constant(tile_c, a.C, b, split);
   }
 
-  // Goes to pack `index` of the block; false after the last one.
   BDGF_DEV_METHOD bool next_pack(int index) {
-    __syncthreads();
-    if (thread == 0) block.pack = pack_of(call, b.block, index);
-    __syncthreads();
     delta_sum = 0.0f;
-    return pack.rows > 0;
+    return go_to_pack(block.pack, call, b.block, index);
   }
   // Where only the states before chunks are asked for, the last chunk can be left out.
   BDGF_DEV_METHOD int64_t steps_to_scan() const {
@@ -214,7 +210,7 @@ struct ForwardScan {
     const bool inside = j < count;
     const int64_t local = inside ? first + j - r * pack.steps : 0;
     const int64_t step = call.adjoint ? pack.steps - 1 - local : local;
-    const Position p = position_of(call, b.way, inside ? pack.segment + r : pack.segment, step);
+    const Position p = position_of(call, b.direction, inside ? pack.segment + r : pack.segment, step);
     const int tensors = kOutputs ? kForwardTensors : kC;
     fill_tables(tables_of(first), kForwardSteps, j, block.tensors, filler / kForwardSteps, split, tensors, inside, p);
   }

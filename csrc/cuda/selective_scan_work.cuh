@@ -90,9 +90,13 @@ BDGF_DEV float load_parameter(const ScanTensor& t, int64_t index) { return __ldg
 
 // What a block works on. Kept in shared memory, like the ByteTensors of selective_scan_tile.cuh.
 struct BlockWork {
-  int64_t k, slice, partial, tile, block, channel, group_b, group_c;
-  int channels, states;  // that exist, of the tile and of the slice
-  ScanDirection way;
+  int64_t k, slice;                  // the direction, and the slice of 16 states
+  int64_t partial;                   // both as one number: which partial result it writes
+  int64_t tile, channel;             // of channels, and the first of them
+  int64_t block;                     // among those with the same tile and partial: which packs it takes
+  int64_t group_b, group_c;          // of B and C that the tile's channels share
+  int channels, states;              // that exist, of the tile and of the slice
+  ScanDirection direction;
 };
 BDGF_DEV BlockWork block_work(const ScanCall& call) {
   const ScanGrid& g = call.g;
@@ -110,7 +114,7 @@ BDGF_DEV BlockWork block_work(const ScanCall& call) {
   b.group_c = divide(b.channel * call.a.groups_c, call.a.dim);
   const int64_t width = kThreadStates * g.split, left = call.a.states - b.slice * width;
   b.states = (int)(left < width ? left : width);
-  b.way = scan_direction(call.a, b.k);
+  b.direction = scan_direction(call.a, b.k);
   return b;
 }
 
@@ -135,17 +139,25 @@ BDGF_DEV SequencePack pack_of(const ScanCall& call, int64_t block, int64_t pack)
   return t;
 }
 
+// Goes to pack `index` of a block, for all its threads; `pack` lies in shared memory. False after the last one.
+BDGF_DEV bool go_to_pack(SequencePack& pack, const ScanCall& call, int64_t block, int64_t index) {
+  __syncthreads();
+  if (threadIdx.x == 0) pack = pack_of(call, block, index);
+  __syncthreads();
+  return pack.rows > 0;
+}
+
 // Step `local` of a segment: its row, and its position in tensors in the order of u and in those in the order of the parameters.
 struct Position {
   int64_t segment, row, local, input, parameter;
 };
-BDGF_DEV int64_t input_position(const SelectiveScanArgs& a, ScanDirection way, int64_t visit) {
-  const int64_t i = way.reversed ? a.length - 1 - visit : visit;
-  if (!way.columns) return i;
+BDGF_DEV int64_t input_position(const SelectiveScanArgs& a, ScanDirection direction, int64_t visit) {
+  const int64_t i = direction.reversed ? a.length - 1 - visit : visit;
+  if (!direction.columns) return i;
   const int64_t column = divide(i, a.height);
   return (i - column * a.height) * a.width + column;
 }
-BDGF_DEV Position position_of(const ScanCall& call, ScanDirection way, int64_t segment, int64_t local) {
+BDGF_DEV Position position_of(const ScanCall& call, ScanDirection direction, int64_t segment, int64_t local) {
   Position p;
   p.segment = segment;
   p.row = segment;
@@ -155,7 +167,7 @@ BDGF_DEV Position position_of(const ScanCall& call, ScanDirection way, int64_t s
     p.row = divide(segment, call.g.segments_per_row);
     visit += (segment - p.row * call.g.segments_per_row) * call.g.segment_steps;
   }
-  p.input = input_position(call.a, way, visit);
+  p.input = input_position(call.a, direction, visit);
   p.parameter = call.a.visiting_order ? visit : p.input;
   return p;
 }

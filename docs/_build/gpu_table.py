@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench/results/nvidia-h200.json"
 PREDICTED = ROOT / "bench/results/sm_90_predicted.json"
+VERSIONS = ROOT / "tests/triton/executed_budget.json"
 PAGE = ROOT / "docs/operations/gpu.md"
 # What the kernels were to reach, in warp instructions for 32 exps or elements: (count of the first kernels, target).
 TARGETS = {
@@ -40,6 +41,7 @@ def table() -> str:
 
 def predictions() -> list[dict]:
     return json.loads(PREDICTED.read_text(encoding="utf-8"))["rows"]
+
 
 
 def count_of(row: dict) -> float:
@@ -76,6 +78,33 @@ def predicted_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def triton_table() -> str:
+    """The Triton kernels likewise, beside the predicted time of the CUDA kernels. Where tensor cores work, no time is predicted."""
+    triton = json.loads(PREDICTED.read_text(encoding="utf-8"))["triton"]
+    head = (f"case, Triton {triton['version']}", "instructions", "integer", "registers", "warps", "binds", "*predicted* us",
+            "*predicted* CUDA us", "measured, earlier kernels, us")  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    cuda = {(row["case"], row["direction"]): row["microseconds"] for row in predictions()}
+    for row in triton["rows"]:
+        kernel = max(row["kernels"], key=lambda k: k["warp_instructions"] * k["launches"])
+        key, ms = (row["case"], row["direction"]), measured(row["case"], row["direction"])
+        times = (row.get("microseconds"), cuda.get(key), 1e3 * ms["ours triton"] if "ours triton" in ms else None)
+        used = (f"{100 * kernel['integer_share']:.0f} %", str(kernel["registers"]), str(kernel["resident_warps"]))
+        cells = [" ".join(key), f"{count_of(row):.1f}", *used, row.get("bound", "")]
+        cells += ["" if t is None else f"{t:.1f}" for t in times]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def versions_table() -> str:
+    """The scan's Triton kernels under two versions of Triton."""
+    older, newer = sorted(budget := json.loads(VERSIONS.read_text(encoding="utf-8")))
+    lines = [f"| case | Triton {older} | Triton {newer} | ratio |", "|---|---|---|---|"]
+    for case, count in budget[newer].items():
+        lines.append(f"| {case} | {budget[older][case]:.1f} | {count:.1f} | {budget[older][case] / count:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def targets_table() -> str:
     """The counts that were aimed at, with those of the first kernels and of the present ones."""
     counts = {f"{row['case']} {row['direction']}": count_of(row) for row in predictions()}
@@ -94,7 +123,9 @@ def targets_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"table": table, "predicted": predicted_table, "targets": targets_table}
+TABLES = {
+    "table": table, "predicted": predicted_table, "triton": triton_table, "versions": versions_table, "targets": targets_table,
+}  # fmt: skip
 
 
 def page_with_table(text: str) -> str:

@@ -1,6 +1,7 @@
 """The pictures of the site and the README: speed from bench/results/cpu.json, and the panels of a map's picture in one row.
 
     python docs/_build/pictures.py          writes docs/pictures/speed.png, speed_<operation>.png and sentinel_row.png
+    python docs/_build/pictures.py RUN      writes docs/pictures/report.png, the top of a run's report (needs chromium)
 
 Each case shows three times on one logarithmic axis: ours, the fastest baseline of the same run and, where it is known, the time
 that the limit of the machine (exponentials, copy bandwidth or matrix products) allows.
@@ -120,7 +121,22 @@ def in_one_row(source: Path, path: Path) -> None:
     row.resize((1600, round(1600 * row.height / row.width)), Image.Resampling.LANCZOS).quantize(128).save(path, optimize=True)
 
 
+def report_page(run: Path) -> None:
+    """The top of a run's report as a browser shows it; that of the gallery is the run of the researcher's guide."""
+    import subprocess
+
+    from PIL import Image
+
+    path = PICTURES / "report.png"
+    subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,1350",
+                    f"--screenshot={path}", (run / "report.html").resolve().as_uri()], check=True, capture_output=True)  # fmt: skip
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+
+
 def main() -> None:
+    if len(sys.argv) > 1:
+        report_page(Path(sys.argv[1]))
+        return
     in_one_row(PICTURES / "sentinel.png", PICTURES / "sentinel_row.png")
     table = rows(json.loads(RESULTS.read_text(encoding="utf-8")))
     chosen = [next(row for row in table if row["group"].startswith(start)) for start in OVERVIEW]

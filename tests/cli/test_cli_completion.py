@@ -36,11 +36,17 @@ def script():
         ("bdgf-fast run scene.toml --baselines ''", {"none", "forest", "cnn", "all"}, {"--out", "run"}),
         ("bdgf-fast run scene.toml --set train.ep", {"train.epochs="}, {"train.batch="}),
         ("bdgf-fast data check --st", {"--strict"}, {"--run"}),
+        ("bdgf-fast ru", {"run"}, {"runs"}),
+        ("bdgf-fast data ''", {"check"}, {"runs"}),
+        ("bdgf-fast evaluate ru", {"runs"}, {"run"}),
+        ("bdgf-fast run my", {"my scene.toml"}, {"run"}),
     ],
 )
 def test_words_are_completed(script, words, found, missing, tmp_path):
     if shutil.which("bash") is None:
         pytest.skip("there is no bash here")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "my scene.toml").touch()
     done = subprocess.run(["bash", "-c", script + ASK.format(words=words)], capture_output=True, text=True, cwd=tmp_path)
-    offered = set(done.stdout.split())
+    offered = set(done.stdout.splitlines())
     assert done.stderr == "" and found <= offered and not missing & offered

@@ -210,7 +210,30 @@ def test_runner_of_a_module(runner, run_python, tmp_path):
 @pytest.mark.parametrize("runner", RUNNERS, ids=" ".join)
 def test_runner_without_script(runner, run_python):
     done = run_python(*runner, "missing.py", ok=False)
-    assert done.returncode == 2 and "script is missing.py; there is no such file" in done.stderr
+    assert done.returncode == 2 and "SCRIPT missing.py does not exist; name a Python file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("from mamba_ssm import Mamba2", "ImportError: cannot import name 'Mamba2'"),
+        ("import mamba_ssm; mamba_ssm.Mamba2", "has no attribute 'Mamba2'"),
+        ("from mamba_ssm.modules.mamba2 import Mamba2", "No module named 'mamba_ssm.modules.mamba2'"),
+        ("from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel", "cannot import name 'MambaLMHeadModel'"),
+        ("from causal_conv1d import nothing", "cannot import name 'nothing'"),
+        ("import no_such_package", "No module named 'no_such_package'"),
+    ],
+)
+def test_what_a_stand_in_lacks_is_said(line, said, run_python, tmp_path):
+    (tmp_path / "script.py").write_text(line)
+    done = run_python("-m", "bdgf_fast", "compat", "--force", "script.py", ok=False)
+    *_, error, note = done.stderr.strip().splitlines()
+    package = next((name for name in ("mamba_ssm", "causal_conv1d") if name in line), None)
+    if package is None:
+        assert said in note
+    else:
+        assert said in error and note.startswith(f"{package} is bdgf_fast's stand-in here")
+        assert note.endswith(f"; what it lacks needs {package} itself") and ("Mamba-2" in note) == (package == "mamba_ssm")
 
 
 def test_a_script_that_fails_fails_as_under_python(run_python, tmp_path):

@@ -82,6 +82,22 @@ def test_arithmetic_of_addresses():
     assert (lanes(*start, "SHFL.BFLY PT, R1, R0, 0x3, 0x1f", register=1) == n ^ 3).all()
     assert (lanes(*start, "SHFL.UP PT, R1, R0, 0x1, RZ", register=1) == np.maximum(n - 1, 0)).all()
     assert (lanes(*start, "PRMT R1, R3, 0x4560, RZ", register=1) == 0xF0).all()
+    assert (lanes(*start, "SGXT.U32 R1, R0, 0x3", register=1) == n % 8).all()
+    assert (lanes(*start, "SGXT R1, R0, 0x3", register=1).view(np.int32) == (n + 4) % 8 - 4).all()
+
+
+def test_matrices_of_halves_in_shared_memory():
+    """Lane 8 n + r names the 16 bytes of row r of matrix n; of them lane 4 r + j holds word j, or, transposed, two halves."""
+    stored = ("S2R R0, SR_TID.X", "SHF.L.U32 R1, R0, 0x4, RZ", "IMAD R4, R0, 0x20001, RZ", "IADD3 R5, R4, 0x64, RZ",
+              "STSM.16.M88.2 [R1], R4")  # fmt: skip
+    n = np.arange(32)
+    assert (lanes(*stored, "LDSM.16.M88.2 R8, [R1]", register=9) == n * 0x20001 + 100).all()
+    words = lanes(*stored, "SHF.L.U32 R2, R0, 0x2, RZ", "LDS R8, [R2]", register=8)  # row by row, four words each
+    assert (words == n * 0x20001).all()
+    halves = (np.arange(32) * 0x20001).astype(np.uint32).view(np.uint16).reshape(8, 8)
+    swapped = lanes(*stored, "LDSM.16.MT88.2 R8, [R1]", register=8).astype(np.uint32).view(np.uint16).reshape(8, 8)
+    assert (swapped == halves.T).all()
+    assert run(*stored, "EXIT")["shared_wavefronts"] == 2
 
 
 def test_an_unknown_instruction_is_named():
@@ -123,3 +139,16 @@ def plain(kernel: str) -> str:
     """A kernel's name as ncu and c++filt both write it."""
     name = re.sub(r"^void |bdgf::|\s", "", kernel).split("(")[0]
     return name.replace("true", "1").replace("false", "0")
+
+
+def test_a_peer_without_its_sources_is_one_sentence(monkeypatch, tmp_path, capsys):
+    import peers
+
+    recorded = json.loads(predict.launches.FILE.read_text())
+    kernels = {x["kernel"] for row in recorded["rows"] for x in row["launches"]}
+    monkeypatch.setattr(peers, "PEERS", tmp_path)
+    monkeypatch.setattr(predict, "kernels_of", lambda files: dict.fromkeys(kernels))
+    monkeypatch.setattr(predict.launches, "sources_digest", lambda: recorded["sources"])
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--extension", "x", "--peer", "y", "--only", "(256, 128, 49, 16) float32"])
+    assert predict.main() == 1
+    assert "make peers" in capsys.readouterr().err

@@ -247,6 +247,23 @@ def test_every_missing_file_of_a_scene_is_named(tmp_path, capsys):
         load_scene(scene)
 
 
+def test_a_missing_file_that_several_tables_name_is_said_once(tmp_path):
+    scene = tmp_path / "scene.toml"
+    tables = [f'[[modality]]\nname = "{name}"\npath = "all.mat"\nvariable = "{name}"\n' for name in ("hsi", "sar")]
+    scene.write_text("".join(tables) + '[labels]\npath = "all.mat"\nvariable = "gt"\n')
+    with pytest.raises(SceneError) as refused:
+        load_scene(scene)
+    assert str(refused.value) == f"{tmp_path}/all.mat does not exist; it is named in {scene}, [[modality]] 'hsi'."
+
+
+def test_a_scene_of_one_class_is_wrong(tmp_path, write_toml, write_tif):
+    write_tif("hsi.tif", np.random.default_rng(0).normal(size=(3, 30, 30)))
+    write_tif("gt.tif", np.ones((30, 30), "uint8"))
+    labels = '[labels]\npath = "gt.tif"\nclasses = { 1 = "water" }\n'
+    report = check(write_toml(f'[[modality]]\nname = "hsi"\npath = "hsi.tif"\n{labels}'))
+    assert any("has the class 'water' alone; training needs two classes or more" in t for t in levels(report, "wrong"))
+
+
 def test_truncated_file(tmp_path):
     small(tmp_path)
     file = tmp_path / "HSI.mat"

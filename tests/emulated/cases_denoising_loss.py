@@ -1,4 +1,5 @@
-"""Run by test_kernels.py: a timestep out of range spoils its sample alone; more groups than one launch takes."""
+"""Run by test_kernels.py: a timestep out of range spoils its sample alone; more groups than one launch takes; aligned
+tensors, of which a thread takes several items at a time, give the bits of unaligned ones."""
 
 import pytest
 import torch
@@ -38,3 +39,21 @@ def test_more_groups_than_one_launch_takes(last):
     expected = (pred - x0).square().mean((2, 3))
     expected = torch.cat([expected[:, :68], expected[:, 68:].mean(1, keepdim=True)], 1)
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("prediction", [0, 1, 2])
+def test_the_bits_do_not_depend_on_alignment(prediction, dtype):
+    def unaligned(x):
+        return torch.empty(x.numel() + 1, dtype=x.dtype)[1:].view(x.shape).copy_(x)
+
+    pred, x0 = (torch.randn(2, 9, 32, 32, generator=torch.Generator().manual_seed(i)).to(dtype) for i in range(2))
+    rest = (torch.tensor([3, 9]), *TABLES, None, None, None, None, None, prediction, [8, 1], 5, 0, 0, 0)
+    found = []
+    for a, b in ((pred, x0), (unaligned(pred), unaligned(x0))):
+        loss, grad_pred, grad_x0 = torch.empty(2, 2), torch.empty_like(a), torch.empty_like(b)
+        _cuda_forward([loss], a, b, *rest)
+        _native_run(None, torch.ones(2, 2), grad_pred, grad_x0, a, b, *rest)
+        found.append((loss, grad_pred, grad_x0))
+    for one, other in zip(*found, strict=True):
+        assert one.isfinite().all() and torch.equal(one, other)

@@ -172,6 +172,16 @@ def test_bad_input_is_one_sentence(arguments, sentence, finished, begun, unlabel
     assert main([word.format(**places) for word in arguments]) == 2
     text = capsys.readouterr().err
     assert sentence.format(**places) in text and text.startswith("error: ") and "Traceback" not in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refusal_removes_no_directory_that_was_there(tmp_path):
+    out = tmp_path / "mine" / "run"
+    out.parent.mkdir()
+    assert main(["run", "nowhere.toml", "--out", str(out)]) == 2
+    assert list(tmp_path.rglob("*")) == [out.parent]
+    assert main(["study", "nowhere.toml", "--out", str(tmp_path / "deep" / "study")]) == 2
+    assert list(tmp_path.rglob("*")) == [out.parent]
 
 
 def test_damaged_checkpoint_names_the_file(finished, scene_file, tiny, tmp_path, capsys):

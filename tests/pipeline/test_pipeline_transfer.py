@@ -127,6 +127,7 @@ def test_mistakes_are_named_before_anything_is_written(scenes, tmp_path):
         other.write_text(text.replace(*change))
         for train, test in (([b, other], [c]), ([b], [other])):
             assert said in refused(train, test, out)
+    assert f"code 4 is 'woods' here, 'trees' in {b}" in refused([b], [a.parent / "renamed.toml"], out)
 
 
 def test_a_class_that_no_training_scene_has(scenes, tmp_path):

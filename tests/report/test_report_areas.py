@@ -7,6 +7,7 @@ import pytest
 
 from bdgf_fast.data.classes import ClassInfo
 from bdgf_fast.report.areas import COLUMNS, area_table, error_matrix_areas, write_areas
+from bdgf_fast.report.run_page import amount
 
 CLASSES = [ClassInfo(1, "water", (0, 0, 255)), ClassInfo(2, "trees", (0, 255, 0))]
 
@@ -73,3 +74,12 @@ def test_pixels_where_there_is_no_ground(tmp_path):
     write_areas(tmp_path / "areas.csv", table)
     row = next(csv.DictReader((tmp_path / "areas.csv").open(encoding="utf-8")))
     assert row["error_matrix"] == row["error_matrix_low"] == "" and row["corrected"] == "400"
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(30.06, "30.1"), (20.02, "20.0"), (57.0, "57"), (0.0, "0"), (99.96, "100.0"), (1234.5, "1,234"), (1.5, "1.50"),
+     (0.0123, "0.0123"), (0.00004, "0.0000"), (None, "-")],
+)  # fmt: skip
+def test_figures_of_a_column_have_the_same_digits(value, text):
+    assert amount(value) == text

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bdgf_fast.report import pictures
 from bdgf_fast.report.reliability import reliability
 
 
@@ -19,3 +20,16 @@ def test_probabilities_that_are_right_have_none():
     rng = np.random.default_rng(0)
     sure = rng.uniform(0.2, 1, 200_000)
     assert reliability(sure, rng.random(200_000) < sure)["expected_calibration_error"] < 0.005
+
+
+def test_the_legend_of_the_picture_keeps_off_the_curves(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, path: drawn.append(figure))
+    sure = np.linspace(0.05, 1, 40)
+    curves = {"uncalibrated": reliability(sure, sure > 0.2), "calibrated": reliability(sure, sure > 0.9)}  # through every corner
+    assert pictures.reliability({**curves, "written": curves["calibrated"]}, tmp_path / "reliability.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    (axis,), (legend,) = figure.axes, figure.legends
+    assert axis.get_legend() is None and not legend.get_window_extent().overlaps(axis.get_window_extent())
+    pictures.plt.close(figure)

@@ -105,7 +105,7 @@ def test_a_stopped_study_goes_on_to_the_same_result(scene_file, tiny, tmp_path, 
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--cells", "guidence-off"], "did you mean guidance-off"),
+        (["--cells", "guidence-off"], "did you mean 'guidance-off'"),
         (["--set", "train.epochs=3"], "another config"),
         (["--preset", "full"], "another preset"),
         (["--seeds", "0", "0"], "twice"),

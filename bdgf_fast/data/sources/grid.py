@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bdgf_fast.data.notes import Doubt
 from bdgf_fast.data.sources.gdal_raster import GdalRaster
 from bdgf_fast.data.sources.raster import Raster
 from bdgf_fast.errors import SceneError
@@ -27,10 +28,6 @@ def guess_layout(shape: tuple[int, ...], size: tuple[int, int], label: str, refe
             + ("rows and columns look swapped: transpose one of the two." if turned else "all files must cover one grid.")
         )
     return fits[0]
-
-
-UNPLACED = "has no coordinate system"
-"""What notes say of a file whose place is taken on trust; `data check` points it out."""
 
 
 def same_grid(raster: Raster, reference: Raster) -> None:
@@ -66,7 +63,9 @@ def fit_to_grid(raster: Raster, reference: Raster, resampling: str, notes: list[
         )
     before = f"{raster.height} x {raster.width} pixels of {_pixel(raster)}"
     if raster.crs is None:
-        notes.append(f"{raster.source} {UNPLACED}; its coordinates are taken to be in that of {reference.source}")
+        notes.append(
+            Doubt(f"{raster.source} has no coordinate system; its coordinates are taken to be in that of {reference.source}")
+        )
     raster.onto(reference, resampling, (reference.height, reference.width))
     notes.append(
         f"{raster.source}: {before}, resampled ({resampling}) to the {reference.height} x {reference.width} pixels of "
@@ -81,9 +80,12 @@ def _apart(raster: Raster, reference: Raster) -> str | None:
     if placed and _box_in(raster, reference) is None:
         return f"differ in coordinate system: {differing(raster.crs, reference.crs)}; reproject one, for example with gdalwarp."
     if here != there:
-        mend = "rows and columns look swapped: transpose one" if here == there[::-1] else (
-            "resample them to one grid, for example with gdalwarp (the tiles of a mosaic first become one file with gdalbuildvrt)"
-        )
+        if here == there[::-1]:
+            mend = "rows and columns look swapped: transpose one"
+        elif placed:
+            mend = "resample them to one grid, for example with gdalwarp (first make one file of a mosaic with gdalbuildvrt)"
+        else:
+            mend = "files without coordinates must have the same rows and columns"
         return f"differ in size: {here[0]} x {here[1]} and {there[0]} x {there[1]} pixels (rows x columns); {mend}."
     if placed and (shift := _shift(raster, reference)) > GRID_TOLERANCE:
         return (

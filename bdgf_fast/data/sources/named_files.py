@@ -51,20 +51,20 @@ def open_sources(
     """All files of the [[modality]] tables and of [labels], by ("modality", entry, file) or (side, 0, 0). All that are missing are
     said at once."""
     sources: dict[tuple[str, int, int], Source] = {}
-    missing: list[SceneError] = []
+    missing: dict[str, SceneError] = {}  # by file: one that several tables name is said once
 
     def add(key: tuple[str, int, int], text: str, table: dict[str, Any], where: str) -> None:
         try:
             sources[key] = _open(key, base, text, table, where)
         except MissingFile as error:
-            missing.append(error)
+            missing.setdefault(error.file, error)
 
     for i, entry in enumerate(entries, 1):
         where = entry_name(said, i, entry)
         try:
             names = _files(entry, base, where)
         except MissingFile as error:
-            missing.append(error)
+            missing.setdefault(error.file, error)
             continue
         for j, name in enumerate(names):
             add(("modality", i, j), name, entry, where)
@@ -84,7 +84,8 @@ def open_sources(
                 raise SceneError(f"{where}: {key} is {text!r}; it must be a file name.")
             add((key, 0, 0), text, table, where)
     if missing:
-        raise missing[0] if len(missing) == 1 else SceneErrors(missing)
+        errors = list(missing.values())
+        raise errors[0] if len(errors) == 1 else SceneErrors(errors)
     return sources
 
 

@@ -96,7 +96,7 @@ def matching(base: Path, text: str, said_in: str) -> list[str]:
         raise SceneError(f"{said_in}: {text!r} is not a pattern of file names: {error}.") from None
     found = [p for p in found if p.suffix.lower() != ".hdr" and not p.name.lower().endswith(".aux.xml")]
     if not found:
-        raise MissingFile(f"{said_in}: no file is named like {text!r} in {base}.")
+        raise MissingFile(f"{said_in}: no file is named like {text!r} in {base}.", f"{base}/{text}")
     return [str(p) for p in sorted(found, key=lambda p: [int(w) if w.isdecimal() else w for w in re.split(r"(\d+)", str(p))])]
 
 
@@ -114,7 +114,7 @@ def find_file(path: Path, said_in: str) -> Path:
     except OSError:  # a name longer than the system takes
         there = False
     if not there:
-        raise MissingFile(f"{path} does not exist; it is named in {said_in}.")
+        raise MissingFile(f"{path} does not exist; it is named in {said_in}.", str(path))
     if path.is_dir():
         raise SceneError(f"{path} is a folder; {said_in} must name a raster file.")
     return _data_of_header(path) if path.suffix.lower() == ".hdr" else path

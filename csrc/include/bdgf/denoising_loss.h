@@ -34,7 +34,7 @@ struct DenoisingLossArgs {
 constexpr int64_t kLossSegment = 32768;
 
 // CUDA: a block sums at most kLossItems items (cuda/sample_loop.cuh) of a group, which has no more of them than elements.
-constexpr int64_t kLossItems = 2048;
+constexpr int64_t kLossItems = 4096;
 inline int64_t loss_workspace(int64_t batch, const int64_t* group_begin, int64_t groups) {
   int64_t segments = 0;
   for (int64_t m = 0; m < groups; ++m) segments += (group_begin[m + 1] - group_begin[m]) / kLossItems + 1;
