@@ -56,11 +56,11 @@ BDGF_DEV_METHOD int BackwardScan<T, kConstant>::keep_states(int chunk, int steps
 #pragma unroll
     for (int j = 0; j < kGroupSteps; ++j) {
       const int at = t % kBackwardSteps + j;
-      const float2 du = pair[at * kRow + c];
+      const float2 delta_u = pair[at * kRow + c];
       const StateQuad bs = load_quad(b_mine + at * b_pitch);
-      const float drive = du.x * du.y;
+      const float drive = delta_u.x * delta_u.y;
 #pragma unroll
-      for (int i = 0; i < kThreadStates; ++i) scan_step<ScanMath>(du.x, A2[i], drive, bs.v[i], now[i]);
+      for (int i = 0; i < kThreadStates; ++i) scan_step<ScanMath>(delta_u.x, A2[i], drive, bs.v[i], now[i]);
     }
 #pragma unroll
     for (int i = 0; i < kThreadStates; ++i) kept[(t / kGroupSteps + 1) * kThreadStates + i] = now[i];
@@ -70,13 +70,13 @@ BDGF_DEV_METHOD int BackwardScan<T, kConstant>::keep_states(int chunk, int steps
 // Runs and records step j of the group at step t of the tile; `before` is the state before the group.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::record(int t, int j, const float* before) {
-  const float2 du = pair[(t + j) * kRow + c];
+  const float2 delta_u = pair[(t + j) * kRow + c];
   const StateQuad bs = load_quad(b_mine + (t + j) * b_pitch);
-  const float drive = du.x * du.y;
+  const float drive = delta_u.x * delta_u.y;
 #pragma unroll
   for (int i = 0; i < kThreadStates; ++i) {
     x[j][i] = j ? x[j - 1][i] : before[i];
-    decay[j][i] = scan_step<ScanMath>(du.x, A2[i], drive, bs.v[i], x[j][i]);
+    decay[j][i] = scan_step<ScanMath>(delta_u.x, A2[i], drive, bs.v[i], x[j][i]);
   }
 }
 
@@ -88,7 +88,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::tile_back(int chunk, int tile, 
   const int group_steps = packed() ? row_slot((int)pack.steps) : kGroupSteps;
 #pragma unroll 1
   for (int t = (count - 1) / group_steps * group_steps; t >= 0; t -= group_steps) {
-    const int n = smaller(count - t, group_steps);
+    // In a pack, the steps after a row's end count for nothing: e_l is not 0 there where the last state has a gradient.
+    const int n = packed() ? (int)pack.steps : smaller(count - t, group_steps);
     const int64_t segment = packed() ? pack.segment + t / group_steps : pack.segment;
     if (packed() || (int64_t)chunk * kChunkSteps + tile + t + n == pack.steps) load_borders(segment);
     const float* const before = kept + (packed() ? 0 : (tile + t) / kGroupSteps) * kThreadStates;
@@ -163,14 +164,14 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::recompute_y(FourSteps& f, int a
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::step_back(FourSteps& f, int i, int t, int j, const float* before) {
   constexpr unsigned whole = 0xffffffffu;
-  const float2 du = pair[(t + j) * kRow + c];
-  const float gy = tile_g[(t + j) * kRow + c], drive = du.x * du.y;
+  const float2 delta_u = pair[(t + j) * kRow + c];
+  const float gy = tile_g[(t + j) * kRow + c], drive = delta_u.x * delta_u.y;
   const StateQuad bs = load_quad(b_mine + (t + j) * b_pitch), cs = load_quad(c_mine + (t + j) * c_pitch);
   f.sum_exponent[i] = f.sum_drive[i] = 0.0f;
   float term_b[kThreadStates], term_c[kThreadStates];
 #pragma unroll
   for (int n = 0; n < kThreadStates; ++n) {
-    const float lambda = scan_adjoint_step<ScanMath>(decay[j][n], j ? x[j - 1][n] : before[n], du.x, gy, A2[n], bs.v[n], cs.v[n],
+    const float lambda = scan_adjoint_step<ScanMath>(decay[j][n], j ? x[j - 1][n] : before[n], delta_u.x, gy, A2[n], bs.v[n], cs.v[n],
                                                      carry[n], f.sum_exponent[i], f.sum_drive[i], grad_A[n]);
     term_b[n] = lambda * drive;
     term_c[n] = gy * x[j][n];
@@ -222,14 +223,14 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::finish_gradients(FourSteps& f, 
     const int at = from + s * own + i;
     if (i < own && at < n) {
       const int e = (t + at) * kRow + c;
-      const float2 du = pair[e];
+      const float2 delta_u = pair[e];
       const float gy = tile_g[e], D = skip[c];
-      float grad_delta = scan_grad_delta<ScanMath>(f.sum_exponent[i], f.sum_drive[i], du.y);
-      if (a.softplus) grad_delta *= scan_softplus_slope<ScanMath>(du.x);
+      float grad_delta = scan_grad_delta<ScanMath>(f.sum_exponent[i], f.sum_drive[i], delta_u.y);
+      if (a.softplus) grad_delta *= scan_softplus_slope<ScanMath>(delta_u.x);
       sum_bias += grad_delta;
-      sum_D = fmaf(gy, du.y, sum_D);
-      pair[e] = make_float2(grad_delta, fmaf(du.x, f.sum_drive[i], gy * D));
-      if (gated) tile_g[e] = fmaf(D, du.y, f.y[i]);
+      sum_D = fmaf(gy, delta_u.y, sum_D);
+      pair[e] = make_float2(grad_delta, fmaf(delta_u.x, f.sum_drive[i], gy * D));
+      if (gated) tile_g[e] = fmaf(D, delta_u.y, f.y[i]);
     }
   }
 }

@@ -12,8 +12,9 @@ constexpr int kOrders = 4;             // in which B and C of four states are st
 constexpr int kConstantRow = 20;       // pitch of a constant matrix's channels
 constexpr int kTermRow = 33;           // pitch of a step's 16 terms of dB, then of dC
 constexpr int kChunkGroups = kChunkSteps / kGroupSteps;
-// What a thread keeps in shared memory, [..][register]: the states before each group of steps of the chunk, one more (the
-// edge: a state or carry at a segment's border), and its sums for constant B and C. The pitch is odd: no bank twice.
+// What a thread keeps in shared memory, [..][register]: the states before each group of steps of the chunk, four floats of scratch
+// (the edge: through it loops that are not unrolled read and write A, dA and the states at a segment's border, because registers
+// cannot be indexed at run time), and its sums for constant B and C. The pitch is odd, so that a warp's threads use different banks.
 constexpr int kEdge = kChunkGroups * kThreadStates, kSumB = kEdge + kThreadStates, kSumC = kSumB + kThreadStates;
 static __host__ __device__ constexpr int slots_of(bool constant) { return (constant ? kSumC + kThreadStates : kSumB) + 1; }
 enum BackwardTensor { kInU, kInDelta, kInB, kInC, kGradOut, kInZ, kGradU, kGradDelta, kGradZ, kGradB, kGradC, kBackwardTensors };
@@ -70,7 +71,7 @@ struct BackwardScan {
   float* const skip;      // [channel]: D
   float* const terms;     // [warp][step][kTermRow]: of dB, then of dC
   float* const kept;      // this thread's, see slots_of
-  const int own;          // steps of a fold that end up with this lane
+  const int own;          // 4 / split: after fold_steps this lane holds the sums of that many of four steps
   const int lanes;        // of a warp, that hold one group of four states
   const int s, c, order;  // the group of states and the channel of this thread, and which permutation its registers have
   const float *const b_mine, *const c_mine;  // this thread's states of B and C, at b_pitch and c_pitch floats a step

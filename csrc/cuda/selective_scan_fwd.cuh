@@ -107,7 +107,7 @@ struct ForwardScan {
   float* const bias;     // [channel]
   float* const skip;     // [channel]: D
   float* const kept;     // this thread's states between tiles, every `threads` floats
-  const int own;         // steps of a fold that end up with this lane
+  const int own;         // 4 / split: after fold_steps this lane holds the sums of that many of four steps
   const int lanes;       // of a warp, that hold one group of four states
   const int s, c;        // the group of states and the channel of this thread, in the slice and in the tile
   const float *const b_mine, *const c_mine;  // this thread's states of B and C, at b_pitch and c_pitch floats a step
@@ -160,8 +160,8 @@ struct ForwardScan {
   }
   BDGF_DEV_METHOD bool with_b() const { return !a.constant_b; }
   BDGF_DEV_METHOD bool with_c() const { return kOutputs && !a.constant_c; }
-  // This thread's first state in the slice, the number of a state among all, and how many of this thread's states exist. Only code
-  // that runs rarely asks, so these are computed again each time.
+  // This thread's first state in the slice, the number of a state among all, and how many states of the slice exist from that first
+  // one on (four of them at most are this thread's). Only code that runs rarely asks, so these are computed again each time.
   BDGF_DEV_METHOD int in_slice() const { return fresh_thread() % 32 / lanes * kThreadStates; }
   BDGF_DEV_METHOD int64_t state(int i) const { return b.slice * kThreadStates * split + in_slice() + i; }
   BDGF_DEV_METHOD int states() const { return c < b.channels ? b.states - in_slice() : 0; }
@@ -272,19 +272,19 @@ struct ForwardScan {
 
   // One step of the recurrence; returns this thread's share of y.
   BDGF_DEV_METHOD float step(int at) {
-    const float2 du = pair[at * kRow + c];
+    const float2 delta_u = pair[at * kRow + c];
     const float4 b4 = *reinterpret_cast<const float4*>(b_mine + at * b_pitch);
     const float bs[kThreadStates] = {b4.x, b4.y, b4.z, b4.w};
     float y = 0.0f;
     if (!kOutputs && call.adjoint) {
 #pragma unroll
-      for (int i = 0; i < kThreadStates; ++i) scan_carry_step<ScanMath>(ScanMath::exp2(du.x * A2[i]), du.y, bs[i], x[i]);
+      for (int i = 0; i < kThreadStates; ++i) scan_carry_step<ScanMath>(ScanMath::exp2(delta_u.x * A2[i]), delta_u.y, bs[i], x[i]);
       return y;
     }
-    const float drive = du.x * du.y;
-    if (!kOutputs) delta_sum += du.x;
+    const float drive = delta_u.x * delta_u.y;
+    if (!kOutputs) delta_sum += delta_u.x;
 #pragma unroll
-    for (int i = 0; i < kThreadStates; ++i) scan_step<ScanMath>(du.x, A2[i], drive, bs[i], x[i]);
+    for (int i = 0; i < kThreadStates; ++i) scan_step<ScanMath>(delta_u.x, A2[i], drive, bs[i], x[i]);
     if (kOutputs) {
       const float4 c4 = *reinterpret_cast<const float4*>(c_mine + at * c_pitch);
       const float cs[kThreadStates] = {c4.x, c4.y, c4.z, c4.w};

@@ -1,5 +1,6 @@
 // The host side of the scan: what the shapes decide (segments, packs, segments a launch takes, workspace), and
-// the launches that forward and backward share. All of it follows from the shapes alone, so that results repeat.
+// the launches that forward and backward share. All of it follows from the shapes, the dtypes and which
+// gradients are asked for, so that results repeat.
 #pragma once
 #include "bdgf/workspace.h"
 #include "cuda/launch.h"

@@ -27,8 +27,19 @@
 //   grad_y        g_l
 //   lambda        lambda_l
 //   carry         a_{l+1} lambda_{l+1} before a step of the adjoint, a_l lambda_l after it
-//   sum_exponent  sum_n e_l A2, which is sum_n e_l A divided by ln 2
-//   sum_drive     sum_n lambda_l B_l
+//   sum_exponent  sum_n e_l A2: the gradient of delta_l through the exponents, divided by ln 2
+//   sum_drive     sum_n lambda_l B_l: the gradient of the drive w_l
+//
+// Words that differ between the backends:
+//             CPU                              CUDA                                 Triton
+//   row       a sample of the batch            a sample of the batch                a sample, or a segment of one
+//   tile      as many channels as lanes        32 channels; of them 16 or 32 steps  states x channels in registers
+//   segment   a part of a sequence whose       a part of a long sequence, for a     a part of a long sequence, with a row
+//             decays and states are recorded   block of its own                     number of its own
+//   chunk     steps in the cache (forward)     64 steps (backward)                  steps between kept states (backward)
+//   block     up to 16 states in registers     a thread block                       four steps
+//   group     channels that share B and C      also eight steps, also four states   channels that share B and C
+// A state that the backward keeps is a checkpoint (CPU), in `starts` or `kept` (CUDA), in scratch (Triton).
 //
 // The template parameter M is the arithmetic: a type F and the functions
 //   F splat(float), fma(F, F, F), exp2(F), max(F, F), abs(F), sigmoid(F), F below(F a, F b, F x, F y): a < b ? x : y
