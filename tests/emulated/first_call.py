@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-sys.path[:0] = [str(Path(__file__).parents[1]), os.environ.get("BDGF_EMULATED", "")]
+sys.path[:0] = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("BDGF_EMULATED")])]
 from ops.test_library import CASES  # noqa: E402
 
 from bdgf_fast import _native, backends  # noqa: E402

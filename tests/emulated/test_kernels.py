@@ -11,7 +11,7 @@ from bdgf_fast import backends
 pytestmark = pytest.mark.xdist_group("emulated")  # the last test looks back on the others
 HERE = Path(__file__).parent
 OPS = sorted(op for op, kernels in backends._registry.items() if "cuda" in kernels)
-CASES = "6"
+CASES = "10"
 """Of each test, spread over its cases: every launch runs twice, thread by thread. By hand, without --sample, all are run."""
 launched: dict[str, set[str]] = {}
 
