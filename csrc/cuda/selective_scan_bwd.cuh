@@ -85,12 +85,13 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::record(int t, int j, const floa
 // multiple of four. `tile` is the first step of the tile in its chunk, `count` the number of steps that are staged.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::tile_back(int chunk, int tile, int count) {
-  const int group_steps = packed() ? row_slot((int)pack.steps) : kGroupSteps;
+  // The steps that a group has, without the empty ones after a packed row's end: those count for nothing, although e_l is not 0 there
+  // where the last state has a gradient.
+  const int most = packed() ? (int)pack.steps : kGroupSteps;
 #pragma unroll 1
-  for (int t = (count - 1) / group_steps * group_steps; t >= 0; t -= group_steps) {
-    // In a pack, the steps after a row's end count for nothing: e_l is not 0 there where the last state has a gradient.
-    const int n = packed() ? (int)pack.steps : smaller(count - t, group_steps);
-    const int64_t segment = packed() ? pack.segment + t / group_steps : pack.segment;
+  for (int t = (count - 1) / row_slot(most) * row_slot(most); t >= 0; t -= row_slot(most)) {
+    const int n = smaller(count - t, most);
+    const int64_t segment = packed() ? pack.segment + t / row_slot(most) : pack.segment;
     if (packed() || (int64_t)chunk * kChunkSteps + tile + t + n == pack.steps) load_borders(segment);
     const float* const before = kept + (packed() ? 0 : (tile + t) / kGroupSteps) * kThreadStates;
 #pragma unroll
