@@ -25,7 +25,7 @@ LABELS = (10, 100)
 
 
 def by_trees(prepared: Any, config: Config, seed: int) -> torch.Tensor:
-    """Those of extra trees on statistics at several radii."""
+    """Class probabilities (K, H, W) of the whole scene by extra trees on statistics at several radii."""
     grown = grow(prepared, config=config, kind=RADII, seed=seed, grower=EXTRA)
     every = torch.cartesian_prod(torch.arange(prepared.height), torch.arange(prepared.width))
     found = torch.zeros(len(every), len(prepared.classes))

@@ -67,11 +67,11 @@ def predict(
     """
     if stride > 1 and isinstance(network, DenseNetwork):
         raise UserError("--stride is for patch networks; this one computes all pixels of a block at once, so it saves nothing")
-    side, shape = config.predict.block, (prepared.height, prepared.width)
+    side = config.predict.block
     chosen = [corner for corner in corners(prepared, config) if wanted is None or wanted(corner)]
     looks = looks_of(network, features, prepared)
     for done, (y, x) in enumerate(chosen, 1):
-        box = (y, x, min(side, shape[0] - y), min(side, shape[1] - x))
+        box = (y, x, min(side, prepared.height - y), min(side, prepared.width - x))
         yield y, x, *_refined_box(network, looks, config, box, stride)
         if progress is not None:
             progress(done, len(chosen), {})
@@ -108,13 +108,12 @@ def _refined_box(
     rounds, prepared = config.predict.refine, looks[0].prepared
     if not rounds:
         return _predict_box(network, looks, config, box, stride)
-    (top, h), (left, w) = (
-        (max(start - rounds * RADIUS, 0), min(start + size + rounds * RADIUS, whole) - max(start - rounds * RADIUS, 0))
-        for start, size, whole in ((box[0], box[2], prepared.height), (box[1], box[3], prepared.width))
-    )
-    block, labels = _predict_box(network, looks, config, (top, left, h, w), stride)
-    rows, columns = slice(box[0] - top, box[0] - top + box[2]), slice(box[1] - left, box[1] - left + box[3])
-    refined = refine(block, prepared.window(top, left, h, w), rounds)[:, rows, columns]
+    (y, x, h, w), margin = box, rounds * RADIUS
+    top, left = max(y - margin, 0), max(x - margin, 0)
+    wide = (top, left, min(y + h + margin, prepared.height) - top, min(x + w + margin, prepared.width) - left)
+    block, labels = _predict_box(network, looks, config, wide, stride)
+    rows, columns = slice(y - top, y - top + h), slice(x - left, x - left + w)
+    refined = refine(block, prepared.window(*wide), rounds)[:, rows, columns]
     return refined, {name: values[rows, columns] for name, values in labels.items()}
 
 
