@@ -7,17 +7,23 @@
 namespace bdgf {
 namespace device {
 
-template <bool kOutputs>
-static void launch_scan(const Launcher& on, const ScanCall& call) {
+template <class T, bool kOutputs, bool kDense>
+static void launch_scan_as(const Launcher& on, const ScanCall& call) {
   const ScanGrid& g = call.g;
   const unsigned blocks = blocks_in_grid(g), threads = kTileChannels * g.split;
   const size_t bytes = 4 * forward_shared_floats(g.split);
-  if (call.narrow) {
-    BDGF_LAUNCH((selective_scan_fwd_kernel<Narrow, kOutputs>), blocks, threads, bytes, on.stream, call);
-  } else {
-    BDGF_LAUNCH((selective_scan_fwd_kernel<float, kOutputs>), blocks, threads, bytes, on.stream, call);
-  }
+  BDGF_LAUNCH((selective_scan_fwd_kernel<T, kOutputs, kDense>), blocks, threads, bytes, on.stream, call);
   on.check();
+}
+template <class T, bool kOutputs>
+static void launch_scan(const Launcher& on, const ScanCall& call) {
+  if (kOutputs && is_dense(call)) launch_scan_as<T, kOutputs, kOutputs>(on, call);
+  else launch_scan_as<T, kOutputs, false>(on, call);
+}
+template <bool kOutputs>
+static void launch_scan(const Launcher& on, const ScanCall& call) {
+  if (call.narrow) launch_scan<Narrow, kOutputs>(on, call);
+  else launch_scan<float, kOutputs>(on, call);
 }
 void launch_states(const Launcher& on, const ScanCall& call) { launch_scan<false>(on, call); }
 

@@ -3,20 +3,21 @@
 // scanned, the next one is on its way from memory into registers.
 //
 // kOutputs false: only states, for the passes that come before, over long sequences. Each segment's last state goes to call.ends
-// and the sum of its delta to call.delta_sums, the states before its chunks to call.starts. With call.adjoint, the recurrence of the
-// adjoint runs instead, carry <- a (carry + grad_y C) in the names of scan_step.h: grad_y stands in for u, and C for B.
+// and the sum of its delta to call.delta_sums, the states before its chunks to call.starts. With call.adjoint, the recurrence of
+// the adjoint runs instead, carry <- a (carry + grad_y C) in the names of scan_step.h: grad_y stands in for u, and C for B.
 //
 // Instructions per (step, channel, state), inner loop: at least 5 (multiply, exp2, multiply, two fused multiply-adds); executed on
 // sm_90 6.4.
 #pragma once
 #include "cuda/dialect.h"
+#include "cuda/selective_scan_dense.cuh"
 #include "cuda/selective_scan_tile.cuh"
 
 namespace bdgf {
 namespace BDGF_ISA {
 
 constexpr int kFetched = 8;     // elements of delta and of u that a thread holds of the next tile: all of its own where split is 4
-constexpr int kMatrixRow = 20;  // pitch of the 16 states of a step (variable B, C) or a channel (constant)
+
 enum ForwardTensor { kU, kDelta, kB, kZ, kC, kOut, kForwardTensors };
 struct alignas(16) ForwardShared {
   BlockWork work;
@@ -91,7 +92,8 @@ BDGF_DEV void finish_pairs(float2* pair, const RawPairs<T>& r, const SelectiveSc
 }
 
 // What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
-template <class T, bool kOutputs>
+// kDense: see selective_scan_dense.cuh.
+template <class T, bool kOutputs, bool kDense>
 struct ForwardScan {
   const ScanCall& call;
   const SelectiveScanArgs& a;
@@ -117,6 +119,7 @@ struct ForwardScan {
   float A2[kThreadStates], x[kThreadStates], delta_sum;
   RawPairs<T> raw_pairs;  // of the next tile, like the two below
   Raw<T> raw_b, raw_c;
+  DenseTiles<T> dense;
 
   BDGF_DEV_METHOD ForwardScan(const ScanCall& given, float* shared)
       : call(given),
@@ -127,8 +130,8 @@ struct ForwardScan {
         thread(threadIdx.x),
         threads(blockDim.x),
         lane(thread % 32),
-        split(given.g.split),
-        log_split(given.g.log_split),
+        split(kDense ? kMostSplit : given.g.split),
+        log_split(kDense ? kMostLogSplit : given.g.log_split),
         tile_b(shared + sizeof(ForwardShared) / 4),
         tile_c(tile_b + kTileChannels * kMatrixRow),
         tables(reinterpret_cast<int64_t*>(tile_c + kTileChannels * kMatrixRow)),
@@ -141,10 +144,10 @@ struct ForwardScan {
         lanes(8 * own),
         s(lane / lanes),
         c(thread / 32 * lanes + lane % lanes),
-        b_mine(tile_b + s * kThreadStates + (given.a.constant_b ? c * kMatrixRow : 0)),
-        c_mine(tile_c + s * kThreadStates + (given.a.constant_c ? c * kMatrixRow : 0)),
-        b_pitch(given.a.constant_b ? 0 : kMatrixRow),
-        c_pitch(given.a.constant_c ? 0 : kMatrixRow),
+        b_mine(tile_b + s * kThreadStates + (!kDense && given.a.constant_b ? c * kMatrixRow : 0)),
+        c_mine(tile_c + s * kThreadStates + (!kDense && given.a.constant_c ? c * kMatrixRow : 0)),
+        b_pitch(!kDense && given.a.constant_b ? 0 : kMatrixRow),
+        c_pitch(!kDense && given.a.constant_c ? 0 : kMatrixRow),
         gated(given.a.z.data && (kOutputs || given.adjoint)),
         elements(kForwardSteps >> log_split) {}
 
@@ -197,6 +200,7 @@ struct ForwardScan {
     if (thread == 0) block.pack = pack_of(call, b.block, index);
     __syncthreads();
     delta_sum = 0.0f;
+    if (kDense && pack.rows > 0) dense.open(call, b, pack);
     return pack.rows > 0;
   }
   // Where only the states before chunks are asked for, the last chunk can be left out.
@@ -205,11 +209,13 @@ struct ForwardScan {
   }
 
   BDGF_DEV_METHOD int steps_of_tile(int64_t first) const {
+    if constexpr (kDense) return smaller(dense.steps - (int)first, kForwardSteps);
     const int64_t rest = pack.rows * pack.steps - first;
     return rest < kForwardSteps ? (int)rest : kForwardSteps;
   }
   // Fills in the addresses of steps first ... first + count - 1 of the pack.
   BDGF_DEV_METHOD void address(int64_t first, int count) {
+    if constexpr (kDense) return;
     const int filler = fresh_thread(), j = filler % kForwardSteps, r = pack.rows > 1 ? j / (int)pack.steps : 0;
     const bool inside = j < count;
     const int64_t visited = inside ? first + j - r * pack.steps : 0;
@@ -220,12 +226,14 @@ struct ForwardScan {
   }
   // Starts loading the tile at step `first`, whose addresses are ready: B, C, and as much of delta and u as the registers hold.
   BDGF_DEV_METHOD void fetch(int64_t first) {
+    if constexpr (kDense) return dense.fetch(a, b, (int)first);
     if (with_b()) load_four_raw(raw_b, addresses(first, kB), state_elements(a.B, b.states, log_split), 0);
     if (with_c()) load_four_raw(raw_c, addresses(first, kC), state_elements(a.C, b.states, log_split), 0);
     fetch_pairs(raw_pairs, a, addresses(first, kU), addresses(first, kDelta), elements_of_pairs());
   }
   // Moves the tile that fetch() loaded into shared memory: delta, u (the part beyond the registers is loaded here), B and C.
   BDGF_DEV_METHOD void stage(int64_t first) {
+    if constexpr (kDense) return dense.stage(a, b, pair, tile_b, tile_c, bias);
     const StepAddresses u = addresses(first, kU), delta = addresses(first, kDelta);
     const StepAddresses gate = !kOutputs && gated ? addresses(first, kZ) : StepAddresses{};
     const ThreadElements w = elements_of_pairs();
@@ -324,7 +332,7 @@ struct ForwardScan {
 
   // The `count` staged steps, from step `first` of the pack on: one segment's, or those of whole sequences one after the other.
   BDGF_DEV_METHOD void scan_tile(int64_t first, int count) {
-    const bool packed = pack.rows > 1;
+    const bool packed = !kDense && pack.rows > 1;
     for (int t = 0; t < count;) {
       const int r = packed ? t / (int)pack.steps : 0, end = packed ? t + (int)pack.steps : count;
       if (packed || first == 0) load_first_state(pack.segment + r);
@@ -342,6 +350,7 @@ struct ForwardScan {
   // out = (y + D u) silu(z) of the staged steps.
   BDGF_DEV_METHOD void store_outputs(int64_t first) const {
     __syncthreads();
+    if constexpr (kDense) return dense.store(call, b, (int)first, pair, tile_y, skip);
     const ThreadElements w = elements_of_pairs();
 #pragma unroll 1
     for (int i = 0; i < elements; i += 4) {
@@ -358,11 +367,11 @@ struct ForwardScan {
   }
 };
 
-template <class T, bool kOutputs>
+template <class T, bool kOutputs, bool kDense>
 __global__ void __launch_bounds__(kMostThreads, 4) selective_scan_fwd_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
-  ForwardScan<T, kOutputs> scan(call, shared);
+  ForwardScan<T, kOutputs, kDense> scan(call, shared);
   scan.start();
   for (int index = 0; scan.next_pack(index); ++index) {
     const int64_t steps = scan.steps_to_scan();

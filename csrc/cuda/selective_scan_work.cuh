@@ -21,8 +21,9 @@
 namespace bdgf {
 namespace BDGF_ISA {
 
-constexpr int kTileChannels = 32, kThreadStates = 4, kMostSplit = 4, kMostThreads = kTileChannels * kMostSplit;
+constexpr int kTileChannels = 32, kThreadStates = 4, kMostSplit = 4, kMostLogSplit = 2, kMostThreads = kTileChannels * kMostSplit;
 constexpr int kRow = kTileChannels + 1;       // pitch of a tile's steps, in elements: odd, so that a column lies in different banks
+constexpr int kMatrixRow = 20;                // pitch of the 16 states of a step (variable B, C) or of a channel (constant)
 constexpr int kForwardSteps = 32, kBackwardSteps = 16;  // of a tile
 constexpr int kLogChannels = 5, kLogForward = 5, kLogBackward = 4;
 static_assert(kTileChannels == 1 << kLogChannels && kForwardSteps == 1 << kLogForward && kBackwardSteps == 1 << kLogBackward, "");

@@ -63,3 +63,23 @@ def test_more_channels_than_a_tile_and_groups_within_one(check_gradients):
 def test_a_last_launch_that_is_smaller_stays_within_the_workspace(check_gradients, batch):
     """The blocks of a launch leave sums in the workspace; a smaller last launch must not be packed into more blocks."""
     compare(check_gradients, tensors(batch, 70, 17, 16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("shape", "gate", "reverse"), [
+    ((2, 37, 49, 16), False, False), ((1, 5, 17, 9), True, False), ((3, 32, 64, 13), True, True), ((1, 4, 700, 16), False, True),
+])  # fmt: skip
+def test_dense_tensors_give_the_bits_of_others(shape, gate, reverse, dtype):
+    """Steps next to each other in memory have a path of their own; with every second step of a larger tensor there is none."""
+    given = tensors(*shape, dtype=dtype)
+    if not gate:
+        del given["z"]
+
+    def apart(x):
+        return torch.stack((x, torch.full_like(x, torch.nan)), -1).flatten(-2)[..., ::2]
+
+    options = {"delta_softplus": True, "return_last_state": True, "reverse": reverse}
+    dense = ops.selective_scan(**given, **options)
+    stepped = {k: apart(x) if k in ("u", "delta", "B", "C", "z") else x for k, x in given.items()}
+    for ours, theirs in zip(dense, ops.selective_scan(**stepped, **options), strict=True):
+        assert ours.isfinite().all() and torch.equal(ours, theirs)
