@@ -6,19 +6,30 @@
 namespace bdgf {
 namespace device {
 
-template <class T, bool kConstant>
+template <class T, bool kConstant, bool kDense>
 static void launch_backward(const Launcher& on, const ScanCall& call) {
   const ScanGrid& g = call.g;
   const unsigned blocks = blocks_in_grid(g), threads = kTileChannels * g.split;
   const size_t bytes = 4 * backward_shared_floats(g.split, kConstant);
-  cuda::allow_shared(selective_scan_bwd_kernel<T, kConstant>, bytes, on.op);
-  BDGF_LAUNCH((selective_scan_bwd_kernel<T, kConstant>), blocks, threads, bytes, on.stream, call);
+  cuda::allow_shared(selective_scan_bwd_kernel<T, kConstant, kDense>, bytes, on.op);
+  BDGF_LAUNCH((selective_scan_bwd_kernel<T, kConstant, kDense>), blocks, threads, bytes, on.stream, call);
   on.check();
 }
+static bool takes_dense(const ScanCall& call) {
+  for (const ScanTarget* o : {&call.grad_u, &call.grad_delta, &call.grad_z}) {
+    if (o->t.data && (o->t.dtype != call.a.u.dtype || !lies_dense(o->t, o->t.channel))) return false;
+  }
+  return inputs_dense(call) && lies_dense(call.grad_B.t, call.grad_B.t.state) && lies_dense(call.grad_C.t, call.grad_C.t.state);
+}
+template <class T>
 static void launch_backward(const Launcher& on, const ScanCall& call) {
-  const bool constant = call.a.constant_b || call.a.constant_c;
-  if (call.narrow) constant ? launch_backward<Narrow, true>(on, call) : launch_backward<Narrow, false>(on, call);
-  else constant ? launch_backward<float, true>(on, call) : launch_backward<float, false>(on, call);
+  if (call.a.constant_b || call.a.constant_c) launch_backward<T, true, false>(on, call);
+  else if (takes_dense(call)) launch_backward<T, false, true>(on, call);
+  else launch_backward<T, false, false>(on, call);
+}
+static void launch_backward(const Launcher& on, const ScanCall& call) {
+  if (call.narrow) launch_backward<Narrow>(on, call);
+  else launch_backward<float>(on, call);
 }
 
 // A gradient that is first written as partial results: its part of the workspace, and where it goes from there.

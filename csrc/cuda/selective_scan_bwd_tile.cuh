@@ -2,6 +2,7 @@
 // tile of gradients. The algorithm is in selective_scan_bwd.cuh.
 #pragma once
 #include "cuda/dialect.h"
+#include "cuda/selective_scan_dense.cuh"
 #include "cuda/selective_scan_launch.h"
 #include "cuda/selective_scan_tile.cuh"
 
@@ -23,6 +24,7 @@ struct alignas(16) BackwardShared {
   BlockWork work;
   SequencePack pack;
   ByteTensor tensors[kBackwardTensors];
+  DenseTensor dense[kBackwardTensors];
 };
 
 static __host__ __device__ __forceinline__ int backward_matrix_row(int split) { return kOrders * kThreadStates * split + 4; }
@@ -54,8 +56,8 @@ struct FourSteps {
 };
 
 // What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
-// kConstant: B or C is constant.
-template <class T, bool kConstant>
+// kConstant: B or C is constant. kDense: all tensors are dense (selective_scan_dense.cuh).
+template <class T, bool kConstant, bool kDense>
 struct BackwardScan {
   const ScanCall& call;
   const SelectiveScanArgs& a;
@@ -93,8 +95,8 @@ struct BackwardScan {
         thread(threadIdx.x),
         threads(blockDim.x),
         lane(thread % 32),
-        split(given.g.split),
-        log_split(given.g.log_split),
+        split(kDense ? kMostSplit : given.g.split),
+        log_split(kDense ? kMostLogSplit : given.g.log_split),
         matrix_row(backward_matrix_row(split)),
         tile_b(shared + sizeof(BackwardShared) / 4),
         tile_c(tile_b + backward_matrix_floats(split)),
@@ -134,9 +136,10 @@ struct BackwardScan {
     __syncthreads();
     if (thread == 0) block.pack = pack_of(call, b.block, index);
     __syncthreads();
+    if constexpr (kDense) fill_dense(block.dense, block.tensors, kBackwardTensors, call, b, pack);
     return pack.rows > 0;
   }
-  BDGF_DEV_METHOD bool packed() const { return pack.rows > 1; }
+  BDGF_DEV_METHOD bool packed() const { return !kDense && pack.rows > 1; }
   // The last chunk of the pack, and the steps of a chunk; for a pack of sequences, the steps that they take in the tile.
   BDGF_DEV_METHOD int last_chunk() const { return packed() ? 0 : (int)((pack.steps - 1) / kChunkSteps); }
   BDGF_DEV_METHOD int steps_of_chunk(int chunk) const {
@@ -155,12 +158,17 @@ struct BackwardScan {
   BDGF_DEV_METHOD void list_tensors();
   BDGF_DEV_METHOD void stage(int64_t first, int count, bool inputs, bool adjoint_too);
   BDGF_DEV_METHOD void stage_grad_y(const ThreadElements& w);
-  BDGF_DEV_METHOD void store_tile();
+  BDGF_DEV_METHOD void store_tile(int64_t first, int count);
   template <class Value>
   BDGF_DEV_METHOD void store_elements(const ScanTarget& o, int tensor, const ThreadElements& w, const Value& value);
   BDGF_DEV_METHOD void store_grad_z(const ThreadElements& w);
   BDGF_DEV_METHOD void store_terms(const ScanTarget& o, int tensor, int first);
   BDGF_DEV_METHOD void store_sums();
+
+  // Of a tile of dense tensors, in selective_scan_bwd_dense.cuh:
+  BDGF_DEV_METHOD void stage_dense(int first, int count, bool inputs, bool adjoint_too);
+  BDGF_DEV_METHOD void store_dense(int first, int count);
+  BDGF_DEV_METHOD void store_dense_terms(const ScanTarget& o, const DenseTensor& to, int step, const float* mine);
 
   // Of the recurrence and its adjoint, in selective_scan_bwd.cuh:
   BDGF_DEV_METHOD int keep_states(int chunk, int steps);
@@ -185,6 +193,13 @@ BDGF_DEV void fill_constant_orders(float* to, const ScanTensor& t, const BlockWo
     to[c * kConstantRow + e] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
   }
 }
+BDGF_DEV void store_orders(float* to, const float (&r)[kThreadStates]) {
+  float4* const orders = reinterpret_cast<float4*>(to);
+  orders[0] = make_float4(r[0], r[1], r[2], r[3]);
+  orders[1] = make_float4(r[1], r[0], r[3], r[2]);
+  orders[2] = make_float4(r[2], r[3], r[0], r[1]);
+  orders[3] = make_float4(r[3], r[2], r[1], r[0]);
+}
 // Stages B and C at once: half of the threads take B, half take C, each the four states of one (step, state group).
 template <class T>
 BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs& a, StepAddresses in_b, StepAddresses in_c,
@@ -200,16 +215,12 @@ BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs
   float r[4];
   load_four<T>(r, a.u.dtype, second ? in_c : in_b, w, 0);
   float* const step = (second ? tile_c : tile_b) + j * backward_matrix_row(split);
-  float4* to = reinterpret_cast<float4*>(step + group * kOrders * kThreadStates);
-  to[0] = make_float4(r[0], r[1], r[2], r[3]);
-  to[1] = make_float4(r[1], r[0], r[3], r[2]);
-  to[2] = make_float4(r[2], r[3], r[0], r[1]);
-  to[3] = make_float4(r[3], r[2], r[1], r[0]);
+  store_orders(step + group * kOrders * kThreadStates, r);
 }
 
 // Sets up the block's work, and loads A and whatever else does not depend on the step.
-template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::start() {
+template <class T, bool kConstant, bool kDense>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::start() {
   if (thread == 0) list_tensors();
   __syncthreads();
 #pragma unroll 1
@@ -227,8 +238,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::start() {
   if (a.constant_b) fill_constant_orders(tile_b, a.B, b, split);
   if (a.constant_c) fill_constant_orders(tile_c, a.C, b, split);
 }
-template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::list_tensors() {
+template <class T, bool kConstant, bool kDense>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::list_tensors() {
   const BlockWork mine = block_work(call);
   block.work = mine;
   block.tensors[kInU] = input_tensor(a.u, mine);
@@ -246,8 +257,9 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::list_tensors() {
 
 // Stages the tile from step `first` of the pack on: its addresses, delta and u (if `inputs`), B, and C and dy for the adjoint (if
 // `adjoint_too`).
-template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::stage(int64_t first, int count, bool inputs, bool adjoint_too) {
+template <class T, bool kConstant, bool kDense>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage(int64_t first, int count, bool inputs, bool adjoint_too) {
+  if constexpr (kDense) return stage_dense((int)first, count, inputs, adjoint_too);
   __syncthreads();  // the tile before is done with
   {
     const int filler = fresh_thread(), j = filler % kBackwardSteps, slot = row_slot((int)pack.steps);
@@ -266,8 +278,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::stage(int64_t first, int count,
   __syncthreads();
 }
 // dy = dout silu(z).
-template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::stage_grad_y(const ThreadElements& w) {
+template <class T, bool kConstant, bool kDense>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_grad_y(const ThreadElements& w) {
 #pragma unroll 1
   for (int i = 0; i < elements; i += 4) {
     float gy[4] = {}, z[4];
@@ -279,8 +291,9 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::stage_grad_y(const ThreadElemen
 }
 
 // -------------------------------------------------------------------------------------------- storing
-template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_tile() {
+template <class T, bool kConstant, bool kDense>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_tile(int64_t first, int count) {
+  if constexpr (kDense) return store_dense((int)first, count);
   const ThreadElements w = elements_of_tile();
   store_elements(call.grad_delta, kGradDelta, w, [&](int e) { return pair[e].x; });
   store_elements(call.grad_u, kGradU, w, [&](int e) { return pair[e].y; });
@@ -292,9 +305,9 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_tile() {
   store_terms(call.grad_B, kGradB, 0);
   store_terms(call.grad_C, kGradC, 16);
 }
-template <class T, bool kConstant>
+template <class T, bool kConstant, bool kDense>
 template <class Value>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_elements(const ScanTarget& o, int tensor, const ThreadElements& w,
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_elements(const ScanTarget& o, int tensor, const ThreadElements& w,
                                                                   const Value& value) {
   if (!o.t.data) return;
 #pragma unroll 1
@@ -306,8 +319,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_elements(const ScanTarget
   }
 }
 // dz = dout y silu'(z).
-template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_grad_z(const ThreadElements& w) {
+template <class T, bool kConstant, bool kDense>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_grad_z(const ThreadElements& w) {
 #pragma unroll 1
   for (int i = 0; i < elements; i += 4) {
     float r[4], z[4], gy[4] = {};
@@ -319,8 +332,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_grad_z(const ThreadElemen
   }
 }
 // dB or dC of the tile: the sums over the warps.
-template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_terms(const ScanTarget& o, int tensor, int first) {
+template <class T, bool kConstant, bool kDense>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_terms(const ScanTarget& o, int tensor, int first) {
   if (!o.t.data) return;
   const bool along = along_steps(o.t, o.t.state);
   ThreadElements v = thread_elements(along, kLogBackward, 2 + log_split, kLogChannels + log_split, b.states);
@@ -336,8 +349,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_terms(const ScanTarget& o
   store_four<T>(r, o.t.dtype, addresses(tensor), v, 0);
 }
 // Stores dA, dB and dC where constant, dD and d(delta_bias), summed over the block's rows, in the block's part of call.sums.
-template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_sums() {
+template <class T, bool kConstant, bool kDense>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_sums() {
 #pragma unroll 1
   for (int by = lanes; by < 32; by *= 2) {
     sum_D += __shfl_xor_sync(0xffffffffu, sum_D, by);

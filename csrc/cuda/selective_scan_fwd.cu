@@ -15,9 +15,15 @@ static void launch_scan_as(const Launcher& on, const ScanCall& call) {
   BDGF_LAUNCH((selective_scan_fwd_kernel<T, kOutputs, kDense>), blocks, threads, bytes, on.stream, call);
   on.check();
 }
+// The recurrence of the adjoint reads z too, and has no path for dense tensors.
+static bool takes_dense(const ScanCall& call, bool outputs) {
+  if (call.adjoint || !inputs_dense(call)) return false;
+  const ScanTensor& out = call.out.t;
+  return !outputs || (out.dtype == call.a.u.dtype && lies_dense(out, out.channel));
+}
 template <class T, bool kOutputs>
 static void launch_scan(const Launcher& on, const ScanCall& call) {
-  if (kOutputs && is_dense(call)) launch_scan_as<T, kOutputs, kOutputs>(on, call);
+  if (takes_dense(call, kOutputs)) launch_scan_as<T, kOutputs, true>(on, call);
   else launch_scan_as<T, kOutputs, false>(on, call);
 }
 template <bool kOutputs>

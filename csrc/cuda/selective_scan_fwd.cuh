@@ -10,7 +10,7 @@
 // sm_90 6.4.
 #pragma once
 #include "cuda/dialect.h"
-#include "cuda/selective_scan_dense.cuh"
+#include "cuda/selective_scan_fwd_dense.cuh"
 #include "cuda/selective_scan_tile.cuh"
 
 namespace bdgf {
@@ -18,11 +18,11 @@ namespace BDGF_ISA {
 
 constexpr int kFetched = 8;     // elements of delta and of u that a thread holds of the next tile: all of its own where split is 4
 
-enum ForwardTensor { kU, kDelta, kB, kZ, kC, kOut, kForwardTensors };
 struct alignas(16) ForwardShared {
   BlockWork work;
   SequencePack pack;
   ByteTensor tensors[kForwardTensors];
+  DenseTensor dense[kForwardTensors];
 };
 
 // Floats of dynamic shared memory.
@@ -92,7 +92,7 @@ BDGF_DEV void finish_pairs(float2* pair, const RawPairs<T>& r, const SelectiveSc
 }
 
 // What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
-// kDense: see selective_scan_dense.cuh.
+// kDense: all tensors are dense (selective_scan_dense.cuh).
 template <class T, bool kOutputs, bool kDense>
 struct ForwardScan {
   const ScanCall& call;
@@ -119,7 +119,7 @@ struct ForwardScan {
   float A2[kThreadStates], x[kThreadStates], delta_sum;
   RawPairs<T> raw_pairs;  // of the next tile, like the two below
   Raw<T> raw_b, raw_c;
-  DenseTiles<T> dense;
+  DenseTiles<T, kOutputs> dense;
 
   BDGF_DEV_METHOD ForwardScan(const ScanCall& given, float* shared)
       : call(given),
@@ -200,7 +200,12 @@ struct ForwardScan {
     if (thread == 0) block.pack = pack_of(call, b.block, index);
     __syncthreads();
     delta_sum = 0.0f;
-    if (kDense && pack.rows > 0) dense.open(call, b, pack);
+    if constexpr (kDense) {
+      fill_dense(block.dense, block.tensors, kForwardTensors, call, b, pack);
+      dense.tensors = block.dense;
+      dense.steps = (int)pack.steps;
+      __syncthreads();
+    }
     return pack.rows > 0;
   }
   // Where only the states before chunks are asked for, the last chunk can be left out.
@@ -226,7 +231,7 @@ struct ForwardScan {
   }
   // Starts loading the tile at step `first`, whose addresses are ready: B, C, and as much of delta and u as the registers hold.
   BDGF_DEV_METHOD void fetch(int64_t first) {
-    if constexpr (kDense) return dense.fetch(a, b, (int)first);
+    if constexpr (kDense) return dense.fetch(b, (int)first);
     if (with_b()) load_four_raw(raw_b, addresses(first, kB), state_elements(a.B, b.states, log_split), 0);
     if (with_c()) load_four_raw(raw_c, addresses(first, kC), state_elements(a.C, b.states, log_split), 0);
     fetch_pairs(raw_pairs, a, addresses(first, kU), addresses(first, kDelta), elements_of_pairs());
@@ -350,7 +355,7 @@ struct ForwardScan {
   // out = (y + D u) silu(z) of the staged steps.
   BDGF_DEV_METHOD void store_outputs(int64_t first) const {
     __syncthreads();
-    if constexpr (kDense) return dense.store(call, b, (int)first, pair, tile_y, skip);
+    if constexpr (kDense) return dense.store(a, b, (int)first, pair, tile_y, skip);
     const ThreadElements w = elements_of_pairs();
 #pragma unroll 1
     for (int i = 0; i < elements; i += 4) {
@@ -368,7 +373,7 @@ struct ForwardScan {
 };
 
 template <class T, bool kOutputs, bool kDense>
-__global__ void __launch_bounds__(kMostThreads, 4) selective_scan_fwd_kernel(const ScanCall call) {
+__global__ void __launch_bounds__(kMostThreads, kDense ? 5 : 4) selective_scan_fwd_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
   ForwardScan<T, kOutputs, kDense> scan(call, shared);

@@ -23,11 +23,9 @@ __global__ void __launch_bounds__(256) selective_scan_partial_sums_kernel(const 
   const int64_t outer = along ? m.rows : m.steps, inner = along ? m.steps : m.rows;
   const int64_t tasks = m.segments * m.directions * m.groups * outer;
   for (int64_t task = (int64_t)blockIdx.x * 8 + threadIdx.x / 32; task < tasks; task += (int64_t)gridDim.x * 8) {
-    int64_t rest = divide(task, outer);
-    const int64_t o = task - rest * outer;
-    const int64_t group = rest % m.groups;
-    rest = divide(rest, m.groups);
-    const int64_t k = rest % m.directions, u = divide(rest, m.directions), segment = m.first + u;
+    const int64_t rows = divide(task, outer), o = task - rows * outer;
+    const int64_t groups = divide(rows, m.groups), group = rows - groups * m.groups;
+    const int64_t u = divide(groups, m.directions), k = groups - u * m.directions, segment = m.first + u;
     const int64_t steps = m.by_segment ? steps_of_segment(call, segment) : m.steps;
     for (int64_t i = threadIdx.x % 32; i < inner; i += 32) {
       const int64_t row = along ? o : i, step = along ? i : o;

@@ -65,21 +65,36 @@ def test_a_last_launch_that_is_smaller_stays_within_the_workspace(check_gradient
     compare(check_gradients, tensors(batch, 70, 17, 16))
 
 
+def apart(x):
+    """The same values, every second one of a larger tensor."""
+    return torch.stack((x, torch.full_like(x, torch.nan)), -1).flatten(-2)[..., ::2]
+
+
+def channels_last(x):
+    """The same values, channels or states next to each other in memory."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("shape", "gate", "reverse"), [
-    ((2, 37, 49, 16), False, False), ((1, 5, 17, 9), True, False), ((3, 32, 64, 13), True, True), ((1, 4, 700, 16), False, True),
+    ((2, 37, 49, 16), False, False), ((1, 5, 17, 9), True, False), ((3, 32, 70, 13), True, True), ((1, 4, 700, 16), False, True),
+    ((2, 33, 300, 16), True, False),
 ])  # fmt: skip
 def test_dense_tensors_give_the_bits_of_others(shape, gate, reverse, dtype):
-    """Steps next to each other in memory have a path of their own; with every second step of a larger tensor there is none."""
+    """Steps that are closer in memory than channels have a path of their own."""
     given = tensors(*shape, dtype=dtype)
     if not gate:
         del given["z"]
+    last_weight = torch.cos(given["initial_state"])
 
-    def apart(x):
-        return torch.stack((x, torch.full_like(x, torch.nan)), -1).flatten(-2)[..., ::2]
+    def results(layout):
+        laid = {k: layout(x) if k in ("u", "delta", "B", "C", "z") else x.clone() for k, x in given.items()}
+        leaves = {k: x.detach().requires_grad_() for k, x in laid.items()}
+        out, last = ops.selective_scan(**leaves, delta_softplus=True, return_last_state=True, reverse=reverse)
+        weight = layout(torch.sin(torch.arange(out.numel(), dtype=torch.float32)).view(out.shape).to(dtype))
+        return out, last, *torch.autograd.grad((out, last), leaves.values(), (weight, last_weight))
 
-    options = {"delta_softplus": True, "return_last_state": True, "reverse": reverse}
-    dense = ops.selective_scan(**given, **options)
-    stepped = {k: apart(x) if k in ("u", "delta", "B", "C", "z") else x for k, x in given.items()}
-    for ours, theirs in zip(dense, ops.selective_scan(**stepped, **options), strict=True):
-        assert ours.isfinite().all() and torch.equal(ours, theirs)
+    general = results(channels_last)
+    for layout in (torch.clone, apart):
+        for ours, theirs in zip(results(layout), general, strict=True):
+            assert ours.isfinite().all() and torch.equal(ours, theirs)
