@@ -17,8 +17,9 @@
 // dA, dD, d(delta_bias) and the gradients of constant B and C sum over steps and rows: a block sums over its own rows into
 // call.sums, and selective_scan_block_sums_kernel adds up the blocks in a fixed order.
 //
-// Instructions per (step, channel, state), inner loops: at least 4 for each of the two times that the state is computed and 8 for
-// the adjoint, 16; executed on sm_90 5.4, 5.9 and, with the sums over channels and states, 11.4.
+// Instructions per (step, channel, state) in the inner loops: at least 4 each time that the state is computed, which is twice,
+// and 8 for the adjoint, so 16 in all. On sm_90 the two recurrences execute 5.4 and 5.9, and the adjoint, with the sums over
+// channels and states, 11.4.
 #pragma once
 #include "cuda/dialect.h"
 #include "cuda/selective_scan_bwd_tile.cuh"
@@ -67,7 +68,8 @@ BDGF_DEV_METHOD int BackwardScan<T, kConstant>::keep_states(int chunk, int steps
   }
   return staged;
 }
-// Runs and records step j of the group at step t of the tile; `before` is the state before the group.
+// Computes step j of the recurrence in the group at step t of the tile, and records its decays and states; `before` is the state
+// before the group.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::record(int t, int j, const float* before) {
   const float2 delta_u = pair[(t + j) * kRow + c];

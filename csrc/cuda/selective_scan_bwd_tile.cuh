@@ -48,7 +48,8 @@ BDGF_DEV StateQuad load_quad(const float* p) {
   const float4 f = *reinterpret_cast<const float4*>(p);
   return {{f.x, f.y, f.z, f.w}};
 }
-// What four steps of the adjoint leave in a thread, before it is summed over lanes.
+// What four steps of the adjoint leave in a thread, before it is summed over lanes. `term` belongs to the dB or dC of one state
+// (see step_back).
 struct FourSteps {
   float grad_delta_decay[kFoldSteps], grad_drive[kFoldSteps], y[kFoldSteps], term[kFoldSteps];
 };

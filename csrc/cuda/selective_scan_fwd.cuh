@@ -2,12 +2,13 @@
 // and 32 channels is staged in shared memory and scanned, and its outputs leave through shared memory too. While a tile is
 // scanned, the next one is on its way from memory into registers.
 //
-// kOutputs false: only states, for the passes that come before, over long sequences. Each segment's last state goes to call.ends
-// and the sum of its delta to call.delta_sums, the states before its chunks to call.starts. With call.adjoint, the recurrence of the
-// adjoint runs instead, carry <- a (carry + grad_y C) in the names of scan_step.h: grad_y stands in for u, and C for B.
+// With kOutputs false the kernel computes only states, in the passes that precede the outputs or the gradients of long sequences.
+// Each segment's last state goes to call.ends, the sum of its delta to call.delta_sums, and the states before its chunks to
+// call.starts. With call.adjoint, the recurrence of the adjoint runs instead, carry <- a (carry + grad_y C) in the names of
+// scan_step.h: grad_y takes the place of u, and C that of B.
 //
-// Instructions per (step, channel, state), inner loop: at least 5 (multiply, exp2, multiply, two fused multiply-adds); executed on
-// sm_90 6.4.
+// Instructions per (step, channel, state) in the inner loop: at least 5 (multiply, exp2, multiply, two fused multiply-adds). On
+// sm_90 6.4 are executed.
 #pragma once
 #include "cuda/dialect.h"
 #include "cuda/selective_scan_tile.cuh"

@@ -30,7 +30,7 @@ constexpr int kGroupSteps = 8;                // steps that are unrolled at a ti
 constexpr int kFoldSteps = 4;                 // steps whose sums over a channel's lanes are formed at a time
 constexpr int kChunkSteps = 64;               // steps for whose groups the shared memory can keep states
 
-// Where a launch writes an output: the tensor itself, or f32 workspace of the same roles.
+// Where a launch writes an output: the tensor itself, or f32 workspace whose dimensions have the same roles.
 struct ScanTarget {
   ScanTensor t;
   int64_t first = 0;    // the row (or segment) that comes first in it
@@ -54,7 +54,7 @@ struct ScanCall {
   bool adjoint = false;              // states only: the recurrence of the adjoint, from the last step to the first
   const float* states_after = nullptr;    // [segment][direction][channel][state]: the states after each segment
   const float* carries_before = nullptr;   // likewise: what the adjoint carries over the border before each segment
-  float* ends = nullptr;             // as states_after, written
+  float* ends = nullptr;             // laid out like states_after: what each segment ends with (if `adjoint`, carries), written
   float* delta_sums = nullptr;       // [segment][direction][channel], the sum of delta over the segment, written
   float* starts = nullptr;           // [segment of the launch][direction][chunk][channel][state], written, then read
   float* sums = nullptr;             // [block][SumLayout]: a block's share of what is summed over rows
