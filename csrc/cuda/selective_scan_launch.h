@@ -47,7 +47,8 @@ static inline int64_t between(int64_t least, int64_t v, int64_t most) {  // wher
 #ifdef BDGF_EMULATED  // so that small tests take several launches, and several packs a block
 constexpr int64_t kLeastWorkspace = 64 << 10, kBlocksPlenty = 8;
 #else
-constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;  // bytes; blocks that suffice: beyond, each takes more
+// Bytes; and the number of blocks that suffices: where there would be more of them, each takes several packs.
+constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;
 #endif
 constexpr int64_t kWaveBlocks = 3 * 132;  // blocks of the backward that run at the same time on an H100 or H200
 constexpr int64_t kBlocksWanted = 2048;  // as many as fill any GPU several times over
