@@ -20,8 +20,8 @@ void launch_block_sums(const Launcher& on, const ScanCall& call, int64_t blocks,
 
 void launch_borders(const Launcher& on, const ScanCall& call, float* states, const float* delta_sums, bool backwards) {
   const int64_t threads = call.a.batch * call.a.directions * call.a.dim * call.a.states;
-  BDGF_LAUNCH(selective_scan_borders_kernel, cuda::grid_for(threads, 128), 128, 0, on.stream, call, states, delta_sums, call.a.batch,
-              backwards);
+  BDGF_LAUNCH(selective_scan_borders_kernel, cuda::grid_for(threads, 128), 128, 0, on.stream, call, states, delta_sums,
+              call.a.batch, backwards);
   on.check();
 }
 
