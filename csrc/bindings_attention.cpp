@@ -10,18 +10,6 @@
 namespace bdgf {
 namespace {
 
-// A tensor (or None) of the shape and dtype of `like`.
-TensorView like_arg(const char* op, const char* name, py::handle value, const TensorView& like, bool optional = false) {
-  TensorView t = optional ? optional_arg(op, name, value) : tensor_arg(op, name, value);
-  if (!t.present) return t;
-  check_dtype(op, name, t, {like.dtype});
-  check_same_device(op, name, t, "the first tensor", like);
-  bool same = t.ndim == like.ndim;
-  for (int i = 0; same && i < t.ndim; ++i) same = t.shape[i] == like.shape[i];
-  if (!same) bad_value(op, name, "has shape " + shape_text(t) + "; expected " + shape_text(like));
-  return t;
-}
-
 void check_cpu(const char* op, const char* name, const TensorView& t) {
   if (t.device != Device::cpu) bad_value(op, name, "is not on the CPU; this kernel runs there");
 }

@@ -22,7 +22,8 @@ bool fits(const DecisionForestArgs& a, int64_t nodes, int64_t i) {
   return (feature >= 0) & (feature < a.x.shape[1]) & (leaf | inner);
 }
 
-// What the kernel reads by: a number out of range would leave a table, with a child before its node the search could go on for ever.
+// Checks the numbers that the kernel reads by: one out of range would leave a table, and with a child before its node the search
+// could go on for ever.
 void check_tables(const char* op, const DecisionForestArgs& a, int64_t nodes) {
   bool fine = true;
   for (int64_t i = 0; i < nodes; ++i) fine &= fits(a, nodes, i);

@@ -170,6 +170,17 @@ uint64_t counter_arg(const char* op, const char* name, py::handle value, const T
   return number;
 }
 
+TensorView like_arg(const char* op, const char* name, py::handle value, const TensorView& like, bool optional) {
+  TensorView t = optional ? optional_arg(op, name, value) : tensor_arg(op, name, value);
+  if (!t.present) return t;
+  check_dtype(op, name, t, {like.dtype});
+  check_same_device(op, name, t, "the first tensor", like);
+  bool same = t.ndim == like.ndim;
+  for (int i = 0; same && i < t.ndim; ++i) same = t.shape[i] == like.shape[i];
+  if (!same) bad_value(op, name, "has shape " + shape_text(t) + "; expected " + shape_text(like));
+  return t;
+}
+
 CudaLaunch cuda_launch(const char* op, const TensorView& like, py::handle cuda_stream) {
 #ifndef BDGF_WITH_CUDA
   (void)like, (void)cuda_stream;

@@ -16,6 +16,8 @@ namespace py = pybind11;
 TensorView tensor_arg(const char* op, const char* name, py::handle value);
 // The same, or None: then view.present is false.
 TensorView optional_arg(const char* op, const char* name, py::handle value);
+// A tensor, or None if `optional`, of the shape, the dtype and the device of `like`.
+TensorView like_arg(const char* op, const char* name, py::handle value, const TensorView& like, bool optional = false);
 
 // An int, taken mod 2^64, or a 0-d int64 tensor on the device of `like`: its address in `at`.
 uint64_t counter_arg(const char* op, const char* name, py::handle value, const TensorView& like, const int64_t*& at);

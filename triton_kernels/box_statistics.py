@@ -1,7 +1,7 @@
 """Statistics of boxes: sums down the columns go to a workspace, sums along the rows make the statistics.
 
-One value of the result a lane, in the order in which the memory of x lies. The maps are taken a part of the samples or of
-the channels at a time, so that the workspace stays within its limit. A product and a sum are never fused: a pixel's value
+A lane computes one value of the result; neighbouring lanes follow the order of x in memory. Some of the samples, or of the
+channels, are taken at a time, so that the workspace stays within its limit. A product and a sum are never fused: a pixel's value
 would depend on how the compiler specialised the launch, hence on the tile's size.
 """
 
@@ -71,6 +71,7 @@ def box_moments(
     mean, deviation, sums, sums2, n, channels, height, width, window, o_b, o_c, o_y, o_x, s_b, s_c, s_y, s_x, share,
     CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Mean and deviation of every window, from the sums of its columns; `share` is 1 / (pixels of a window)."""
     b, c, y, column, there = _position(n, channels, height, width, CHANNELS_LAST, BLOCK)
     at = b * s_b + c * s_c + y * s_y
     first, second = _along(sums, sums2, at, column, width + window - 1, 0, window, s_x, there, BLOCK)
@@ -106,6 +107,7 @@ def box_gradient(
     gradient, sums, sums2, x, n, channels, height, width, columns, before, window, g_b, g_c, g_y, g_x, s_b, s_c, s_y, s_x,
     x_b, x_c, x_y, x_x, CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Add to `gradient`, for each x_j, the sum of a + x_j q over the windows that hold it, from the column sums of a and q."""
     b, c, y, column, there = _position(n, channels, height, width, CHANNELS_LAST, BLOCK)
     at = b * s_b + c * s_c + y * s_y
     first, second = _along(sums, sums2, at, column, columns, before, window, s_x, there, BLOCK)

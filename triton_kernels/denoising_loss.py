@@ -1,4 +1,4 @@
-"""Squared error of a denoiser per sample and modality, and its gradients; the target noise is drawn anew in both."""
+"""Mean squared error of a denoiser per sample and group of channels, and its gradients; both draw the target's noise anew."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def denoising_loss_kernel(
     FORWARD: tl.constexpr, FLAT: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """One segment, up to `tiles` tiles, of one group of one sample. With FLAT, `length` is that of a channel, and a
-    group is one row; else its rows are the channels' rows."""
+    group is one row; else its rows are the channels' rows. `loss` receives the loss, or a segment's part of it; in the
+    backward it is the gradient of the loss."""
     pid = tl.program_id(0)
     segment = pid % segments
     m = pid // segments % len(GROUPS)
@@ -40,7 +41,7 @@ def denoising_loss_kernel(
     b = tl.full([1], 0, tl.int64) + sample
     a = at_step(t, sqrt_abar, b, live, t_stride, T)
     r = at_step(t, sqrt_rest, b, live, t_stride, T)
-    spoilt = tl.sum(a * 0.0, axis=0)  # NaN for a step out of range, whatever the target
+    spoiled = tl.sum(a * 0.0, axis=0)  # NaN for a step out of range, whatever the target
     if hidden is not None:
         hide = tl.load(hidden + sample.to(tl.int64) * hidden_b + m * hidden_m) != 0
     if KIND != _SAMPLE:
@@ -50,7 +51,7 @@ def denoising_loss_kernel(
     if FORWARD:
         squares = tl.zeros([R, 4 * P], tl.float32)
     else:
-        scale = 2.0 * tl.load(loss + sample.to(tl.int64) * loss_b + m * loss_m) / count.to(tl.float32) + spoilt
+        scale = 2.0 * tl.load(loss + sample.to(tl.int64) * loss_b + m * loss_m) / count.to(tl.float32) + spoiled
         if KIND == _SAMPLE:
             scale_x0 = -scale
         elif KIND == _VELOCITY:
@@ -101,7 +102,7 @@ def denoising_loss_kernel(
                 to = grad_x0 + (b * grad_x0_b + c * grad_x0_c + y * grad_x0_y)[:, None] + column * grad_x0_x
                 tl.store(to, (residual * scale_x0).to(grad_x0.dtype.element_ty), mask=mask)
     if FORWARD:
-        total = tl.sum(tl.sum(squares, axis=1), axis=0) / count.to(tl.float32) + spoilt
+        total = tl.sum(tl.sum(squares, axis=1), axis=0) / count.to(tl.float32) + spoiled
         tl.store(loss + sample.to(tl.int64) * loss_b + m * loss_m + segment, total)
 
 

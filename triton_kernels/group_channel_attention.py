@@ -18,7 +18,7 @@ MOST = 64  # channels of a group: its matrices live in registers
 
 @triton.jit
 def sample_and_group(groups):
-    """What this program works on."""
+    """The sample and the group of this program."""
     program = tl.program_id(0)
     return (program // groups).to(tl.int64), (program % groups).to(tl.int64)
 
@@ -32,14 +32,14 @@ def load_tile(x, c, l, size, length, x_c, x_l):
 
 @triton.jit
 def store_tile(x, value, c, l, size, length, x_c, x_l):
-    """The inverse of load_tile, in the dtype of x."""
+    """Store what load_tile would load, in the dtype of x."""
     inside = (c < size)[:, None] & (l < length)[None, :]
     tl.store(x + c[:, None] * x_c + l[None, :] * x_l, value.to(x.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def add_products(gram, squares_q, squares_k, q, k, PRECISION: tl.constexpr):
-    """Add Q K', and the squared norms of the channels of Q and K, of some steps [channels, steps]."""
+    """Add what some steps, [channels, steps], contribute to Q K' and to the squared norms of the channels of Q and K."""
     gram = tl.dot(q, tl.trans(k), gram, input_precision=PRECISION)
     q, k = q.to(tl.float32), k.to(tl.float32)
     return gram, squares_q + tl.sum(q * q, axis=1), squares_k + tl.sum(k * k, axis=1)
@@ -65,6 +65,7 @@ def group_channel_attention_fwd(
     q, k, v, temperature, out, groups, size, length, temperature_g, q_b, q_c, q_l, k_b, k_c, k_l, v_b, v_c, v_l, out_b,
     out_c, out_l, PRECISION: tl.constexpr, D: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
+    """One (sample, group), BL steps at a time; D is its number of channels, `size`, rounded up."""
     b, g = sample_and_group(groups)
     c = tl.arange(0, D).to(tl.int64)
     q += b * q_b + g * size * q_c
@@ -92,6 +93,7 @@ def group_channel_attention_bwd(
     grad_l, q_b, q_c, q_l, k_b, k_c, k_l, v_b, v_c, v_l, grad_q_b, grad_q_c, grad_q_l, grad_k_b, grad_k_c, grad_k_l,
     grad_v_b, grad_v_c, grad_v_l, PRECISION: tl.constexpr, D: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
+    """The gradients of one (sample, group). `slope` is dA at first, then T / tau, then T (see the module's docstring)."""
     b, g = sample_and_group(groups)
     c = tl.arange(0, D).to(tl.int64)
     grad_out += b * grad_b + g * size * grad_c

@@ -1,8 +1,11 @@
 """x * sigmoid(MLP of the spatial means of x and guide) per group of channels: the forward and what both directions share.
 
 One program does one (sample, group), because the MLP is block-diagonal: x is read once, held in registers and written
-once. A group of more than ON_CHIP elements takes two passes: sums, MLP, scale. The backward is
+once. A group of more than ON_CHIP elements takes three launches (sums, MLP, scale), of which two read x. The backward is
 group_channel_gate_bwd.py.
+
+`each` and `guide_each` are the channels of a group, of x and of the guide. Blocks are BC channels and BP pixels of x, BG channels
+and BQ pixels of the guide, and BH hidden units.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ def at_pixel(p, width, stride_y, stride_x, MERGED: tl.constexpr):
 @triton.jit
 def before_relu(mean_x, mean_g, weight1, bias1, g, h, each, guide_each, hidden, USE_X: tl.constexpr,
                 USE_GUIDE: tl.constexpr, BC: tl.constexpr, BG: tl.constexpr):  # fmt: skip
-    """Hidden units h of group g, [BH]; 0 past the end. mean_x [BC], mean_g [BG]."""
+    """The hidden units h of group g before the ReLU, [BH]; 0 past the end. mean_x [BC] and mean_g [BG] are the means."""
     inputs = guide_each
     if USE_X:
         inputs += each
@@ -70,7 +73,7 @@ def group_channel_gate_fwd(
     USE_X: tl.constexpr, X_MERGED: tl.constexpr, GUIDE_MERGED: tl.constexpr, OUT_MERGED: tl.constexpr,
     BC: tl.constexpr, BP: tl.constexpr, BG: tl.constexpr, BQ: tl.constexpr, BH: tl.constexpr,
 ):  # fmt: skip
-    """One (sample, group), on chip."""
+    """Forward of one (sample, group) whose x is held in registers."""
     program = tl.program_id(0).to(tl.int64)
     b, g = program // groups, program % groups
     c, p = tl.arange(0, BC), tl.arange(0, BP)
@@ -281,6 +284,6 @@ def forward(outputs, x, guide, weight1, bias1, weight2, bias2, groups, use_x, us
 
 
 def guide_tile(guide_pixels: int, BG: int) -> int:
-    """Pixels of the guide that are walked at a time."""
+    """BQ: the pixels of the guide that are summed at a time."""
     return max(1, min(next_power_of_2(guide_pixels), TILE // BG))
 

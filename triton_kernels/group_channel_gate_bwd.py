@@ -1,9 +1,10 @@
 """Gradients of group_channel_gate.
 
-With s = sum over pixels of dout x, the gradient of the logits is s gate (1 - gate); through the MLP it gives slopes of
-the means, and dx = dout gate + slope / pixels. On chip dout and x are read once. The gradients of the weights are sums
-of outer products over the samples: their factors, a few numbers a (sample, group), go through a workspace, are summed
-by fixed runs of samples, and the runs in order.
+The gradient of a channel's logit (the gate is its sigmoid) is gate (1 - gate) times the sum over pixels of dout x. Taken back
+through the MLP it gives the gradients of the means, and dx = dout gate + (gradient of the mean) / pixels. In the names below a
+slope is a gradient: logit_slope that of the logits, active_slope that of the hidden units. On chip dout and x are read once.
+The gradients of the weights are sums of outer products over the samples. Their factors, a few numbers for each (sample, group),
+go through a workspace; fixed runs of samples are summed first, and then the runs in order.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def group_channel_gate_bwd(
     USE_GUIDE: tl.constexpr, GRAD_MERGED: tl.constexpr, X_MERGED: tl.constexpr, GRAD_X_MERGED: tl.constexpr,
     GUIDE_MERGED: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, BG: tl.constexpr, BQ: tl.constexpr, BH: tl.constexpr,
 ):  # fmt: skip
-    """One (sample, group), on chip."""
+    """Backward of one (sample, group) whose dout and x are held in registers."""
     program = tl.program_id(0).to(tl.int64)
     b, g = program // groups, program % groups
     c, p = tl.arange(0, BC), tl.arange(0, BP)
@@ -83,8 +84,8 @@ def group_channel_gate_bwd(
     grad = tl.load(at, mask=inside, other=0).to(tl.float32)
     at = x + b * x_b + channel * x_c + at_pixel(p, width, x_y, x_x, X_MERGED)[None, :]
     products = grad * tl.load(at, mask=inside, other=0).to(tl.float32)
-    open_ = tl.load(gate + program * each + c, mask=c < each, other=0)
-    slope = tl.sum(products, axis=1) * open_ * (1.0 - open_)
+    gate_value = tl.load(gate + program * each + c, mask=c < each, other=0)
+    slope = tl.sum(products, axis=1) * gate_value * (1.0 - gate_value)
     if logit_slope is not None:
         tl.store(logit_slope + program * each + c, slope, mask=c < each)
     slope_x, slope_g = mean_slopes(
@@ -92,7 +93,7 @@ def group_channel_gate_bwd(
         USE_GUIDE, BC, BG, BH,
     )  # fmt: skip
     if grad_x is not None:
-        value = grad * open_[:, None] + slope_x[:, None] / pixels
+        value = grad * gate_value[:, None] + slope_x[:, None] / pixels
         at = grad_x + b * grad_x_b + channel * grad_x_c
         at += at_pixel(p, width, grad_x_y, grad_x_x, GRAD_X_MERGED)[None, :]
         tl.store(at, value.to(grad_x.dtype.element_ty), mask=inside)
@@ -115,8 +116,8 @@ def group_channel_gate_mlp_bwd(
     """From sums of dout x in `products` to the gradients of the means in `slopes`; those of the logits stay in products."""
     program = tl.program_id(0).to(tl.int64)
     c, k = tl.arange(0, BC), tl.arange(0, BG)
-    open_ = tl.load(gate + program * each + c, mask=c < each, other=0)
-    slope = tl.load(products + program * each + c, mask=c < each, other=0) * open_ * (1.0 - open_)
+    gate_value = tl.load(gate + program * each + c, mask=c < each, other=0)
+    slope = tl.load(products + program * each + c, mask=c < each, other=0) * gate_value * (1.0 - gate_value)
     tl.store(products + program * each + c, slope, mask=c < each)
     slope_x, slope_g = mean_slopes(
         slope, squeezed, weight1, bias1, weight2, active, active_slope, program, program % groups, each, guide_each, hidden,

@@ -1,4 +1,4 @@
-"""x_t of the forward process, its noise drawn in registers; without the noise the gradient in x0."""
+"""x_t of the forward process, its noise drawn in registers; without the noise, the gradient of x0."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ from .selective_scan_tiles import (
 
 
 class Target(NamedTuple):
-    """A tensor (or None) with the offset of the row at hand and its strides; for dB and dC, `channel` is the stride of states."""
+    """A tensor (or None), the offset of the current row in it, and its strides; for dB and dC, `channel` is that of the states."""
 
     pointer: Any
     offset: Any
@@ -110,12 +110,10 @@ def selective_scan_bwd(
     CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
-    """grad_A, grad_D, grad_bias, and constant grad_B, grad_C: partial sums (row_programs, K, dim, ...). Variable grad_B, grad_C:
-    (batch, K * tile_programs, N, L), a program's own; _s is the stride of K * tile_programs. `slots`: states that a program's
-    scratch holds.
-
-    RESIDENT: one item, whose parameters and their gradients stay in registers. SHARED: one delta for all directions.
-    merge_u, merge_delta: (programs, DIM, length) scratch, None: in place."""
+    """grad_A, grad_D, grad_bias, and constant grad_B, grad_C are partial sums (row_programs, K, dim, ...). Variable grad_B, grad_C
+    are (batch, K * tile_programs, N, L), a part for each program, and _s is the stride of the second axis. `slots` is how many
+    states a program's scratch holds. With RESIDENT there is one item, whose parameters and their gradients stay in registers; with
+    SHARED, one delta for all directions. merge_u and merge_delta are (programs, DIM, length) scratch, or None: summed in place."""
     T: tl.constexpr = 4
     DIM: tl.constexpr = DR * DW * DL
     TILE: tl.constexpr = NR * NL * DIM

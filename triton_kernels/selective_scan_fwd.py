@@ -45,10 +45,11 @@ def selective_scan_fwd(
     SHARED: tl.constexpr, WIDE: tl.constexpr, FLAT: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
-    """out None: only the state that each row ends with (last) and its sum of delta (delta_sums), for segments.
+    """If out is None, store only the state that each row ends with (last) and its sum of delta (delta_sums), for segments.
 
-    DIRECTIONS 0: a sequence. Else delta has stride delta_k by direction, A, D, bias are (K, dim, ...) and B, C have
-    their group by direction; PIXELS: delta, B, C in pixel order. merge: (programs, DIM, length) scratch, or None: out.
+    DIRECTIONS 0 is a sequence. Otherwise delta has stride delta_k from direction to direction, A, D and bias are (K, dim, ...), and
+    B and C have one group for each direction. With PIXELS, delta, B and C lie in pixel order. The directions are summed in merge,
+    a scratch of (programs, DIM, length) floats, or in out itself if merge is None.
     """
     T: tl.constexpr = 4
     DIM: tl.constexpr = DR * DW * DL
@@ -108,7 +109,7 @@ def selective_scan_fwd(
 
 @triton.jit
 def advance(x, ds, vs, bs, A2, T: tl.constexpr):
-    """The state after T steps; ds are delta, vs delta u, bs B."""
+    """The state after T steps. ds are their values of delta, vs the drives delta u, bs B."""
     for t in tl.static_range(T):
         x = tl.exp2(over_channels(ds[t]) * A2) * x + over_channels(vs[t]) * bs[t]
     return x

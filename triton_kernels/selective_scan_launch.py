@@ -63,10 +63,11 @@ class Scan:
         self.height, self.width = self.u.shape[2:] if self.directions else (1, 1)
         self.length = self.delta.shape[-1]
         self.states = self.A.shape[-1]
-        self.copies = max(self.directions, 1)
+        self.copies = max(self.directions, 1)  # of A, B, C, D and bias: one for each direction
         groups = [x.shape[1] for x in (self.B, self.C) if x.dim() == 4]
         self.groups = 1 if self.directions else math.lcm(*groups, 1)
         self.dim_of_group = self.dim // self.groups
+        # How many consecutive `groups` share one group of B, and of C.
         self.share = [1 if self.directions or x.dim() == 2 else self.groups // x.shape[1] for x in (self.B, self.C)]
         self.segments, self.segment = 1, self.length
         tensors = (self.u, self.delta, self.B, self.C, self.z)
@@ -152,7 +153,7 @@ def _delta_strides(delta: Tensor | None) -> tuple[int, ...]:
 
 
 def enter(scan: Scan, block: dict[str, int], tiles: int) -> Tensor:
-    """The state that enters each segment, (batch, segments, dim, N)."""
+    """Compute the state that enters each segment, (batch, segments, dim, N)."""
     ends, delta_sums = (workspace(scan.u, scan.batch, scan.segments, scan.dim, *n) for n in ((scan.states,), ()))
     _forward(scan, block, tiles, scan.batch * scan.segments, None, last=ends, delta_sums=delta_sums)
     scan.delta_sums = delta_sums

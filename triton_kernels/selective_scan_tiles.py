@@ -2,8 +2,8 @@
 
 A tile is N states x DIM channels in registers, of shape (NR, DR, DW, NL, DL): n = nr * NL + nl, d = (dr * DW + dw) * DL
 + dl. NL * DL are the lanes of a warp, DW the warps, NR * DR what a thread holds; Triton gives the last axes to lanes
-first, so the shape is the layout. A sum over states costs log2(NL) shuffles, a sum over channels log2(DL). Steps are read T
-at a time as (DR, DW, DL, T), along L where L is contiguous, and split into their columns.
+first, so the shape is the layout. A sum over states costs log2(NL) shuffles, a sum over channels log2(DL). T steps are read
+at a time as (DR, DW, DL, T), along L where L is contiguous, and split into T values of shape (DR, DW, DL), one for each step.
 
 The kernels are compiled as one function each: Triton inlines everything that is called here. Their strides are named after the
 tensor and the axis: u_b, u_d, u_h and u_l are those of u over batch, channels, rows of an image and steps (or pixels of a row);
@@ -88,7 +88,7 @@ class Steps(NamedTuple):
 
 @triton.jit
 def split4(x, REVERSE: tl.constexpr):
-    """(..., 4) as its four columns, the last one first if REVERSE."""
+    """The four entries of the last axis of (..., 4), the last one first if REVERSE."""
     even, odd = tl.split(tl.reshape(x, x.shape[:-1] + (2, 2)))
     x0, x2 = tl.split(even)
     x1, x3 = tl.split(odd)
@@ -159,9 +159,10 @@ def channels(tile, dim_of_group, WIDE: tl.constexpr, DR: tl.constexpr, DW: tl.co
 
 @triton.jit
 def positions(first, length, direction, height, width, REVERSE: tl.constexpr, IMAGE: tl.constexpr, T: tl.constexpr):
-    """(step, pixel) of T steps from `first` on. Direction 0 goes along the rows, 1 along the columns, 2 and 3 likewise, reversed.
+    """(step, pixel) of T steps from `first` on. Direction 0 goes along the rows of an image, 1 down its columns, 2 and 3 likewise,
+    reversed.
 
-    A reversed sequence is read forwards, T at a time, and its columns are taken in reverse.
+    A reversed sequence (REVERSE) is read forwards in memory, T steps at a time, and split4 then gives the last of them first.
     """
     if REVERSE:
         pixel = length - first - T + tl.arange(0, T)
@@ -182,9 +183,9 @@ def index(x, WIDE: tl.constexpr):
 
 
 @triton.jit
-def pixel_offset(pixel, width, along, across, IMAGE: tl.constexpr):
-    """Offset of pixels in a tensor with strides (along rows, across a row), or of steps with stride `across`."""
-    return (pixel // width) * along + (pixel % width) * across if IMAGE else pixel * across
+def pixel_offset(pixel, width, row_stride, step_stride, IMAGE: tl.constexpr):
+    """Offset of pixels in a tensor whose image rows, and whose pixels of a row, have these strides; or of steps."""
+    return (pixel // width) * row_stride + (pixel % width) * step_stride if IMAGE else pixel * step_stride
 
 
 @triton.jit
@@ -196,16 +197,16 @@ def softplus(x):
 
 
 @triton.jit
-def spread(rows, steps):
-    """Offsets of rows (...) and of T steps as (..., T)."""
-    return tl.expand_dims(rows, len(rows.shape)) + tl.reshape(steps, (1,) * len(rows.shape) + (steps.shape[0],))
+def spread(offsets, steps):
+    """The offsets of channels or states (...) plus those of T steps, (..., T)."""
+    return tl.expand_dims(offsets, len(offsets.shape)) + tl.reshape(steps, (1,) * len(offsets.shape) + (steps.shape[0],))
 
 
 @triton.jit
 def widened(x):
-    """x in float32. 16 bits are widened in two parts, of bfloat16 its bytes, of float16 sign and magnitude: Triton 3.6 would move
-    a single widening, with all that is computed from it (softplus!), behind the spreading of x over the tile, and compute it as
-    often as there are states."""
+    """x in float32. 16 bits are widened in two parts: a bfloat16 by its bytes, a float16 by its sign and magnitude. Triton 3.6
+    would move a single widening, with all that is computed from it (softplus!), behind the broadcast of x over the tile, and
+    compute it as often as there are states."""
     if x.dtype == tl.float32:
         return x
     elif x.dtype == tl.bfloat16:  # noqa: RET505  (Triton takes the return of one branch)
@@ -218,9 +219,9 @@ def widened(x):
 
 
 @triton.jit
-def load_steps(base, rows, steps, mask):
-    """base[rows + steps] in float32."""
-    return widened(tl.load(base + spread(rows, steps), mask, 0.0))
+def load_steps(base, offsets, steps, mask):
+    """The elements of `base` at these offsets and steps (see spread), in float32."""
+    return widened(tl.load(base + spread(offsets, steps), mask, 0.0))
 
 
 @triton.jit
@@ -231,38 +232,38 @@ def activate(raw, inside, SOFTPLUS: tl.constexpr):
 
 @triton.jit
 def load_parameters(A, B, C, D, bias, tile, first, N: tl.constexpr, call):
-    """The parameters of a tile; `first` is the direction times dim, the row that A, D and bias begin with."""
+    """The parameters of a tile; `first` is the direction times dim: the row of A, D and bias where the direction begins."""
     A2 = tl.load(A + first * N + tile.matrix, tile.exists, 0.0) * 1.4426950408889634
-    d_vector = tl.zeros(tile.d.shape, tl.float32)
-    shift = d_vector
+    zeros = tl.zeros(tile.d.shape, tl.float32)
+    bias_of_tile = zeros
     if bias is not None:
-        shift = tl.load(bias + first + tile.d, tile.d_exists, 0.0)
-    skip = d_vector
+        bias_of_tile = tl.load(bias + first + tile.d, tile.d_exists, 0.0)
+    D_of_tile = zeros
     if D is not None:
-        skip = tl.load(D + first + tile.d, tile.d_exists, 0.0)
+        D_of_tile = tl.load(D + first + tile.d, tile.d_exists, 0.0)
     b = tl.load(B + tile.matrix, tile.exists, 0.0) if call.constant_b else tl.zeros(A2.shape, tl.float32)
     c = tl.load(C + tile.matrix, tile.exists, 0.0) if call.constant_c else tl.zeros(A2.shape, tl.float32)
-    return Parameters(A2, skip, shift, b, c)
+    return Parameters(A2, D_of_tile, bias_of_tile, b, c)
 
 
 @triton.jit
-def load_state(state, offset, channel, step, tile, one):
-    """The state (N) of each channel at `offset` of a tensor with strides `channel` and `step`, zeros where there is no tensor."""
+def load_state(state, offset, channel_stride, state_stride, tile, one):
+    """A tile of states at `offset` of a tensor whose channels and states have these strides, zeros where there is no tensor."""
     x = tl.zeros(tile.exists.shape, tl.float32)
     if state is not None:
-        x += tl.load(state + offset + state_offsets(tile, channel, step, one), tile.exists, 0.0)
+        x += tl.load(state + offset + state_offsets(tile, channel_stride, state_stride, one), tile.exists, 0.0)
     return x
 
 
 @triton.jit
-def state_offsets(tile, channel, step, one):
+def state_offsets(tile, channel_stride, state_stride, one):
     """Offsets of a tile in a tensor whose channels and states have these strides."""
-    return over_channels(tile.d) * channel + over_states(tile.n * one) * step
+    return over_channels(tile.d) * channel_stride + over_states(tile.n * one) * state_stride
 
 
 @triton.jit
 def bounds(r, segments, segment, length):
-    """(sample in 64 bits, first step, one past the last step) of row r."""
+    """(sample in 64 bits, first step, one past the last step) of row r, where a sample has `segments` rows of `segment` steps."""
     begin = (r % segments) * segment
     return tl.zeros((), tl.int64) + r // segments, begin, tl.minimum(begin + segment, length)
 
@@ -289,12 +290,12 @@ def load_inputs(row, at, tile, bias, call):
 
 
 @triton.jit
-def load_matrix(matrix, state, step, at, tile, constant, CONSTANT: tl.constexpr, call):
+def load_matrix(matrix, state_stride, step_stride, at, tile, constant, CONSTANT: tl.constexpr, call):
     """B or C of T steps, each over a tile."""
     if CONSTANT:
         return constant, constant, constant, constant
     else:  # noqa: RET505  (Triton takes the return of one branch)
-        loaded = load_steps(matrix, index(tile.n, call.wide) * state, at.order * step, at.states_inside)
+        loaded = load_steps(matrix, index(tile.n, call.wide) * state_stride, at.order * step_stride, at.states_inside)
         x0, x1, x2, x3 = split4(loaded, call.reverse)
         return over_states(x0), over_states(x1), over_states(x2), over_states(x3)
 

@@ -42,7 +42,7 @@ struct Sequence {
   int64_t delta_index(const ScanTensor& t, int64_t l) const {
     return b * t.batch + k * t.direction + c * t.channel + (a.shared_delta ? pixel(l) : step_of(l)) * t.step;
   }
-  // Of B or C, or of their gradients; a constant matrix has no batch, direction, group and step.
+  // The offset in B or C, or in their gradients; for a constant matrix the strides of batch, direction, group and step are 0.
   int64_t matrix(const ScanTensor& t, int64_t groups, int64_t n, int64_t l) const {
     return b * t.batch + k * t.direction + c * groups / a.dim * t.group + c * t.channel + n * t.state + step_of(l) * t.step;
   }
@@ -55,7 +55,7 @@ struct Sequence {
     const double bias = parameter(a.delta_bias, k, c);
     for (int64_t l = 0; l < a.length; ++l) {
       const double raw = at(a.delta, delta_index(a.delta, l)) + bias;
-      const bool curved = a.softplus && !(raw > 20.0);
+      const bool curved = a.softplus && !(raw > 20.0);  // beyond 20, torch's threshold, softplus is linear
       delta[l] = curved ? std::log1p(std::exp(raw)) : raw;
       slope[l] = curved ? sigmoid(raw) : 1.0;
     }
@@ -119,33 +119,33 @@ void backward_channel(Sequence& s, const SelectiveScanArgs& a, int64_t b, int64_
   for (int64_t n = 0; n < a.states; ++n) {
     s.run(n);
     const double A = at(a.A, k * a.A.direction + c * a.A.channel + n * a.A.state);
-    double adjoint = a.grad_last.data ? at(a.grad_last, s.state(a.grad_last, n)) : 0.0;
+    double carry = a.grad_last.data ? at(a.grad_last, s.state(a.grad_last, n)) : 0.0;
     for (int64_t l = a.length - 1; l >= 0; --l) {
       const double u = at(a.u, s.input(a.u, l)), delta = s.delta[l], g = s.grad_y[l];
       const double decay = std::exp(delta * A), B = at(a.B, s.matrix(a.B, a.groups_b, n, l));
-      adjoint += at(a.C, s.matrix(a.C, a.groups_c, n, l)) * g;
-      const double through = adjoint * decay * s.x[l];
-      s.grad_u[l] += adjoint * B * delta;
-      s.grad_delta[l] += adjoint * B * u + through * A;
-      sums[n] += through * delta;
-      if (a.constant_b) sums[a.states + n] += adjoint * delta * u;
-      else if (a.grad_B.data) at(a.grad_B, s.matrix(a.grad_B, a.groups_b, n, l)) += adjoint * delta * u;
+      const double lambda = carry + at(a.C, s.matrix(a.C, a.groups_c, n, l)) * g;
+      const double grad_exponent = lambda * decay * s.x[l];
+      s.grad_u[l] += lambda * B * delta;
+      s.grad_delta[l] += lambda * B * u + grad_exponent * A;
+      sums[n] += grad_exponent * delta;
+      if (a.constant_b) sums[a.states + n] += lambda * delta * u;
+      else if (a.grad_B.data) at(a.grad_B, s.matrix(a.grad_B, a.groups_b, n, l)) += lambda * delta * u;
       if (a.constant_c) sums[2 * a.states + n] += g * s.x[l + 1];
       else if (a.grad_C.data) at(a.grad_C, s.matrix(a.grad_C, a.groups_c, n, l)) += g * s.x[l + 1];
-      adjoint *= decay;
+      carry = lambda * decay;
     }
-    if (a.grad_initial.data) at(a.grad_initial, s.state(a.grad_initial, n)) = adjoint;
+    if (a.grad_initial.data) at(a.grad_initial, s.state(a.grad_initial, n)) = carry;
   }
   for (int64_t l = 0; l < a.length; ++l) {
-    const double through = s.grad_delta[l] * s.slope[l];
-    sums[3 * a.states + 1] += through;
+    const double grad_raw = s.grad_delta[l] * s.slope[l];  // of delta before softplus
+    sums[3 * a.states + 1] += grad_raw;
     if (a.grad_u.data) {
       double& g = at(a.grad_u, s.input(a.grad_u, l));
       g = k ? g + s.grad_u[l] : s.grad_u[l];
     }
     if (a.grad_delta.data) {
       double& g = at(a.grad_delta, s.delta_index(a.grad_delta, l));
-      g = k && a.shared_delta ? g + through : through;
+      g = k && a.shared_delta ? g + grad_raw : grad_raw;
     }
   }
 }

@@ -45,8 +45,8 @@ struct SampleLoop {
   Divider rows;            // of a sample
   Divider extent[kMaxDims];
   int32_t axes;            // outside the row
-  // Samples are single rows of a multiple of 16 elements, which are counted from 0 and begin at multiples of 16 bytes in all tensors;
-  // and they are so many and long that a thread takes kItemsPerThread items at a time.
+  // Samples are single rows of a multiple of 16 elements, which are counted from 0 and begin at multiples of 16 bytes in all
+  // tensors; and they are so many and so long that a thread takes kItemsPerThread items at a time.
   bool dense;
   bool row_fastest;        // neighbouring threads take neighbouring rows: the layout is channels-last
   Strided count;           // the noise's element numbers
@@ -79,7 +79,8 @@ static __host__ __device__ __forceinline__ int64_t items_of(const SampleLoop& w,
 
 // Item i of a part of sample b.
 template <int K, int N>
-static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const Strided (&t)[N], int64_t b, const Part& p, int64_t i) {
+static __device__ __forceinline__ Item<K, N> locate(const SampleLoop& w, const Strided (&t)[N], int64_t b, const Part& p,
+                                                    int64_t i) {
   Item<K, N> item;
   const int64_t outermost = w.axes ? w.count.stride[0] : 1;
   int64_t k = i, row = 0, start = p.first * outermost;
@@ -143,7 +144,8 @@ constexpr int kItemsPerThread = 4 / kBlocksPerItem<T>;
 // items of a thread lie far apart, so that neighbouring threads move neighbouring memory. kPacked false: no loop is dense, which
 // takes fewer registers.
 template <class T, bool kPacked, int N, class OfSample, class Body>
-static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const Strided (&t)[N], const OfSample& of_sample, const Body& body) {
+static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const Strided (&t)[N], const OfSample& of_sample,
+                                                     const Body& body) {
   constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
   const int64_t each = w.per_sample.divisor, threads = w.batch * each, step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < threads; i += step) {
@@ -160,8 +162,8 @@ static __device__ __forceinline__ void for_each_item(const SampleLoop& w, const 
 }
 // body(item) for the items first ... last - 1 of a part of sample b that fall to this thread of a block.
 template <class T, int N, class Body>
-static __device__ __forceinline__ void for_each_item_of_part(const SampleLoop& w, const Strided (&t)[N], int64_t b, const Part& part,
-                                                             int64_t first, int64_t last, const Body& body) {
+static __device__ __forceinline__ void for_each_item_of_part(const SampleLoop& w, const Strided (&t)[N], int64_t b,
+                                                             const Part& part, int64_t first, int64_t last, const Body& body) {
   constexpr int K = kBlocksPerItem<T>, M = kItemsPerThread<T>;
   constexpr int kUnrolled = sizeof(T) == 4 ? M : 1;  // as the registers allow
   const int step = blockDim.x;
@@ -234,7 +236,8 @@ static __device__ __forceinline__ void store(const Strided& t, const Item<K, N>&
 }
 
 template <int K, int N>
-static __device__ __forceinline__ void draw(const Item<K, N>& item, uint32_t sample, uint32_t stream, uint64_t key, float (&normal)[4 * K]) {
+static __device__ __forceinline__ void draw(const Item<K, N>& item, uint32_t sample, uint32_t stream, uint64_t key,
+                                            float (&normal)[4 * K]) {
 #pragma unroll
   for (int j = 0; j < K; ++j) {
     const int64_t block = (item.element >> 2) + j;

@@ -123,7 +123,8 @@ SampleLoop make_sample_loop(const NoiseAddress& address, const SampleView* const
   w.dense = may_pack && aligned && w.row_length % (4 * K * M) == 0 && address.batch * (items / M) >= kDenseThreads;
   for (int i = 0; i < N && w.dense; ++i) {
     const int64_t bytes = views[i]->dtype == DType::f32 ? 4 : 2;
-    w.dense = !strided[i].data || (strided[i].column == 1 && (uintptr_t)strided[i].data % 16 == 0 && strided[i].batch * bytes % 16 == 0);
+    w.dense = !strided[i].data ||
+              (strided[i].column == 1 && (uintptr_t)strided[i].data % 16 == 0 && strided[i].batch * bytes % 16 == 0);
   }
   w.per_sample = divider(w.dense ? items / M : items);
   w.origin = address.origin;

@@ -169,7 +169,7 @@ struct Backward {
     if (constant) return o;
     o.t = p.to;
     if (!p.used) return o;
-    const bool along = (p.to.step < 0 ? -p.to.step : p.to.step) <= (p.to.state < 0 ? -p.to.state : p.to.state);
+    const bool along = along_steps(p.to, p.to.state);
     o.t.data = p.data;
     o.t.dtype = DType::f32;
     o.t.group = p.floats;
@@ -201,22 +201,7 @@ struct Backward {
   }
   PartialSum sum_of(const PartialGradient& p, const ScanTarget& from, int64_t segments, int64_t directions,
                     int64_t partials) const {
-    PartialSum m;
-    m.from = p.data;
-    m.partials = partials;
-    m.partial = p.floats;
-    m.direction = partials * p.floats;
-    m.segment = from.t.batch;
-    m.row = from.t.channel;
-    m.step = from.t.step;
-    m.segments = from.by_segment ? segments : segments / g.segments_per_row;
-    m.directions = directions;
-    m.rows = a.dim;
-    m.steps = from.by_segment ? g.segment_steps : a.length;
-    m.first = from.first;
-    m.to = p.to;
-    m.by_segment = from.by_segment;
-    return m;
+    return partial_sum(a, g, from, p.data, partials, p.floats, segments, directions, p.to);
   }
   PartialSum sum_of_matrix(const PartialGradient& p, const ScanTarget& from, int64_t segments, int64_t groups) const {
     PartialSum m = sum_of(p, from, segments, a.directions, g.tiles / groups);

@@ -17,8 +17,9 @@
 // dA, dD, d(delta_bias) and the gradients of constant B and C sum over steps and rows: a block sums over its own rows into
 // call.sums, and selective_scan_block_sums_kernel adds up the blocks in a fixed order.
 //
-// Instructions per (step, channel, state), inner loops: at least 4 for each of the two times that the state is computed and 8 for
-// the adjoint, 16; executed on sm_90 5.4, 5.9 and, with the sums over channels and states, 11.4.
+// Instructions per (step, channel, state) in the inner loops: at least 4 each time that the state is computed, which is twice,
+// and 8 for the adjoint, so 16 in all. On sm_90 the two recurrences execute 5.4 and 5.9, and the adjoint, with the sums over
+// channels and states, 11.4.
 #pragma once
 #include "cuda/dialect.h"
 #include "cuda/selective_scan_bwd_dense.cuh"
@@ -57,7 +58,7 @@ BDGF_DEV_METHOD int BackwardScan<T, kConstant, kDense>::keep_states(int chunk, i
 #pragma unroll
     for (int j = 0; j < kGroupSteps; ++j) {
       const int at = t % kBackwardSteps + j;
-      const float2 delta_u = pair[at * kRow + c];
+      const float2 delta_u = pair[at * kTilePitch + c];
       const StateQuad bs = load_quad(b_mine + at * b_pitch);
       const float drive = delta_u.x * delta_u.y;
 #pragma unroll
@@ -68,10 +69,11 @@ BDGF_DEV_METHOD int BackwardScan<T, kConstant, kDense>::keep_states(int chunk, i
   }
   return staged;
 }
-// Runs and records step j of the group at step t of the tile; `before` is the state before the group.
+// Computes step j of the recurrence in the group at step t of the tile, and records its decays and states; `before` is the state
+// before the group.
 template <class T, bool kConstant, bool kDense>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::record(int t, int j, const float* before) {
-  const float2 delta_u = pair[(t + j) * kRow + c];
+  const float2 delta_u = pair[(t + j) * kTilePitch + c];
   const StateQuad bs = load_quad(b_mine + (t + j) * b_pitch);
   const float drive = delta_u.x * delta_u.y;
 #pragma unroll
@@ -110,7 +112,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::tile_back(int chunk, in
 // Loads what the adjoint carries into a segment from the one after it and, in a pack, the state before the segment.
 template <class T, bool kConstant, bool kDense>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::load_borders(int64_t segment) {
-  const bool zero = !has_adjoint_after(call) && !(packed() && has_states_before(call));
+  const bool zero = !has_carry_after(call) && !(packed() && has_states_before(call));
   if (zero) {
 #pragma unroll
     for (int i = 0; i < kThreadStates; ++i) carry[i] = 0.0f;
@@ -122,22 +124,22 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::load_borders(int64_t se
   }
 #pragma unroll 1
   for (int i = 0; i < kThreadStates; ++i) {
-    kept[kEdge + i] = exists(i) ? adjoint_after(call, b.k, segment, b.channel + c, state(i)) : 0.0f;
+    kept[kScratch + i] = exists(i) ? carry_after(call, b.k, segment, b.channel + c, state(i)) : 0.0f;
     if (packed()) kept[i] = exists(i) ? state_before(call, b.k, segment, b.channel + c, state(i)) : 0.0f;
   }
 #pragma unroll
-  for (int i = 0; i < kThreadStates; ++i) carry[i] = kept[kEdge + i];
+  for (int i = 0; i < kThreadStates; ++i) carry[i] = kept[kScratch + i];
 }
 template <class T, bool kConstant, bool kDense>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_grad_initial(int64_t segment) {
   const int64_t row = divide(segment, call.g.segments_per_row);
 #pragma unroll
-  for (int i = 0; i < kThreadStates; ++i) kept[kEdge + i] = carry[i];
+  for (int i = 0; i < kThreadStates; ++i) kept[kScratch + i] = carry[i];
 #pragma unroll 1
   for (int i = 0; i < kThreadStates; ++i) {
     const ScanTensor& o = a.grad_initial;
     if (!exists(i) || segment != row * call.g.segments_per_row) continue;
-    static_cast<float*>(o.data)[row * o.batch + (b.channel + c) * o.channel + state(i) * o.state] = kept[kEdge + i];
+    static_cast<float*>(o.data)[row * o.batch + (b.channel + c) * o.channel + state(i) * o.state] = kept[kScratch + i];
   }
 }
 
@@ -166,8 +168,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::recompute_y(FourSteps& 
 template <class T, bool kConstant, bool kDense>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::step_back(FourSteps& f, int i, int t, int j, const float* before) {
   constexpr unsigned whole = 0xffffffffu;
-  const float2 delta_u = pair[(t + j) * kRow + c];
-  const float gy = tile_g[(t + j) * kRow + c], drive = delta_u.x * delta_u.y;
+  const float2 delta_u = pair[(t + j) * kTilePitch + c];
+  const float gy = tile_g[(t + j) * kTilePitch + c], drive = delta_u.x * delta_u.y;
   const StateQuad bs = load_quad(b_mine + (t + j) * b_pitch), cs = load_quad(c_mine + (t + j) * c_pitch);
   f.grad_delta_decay[i] = f.grad_drive[i] = 0.0f;
   float term_b[kThreadStates], term_c[kThreadStates];
@@ -209,10 +211,10 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::fold_terms(FourSteps& f
     for (int i = 0; i < kFoldSteps; ++i) f.term[i] += __shfl_xor_sync(whole, f.term[i], 16);
   }
   if (lane % lanes < 8) {
-    float* const row = terms + (thread / 32 * kBackwardSteps + at) * kTermRow;
-    float* const to = row + (lane & 4 ? 16 : 0) + s * kThreadStates + order;
+    float* const row = terms + (thread / 32 * kBackwardSteps + at) * kTermPitch;
+    float* const to = row + (lane & 4 ? 16 : 0) + s * kThreadStates + permutation;
 #pragma unroll
-    for (int i = 0; i < kFoldSteps; ++i) to[i * kTermRow] = f.term[i];
+    for (int i = 0; i < kFoldSteps; ++i) to[i * kTermPitch] = f.term[i];
   }
 }
 // Sums over the states, and computes ddelta, du and, with a gate, y from them; adds to the sums of dD and d(delta_bias).
@@ -225,7 +227,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::finish_gradients(FourSt
   for (int i = 0; i < kFoldSteps; ++i) {
     const int at = from + s * own + i;
     if (i < own && at < n) {
-      const int e = (t + at) * kRow + c;
+      const int e = (t + at) * kTilePitch + c;
       const float2 delta_u = pair[e];
       const float gy = tile_g[e], D = skip[c];
       float grad_delta = scan_grad_delta<ScanMath>(f.grad_delta_decay[i], f.grad_drive[i], delta_u.y);

@@ -23,7 +23,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_dense(int first, 
   __syncthreads();  // the tile before is done with
   const DenseTensor* const dense = block.dense;
   const DType dtype = a.u.dtype;
-  const int filler = fresh_thread(), j = filler % kBackwardSteps, number = filler / kBackwardSteps, step = first + smaller(j, count - 1);
+  const int filler = fresh_thread(), j = filler % kBackwardSteps, number = filler / kBackwardSteps;
+  const int step = first + smaller(j, count - 1);
   // B or C of four states: half of the threads take B, half take C.
   const bool second = filler >= kMostThreads / 2, matrix = !second || adjoint_too;
   const int group = filler / kBackwardSteps % kMostSplit;
@@ -36,7 +37,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_dense(int first, 
   if (gradient) load_column(raw_grad, DenseColumn<T>(dense[kGradOut], step, b.channels), number, kDenseStride);
   if (gradient && gated) load_column(raw_z, DenseColumn<T>(dense[kInZ], step, b.channels), number, kDenseStride);
 
-  const int e = j * kRow + number, channels = j < count ? b.channels - number : 0;
+  const int e = j * kTilePitch + number, channels = j < count ? b.channels - number : 0;
   if (inputs) {
     float d[kDenseElements];
 #pragma unroll
@@ -57,7 +58,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_dense(int first, 
     float r[kThreadStates];
 #pragma unroll
     for (int q = 0; q < kThreadStates; ++q) r[q] = group * kThreadStates + q < b.states ? widened(raw_matrix.v[q], dtype) : 0.0f;
-    store_orders((second ? tile_c : tile_b) + j * matrix_row + group * kOrders * kThreadStates, r);
+    store_orders((second ? tile_c : tile_b) + j * matrix_pitch + group * kOrders * kThreadStates, r);
   }
   if (adjoint_too) {
 #pragma unroll
@@ -74,7 +75,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_dense(int first, 
 template <class T, bool kConstant, bool kDense>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_dense(int first, int count) {
   const DenseTensor* const dense = block.dense;
-  const int filler = fresh_thread(), j = filler % kBackwardSteps, number = filler / kBackwardSteps, step = first + j, e = j * kRow + number;
+  const int filler = fresh_thread(), j = filler % kBackwardSteps, number = filler / kBackwardSteps;
+  const int step = first + j, e = j * kTilePitch + number;
   if (j >= count) return;
   const auto store = [&](const ScanTarget& o, int tensor, const auto& value) {
     if (!o.t.data) return;
@@ -97,8 +99,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_dense(int first, 
   } else {
     store(call.grad_z, kGradZ, [&](int) { return 0.0f; });
   }
-  store_dense_terms(call.grad_B, dense[kGradB], step, terms + j * kTermRow + number);
-  store_dense_terms(call.grad_C, dense[kGradC], step, terms + j * kTermRow + 16 + number);
+  store_dense_terms(call.grad_B, dense[kGradB], step, terms + j * kTermPitch + number);
+  store_dense_terms(call.grad_C, dense[kGradC], step, terms + j * kTermPitch + 16 + number);
 }
 // dB or dC at a step: the sums over the warps, of whose terms `mine` are the first warp's of this thread's first state.
 template <class T, bool kConstant, bool kDense>
@@ -110,7 +112,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_dense_terms(const
   for (int i = 0; i < kThreadStates * kMostSplit / kDenseStride; ++i) {
     float sum = 0.0f;
 #pragma unroll
-    for (int warp = 0; warp < kMostSplit; ++warp) sum += mine[warp * kBackwardSteps * kTermRow + i * kDenseStride];
+    for (int warp = 0; warp < kMostSplit; ++warp) sum += mine[warp * kBackwardSteps * kTermPitch + i * kDenseStride];
     const int n = number + i * kDenseStride;
     if (n >= b.states) continue;
     if (sizeof(T) == 4 || o.t.dtype == DType::f32) store_f32(DenseColumn<float>(to, step, b.states).at(n), sum, DType::f32);

@@ -10,14 +10,14 @@ namespace bdgf {
 namespace BDGF_ISA {
 
 constexpr int kOrders = 4;             // in which B and C of four states are staged: i ^ 0 ... i ^ 3
-constexpr int kConstantRow = 20;       // pitch of a constant matrix's channels
-constexpr int kTermRow = 33;           // pitch of a step's 16 terms of dB, then of dC
+constexpr int kConstantPitch = 20;       // pitch of a constant matrix's channels
+constexpr int kTermPitch = 33;           // pitch of a step's 16 terms of dB, then of dC
 constexpr int kChunkGroups = kChunkSteps / kGroupSteps;
 // What a thread keeps in shared memory, [..][register]: the states before each group of steps of the chunk, four floats of scratch
 // (the edge: through it loops that are not unrolled read and write A, dA and the states at a segment's border, because registers
 // cannot be indexed at run time), and its sums for constant B and C. The pitch is odd, so that the threads of a warp use different
 // banks.
-constexpr int kEdge = kChunkGroups * kThreadStates, kSumB = kEdge + kThreadStates, kSumC = kSumB + kThreadStates;
+constexpr int kScratch = kChunkGroups * kThreadStates, kSumB = kScratch + kThreadStates, kSumC = kSumB + kThreadStates;
 static __host__ __device__ constexpr int slots_of(bool constant) { return (constant ? kSumC + kThreadStates : kSumB) + 1; }
 enum BackwardTensor { kInU, kInDelta, kInB, kInC, kGradOut, kInZ, kGradU, kGradDelta, kGradZ, kGradB, kGradC, kBackwardTensors };
 struct alignas(16) BackwardShared {
@@ -27,16 +27,16 @@ struct alignas(16) BackwardShared {
   DenseTensor dense[kBackwardTensors];
 };
 
-static __host__ __device__ __forceinline__ int backward_matrix_row(int split) { return kOrders * kThreadStates * split + 4; }
+static __host__ __device__ __forceinline__ int backward_matrix_pitch(int split) { return kOrders * kThreadStates * split + 4; }
 static __host__ __device__ __forceinline__ int backward_matrix_floats(int split) {
-  const int variable = kBackwardSteps * backward_matrix_row(split), constant = kTileChannels * kConstantRow;
+  const int variable = kBackwardSteps * backward_matrix_pitch(split), constant = kTileChannels * kConstantPitch;
   return variable > constant ? variable : constant;
 }
 // Floats of dynamic shared memory.
 static inline size_t backward_shared_floats(int split, bool constant) {
   const int threads = kTileChannels * split;
   return sizeof(BackwardShared) / 4 + 2 * backward_matrix_floats(split) + 2 * kBackwardTensors * kBackwardSteps +
-         3 * kBackwardSteps * kRow + 2 * kTileChannels + split * kBackwardSteps * kTermRow + slots_of(constant) * threads;
+         3 * kBackwardSteps * kTilePitch + 2 * kTileChannels + split * kBackwardSteps * kTermPitch + slots_of(constant) * threads;
 }
 
 // The steps of a tile that a sequence of a pack takes: a multiple of four; steps after its end are empty (delta, u and dy are 0).
@@ -50,7 +50,8 @@ BDGF_DEV StateQuad load_quad(const float* p) {
   const float4 f = *reinterpret_cast<const float4*>(p);
   return {{f.x, f.y, f.z, f.w}};
 }
-// What four steps of the adjoint leave in a thread, before it is summed over lanes.
+// What four steps of the adjoint leave in a thread, before it is summed over lanes. `term` belongs to the dB or dC of one state
+// (see step_back).
 struct FourSteps {
   float grad_delta_decay[kFoldSteps], grad_drive[kFoldSteps], y[kFoldSteps], term[kFoldSteps];
 };
@@ -64,19 +65,19 @@ struct BackwardScan {
   BackwardShared& block;
   const BlockWork& b;
   const SequencePack& pack;
-  const int thread, threads, lane, split, log_split, matrix_row;
+  const int thread, threads, lane, split, log_split, matrix_pitch;
   float* const tile_b;    // see fill_constant_orders
   float* const tile_c;
   int64_t* const tables;  // [tensor][step]: addresses
-  float2* const pair;     // [step][kRow]: (delta, u), then (ddelta, du)
-  float* const tile_g;    // [step][kRow]: dy, then y where there is a gate
+  float2* const pair;     // [step][kTilePitch]: (delta, u), then (ddelta, du)
+  float* const tile_g;    // [step][kTilePitch]: dy, then y where there is a gate
   float* const bias;      // [channel]
   float* const skip;      // [channel]: D
-  float* const terms;     // [warp][step][kTermRow]: of dB, then of dC
+  float* const terms;     // [warp][step][kTermPitch]: of dB, then of dC
   float* const kept;      // this thread's, see slots_of
   const int own;          // 4 / split: after fold_steps this lane holds the sums of that many of four steps
   const int lanes;        // of a warp, that hold one group of four states
-  const int s, c, order;  // the group of states and the channel of this thread, and which permutation its registers have
+  const int s, c, permutation;  // the group of states and the channel of this thread, and which permutation its registers have
   const float *const b_mine, *const c_mine;  // this thread's states of B and C, at b_pitch and c_pitch floats a step
   const int b_pitch, c_pitch;
   const bool gated;
@@ -97,35 +98,35 @@ struct BackwardScan {
         lane(thread % 32),
         split(kDense ? kMostSplit : given.g.split),
         log_split(kDense ? kMostLogSplit : given.g.log_split),
-        matrix_row(backward_matrix_row(split)),
+        matrix_pitch(backward_matrix_pitch(split)),
         tile_b(shared + sizeof(BackwardShared) / 4),
         tile_c(tile_b + backward_matrix_floats(split)),
         tables(reinterpret_cast<int64_t*>(tile_c + backward_matrix_floats(split))),
         pair(reinterpret_cast<float2*>(tables + kBackwardTensors * kBackwardSteps)),
-        tile_g(reinterpret_cast<float*>(pair + kBackwardSteps * kRow)),
-        bias(tile_g + kBackwardSteps * kRow),
+        tile_g(reinterpret_cast<float*>(pair + kBackwardSteps * kTilePitch)),
+        bias(tile_g + kBackwardSteps * kTilePitch),
         skip(bias + kTileChannels),
         terms(skip + kTileChannels),
-        kept(terms + split * kBackwardSteps * kTermRow + thread * slots_of(kConstant)),
+        kept(terms + split * kBackwardSteps * kTermPitch + thread * slots_of(kConstant)),
         own(split == 1 ? 4 : split == 2 ? 2 : 1),
         lanes(8 * own),
         s(lane / lanes),
         c(thread / 32 * lanes + lane % lanes),
-        order(lane & 3),
+        permutation(lane & 3),
         b_mine(tile_b + first_of(given.a.constant_b)),
         c_mine(tile_c + first_of(given.a.constant_c)),
-        b_pitch(kConstant && given.a.constant_b ? 0 : matrix_row),
-        c_pitch(kConstant && given.a.constant_c ? 0 : matrix_row),
+        b_pitch(kConstant && given.a.constant_b ? 0 : matrix_pitch),
+        c_pitch(kConstant && given.a.constant_c ? 0 : matrix_pitch),
         gated(given.a.z.data != nullptr),
         elements(kBackwardSteps >> log_split) {}
 
   BDGF_DEV_METHOD int first_of(bool constant) const {
-    return kConstant && constant ? c * kConstantRow + s * kThreadStates : (s * kOrders + order) * kThreadStates;
+    return kConstant && constant ? c * kConstantPitch + s * kThreadStates : (s * kOrders + permutation) * kThreadStates;
   }
   BDGF_DEV_METHOD StepAddresses addresses(int tensor) const {
     return {tables + tensor * kBackwardSteps, block.tensors[tensor].across};
   }
-  // Register i stands for state s * 4 + (i ^ order) of the slice: the number of that state in the slice and among all states, and
+  // Register i stands for state s * 4 + (i ^ permutation) of the slice: the number of that state in the slice and among all, and
   // whether it exists. Only code that runs rarely asks, so these are computed again each time.
   BDGF_DEV_METHOD int in_slice(int i) const { return fresh_thread() % 32 / lanes * kThreadStates + (i ^ (fresh_thread() & 3)); }
   BDGF_DEV_METHOD int64_t state(int i) const { return b.slice * kThreadStates * split + in_slice(i); }
@@ -151,7 +152,7 @@ struct BackwardScan {
     const bool along = along_steps(a.u, a.u.channel);
     return thread_elements(along, kLogBackward, kLogChannels, kLogChannels + log_split, b.channels);
   }
-  BDGF_DEV_METHOD static int element(const ThreadElements& w, int i) { return (w.j + i * w.dj) * kRow + w.c + i * w.dc; }
+  BDGF_DEV_METHOD static int element(const ThreadElements& w, int i) { return (w.j + i * w.dj) * kTilePitch + w.c + i * w.dc; }
 
   // The phases. Of a block and a tile, in this file:
   BDGF_DEV_METHOD void start();
@@ -190,7 +191,7 @@ BDGF_DEV void fill_constant_orders(float* to, const ScanTensor& t, const BlockWo
   for (int i = threadIdx.x; i < kTileChannels * width; i += blockDim.x) {
     const int c = i / width, e = i % width, n = e ^ (c & 3);
     const bool inside = c < b.channels && n < b.states;
-    to[c * kConstantRow + e] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
+    to[c * kConstantPitch + e] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
   }
 }
 BDGF_DEV void store_orders(float* to, const float (&r)[kThreadStates]) {
@@ -214,7 +215,7 @@ BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs
   const ThreadElements w{true, j, group * kThreadStates, 0, 1, left};
   float r[4];
   load_four<T>(r, a.u.dtype, second ? in_c : in_b, w, 0);
-  float* const step = (second ? tile_c : tile_b) + j * backward_matrix_row(split);
+  float* const step = (second ? tile_c : tile_b) + j * backward_matrix_pitch(split);
   store_orders(step + group * kOrders * kThreadStates, r);
 }
 
@@ -226,12 +227,12 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::start() {
 #pragma unroll 1
   for (int i = 0; i < kThreadStates; ++i) {
     const int64_t at = b.k * a.A.direction + (b.channel + c) * a.A.channel + state(i) * a.A.state;
-    kept[kEdge + i] = exists(i) ? load_parameter(a.A, at) : 0.0f;
+    kept[kScratch + i] = exists(i) ? load_parameter(a.A, at) : 0.0f;
     if (kConstant) kept[kSumB + i] = kept[kSumC + i] = 0.0f;
   }
 #pragma unroll
   for (int i = 0; i < kThreadStates; ++i) {
-    A2[i] = kept[kEdge + i] * kScanLog2E;
+    A2[i] = kept[kScratch + i] * kScanLog2E;
     grad_A[i] = carry[i] = 0.0f;
   }
   fill_vectors(bias, skip, a, b);
@@ -343,7 +344,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_terms(const ScanT
   for (int i = 0; i < 2; ++i) {
 #pragma unroll 1
     for (int warp = 0; warp < split; ++warp) {
-      r[i] += terms[(warp * kBackwardSteps + v.j + i * v.dj) * kTermRow + first + v.c + i * v.dc];
+      r[i] += terms[(warp * kBackwardSteps + v.j + i * v.dj) * kTermPitch + first + v.c + i * v.dc];
     }
   }
   store_four<T>(r, o.t.dtype, addresses(tensor), v, 0);
@@ -357,7 +358,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_sums() {
     sum_bias += __shfl_xor_sync(0xffffffffu, sum_bias, by);
   }
 #pragma unroll
-  for (int i = 0; i < kThreadStates; ++i) kept[kEdge + i] = grad_A[i];
+  for (int i = 0; i < kThreadStates; ++i) kept[kScratch + i] = grad_A[i];
   if (c >= b.channels) return;
   const SumLayout l = sum_layout(call);
   float* const sums = call.sums + b.block * l.all;
@@ -365,7 +366,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_sums() {
 #pragma unroll 1
   for (int i = 0; i < kThreadStates; ++i) {
     const int64_t at = row * l.matrix + in_slice(i);
-    sums[at] = kept[kEdge + i];
+    sums[at] = kept[kScratch + i];
     if (kConstant && a.constant_b) sums[l.b + at] = kept[kSumB + i];
     if (kConstant && a.constant_c) sums[l.c + at] = kept[kSumC + i];
   }

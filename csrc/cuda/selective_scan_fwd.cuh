@@ -2,94 +2,20 @@
 // and 32 channels is staged in shared memory and scanned, and its outputs leave through shared memory too. While a tile is
 // scanned, the next one is on its way from memory into registers.
 //
-// kOutputs false: only states, for the passes that come before, over long sequences. Each segment's last state goes to call.ends
-// and the sum of its delta to call.delta_sums, the states before its chunks to call.starts. With call.adjoint, the recurrence of
-// the adjoint runs instead, carry <- a (carry + grad_y C) in the names of scan_step.h: grad_y stands in for u, and C for B.
+// With kOutputs false the kernel computes only states, in the passes that precede the outputs or the gradients of long sequences.
+// Each segment's last state goes to call.ends, the sum of its delta to call.delta_sums, and the states before its chunks to
+// call.starts. With call.adjoint, the recurrence of the adjoint runs instead, carry <- a (carry + grad_y C) in the names of
+// scan_step.h: grad_y takes the place of u, and C that of B.
 //
-// Instructions per (step, channel, state), inner loop: at least 5 (multiply, exp2, multiply, two fused multiply-adds); executed on
-// sm_90 6.4.
+// Instructions per (step, channel, state) in the inner loop: at least 5 (multiply, exp2, multiply, two fused multiply-adds). On
+// sm_90 6.4 are executed.
 #pragma once
 #include "cuda/dialect.h"
 #include "cuda/selective_scan_fwd_dense.cuh"
-#include "cuda/selective_scan_tile.cuh"
+#include "cuda/selective_scan_fwd_tile.cuh"
 
 namespace bdgf {
 namespace BDGF_ISA {
-
-constexpr int kFetched = 8;     // elements of delta and of u that a thread holds of the next tile: all of its own where split is 4
-
-struct alignas(16) ForwardShared {
-  BlockWork work;
-  SequencePack pack;
-  ByteTensor tensors[kForwardTensors];
-  DenseTensor dense[kForwardTensors];
-};
-
-// Floats of dynamic shared memory.
-static inline size_t forward_shared_floats(int split) {
-  return sizeof(ForwardShared) / 4 + 2 * 2 * kForwardTensors * kForwardSteps + 3 * kForwardSteps * kRow +
-         2 * kTileChannels * kMatrixRow + 2 * kTileChannels + kThreadStates * kTileChannels * split;
-}
-
-// A constant matrix, [channel][state].
-BDGF_DEV void fill_constant(float* to, const ScanTensor& t, const BlockWork& b, int split) {
-  const int width = kThreadStates * split;
-  for (int i = threadIdx.x; i < kTileChannels * width; i += blockDim.x) {
-    const int c = i / width, n = i % width;
-    const bool inside = c < b.channels && n < b.states;
-    to[c * kMatrixRow + n] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
-  }
-}
-// A variable one, [step][state]: kForwardSteps * 4 split / (32 split) elements a thread.
-BDGF_DEV ThreadElements state_elements(const ScanTensor& t, int states, int log_split) {
-  return thread_elements(along_steps(t, t.state), kLogForward, 2 + log_split, kLogChannels + log_split, states);
-}
-template <class T>
-BDGF_DEV void store_states(float* to, const Raw<T>& raw, DType dtype, const ThreadElements& w) {
-#pragma unroll
-  for (int q = 0; q < 4; ++q) to[(w.j + q * w.dj) * kMatrixRow + w.c + q * w.dc] = widened(raw.v[q], dtype);
-}
-
-// The first kFetched elements of delta and of u of a thread, as they lie in memory.
-template <class T>
-struct RawPairs {
-  Raw<T> u[kFetched / 4];
-  uint32_t delta[kFetched];
-};
-template <class T>
-BDGF_DEV void fetch_pairs(RawPairs<T>& r, const SelectiveScanArgs& a, StepAddresses u, StepAddresses delta,
-                          const ThreadElements& w) {
-#pragma unroll
-  for (int i = 0; i < kFetched; i += 4) {
-    if (is_wide<T>(a.delta)) {
-      Raw<float> wide;
-      load_four_raw(wide, delta, w, i);
-#pragma unroll
-      for (int q = 0; q < 4; ++q) r.delta[i + q] = __float_as_uint(wide.v[q]);
-    } else {
-      Raw<Narrow> narrow;
-      load_four_raw(narrow, delta, w, i);
-#pragma unroll
-      for (int q = 0; q < 4; ++q) r.delta[i + q] = narrow.v[q];
-    }
-    if (a.u.data) load_four_raw(r.u[i / 4], u, w, i);
-  }
-}
-template <class T>
-BDGF_DEV void finish_pairs(float2* pair, const RawPairs<T>& r, const SelectiveScanArgs& a, StepAddresses delta, StepAddresses gate,
-                           const float* bias, const ThreadElements& w) {
-#pragma unroll
-  for (int i = 0; i < kFetched; i += 4) {
-    float rd[4], ru[4];
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      const uint32_t bits = r.delta[i + q];
-      rd[q] = is_wide<T>(a.delta) ? __uint_as_float(bits) : widened((uint16_t)bits, a.delta.dtype);
-      ru[q] = a.u.data ? widened(r.u[i / 4].v[q], a.u.dtype) : 0.0f;
-    }
-    finish_four<T, false>(pair, rd, ru, a, delta, gate, bias, w, i);
-  }
-}
 
 // What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
 // kDense: all tensors are dense (selective_scan_dense.cuh).
@@ -101,11 +27,11 @@ struct ForwardScan {
   const BlockWork& b;
   const SequencePack& pack;
   const int thread, threads, lane, split, log_split;
-  float* const tile_b;   // [step or channel][kMatrixRow]
+  float* const tile_b;   // [step or channel][kMatrixPitch]
   float* const tile_c;
   int64_t* const tables;  // [tile is odd][tensor][step]: addresses
-  float2* const pair;    // [step][kRow]: (delta, u)
-  float* const tile_y;   // [step][kRow]
+  float2* const pair;    // [step][kTilePitch]: (delta, u)
+  float* const tile_y;   // [step][kTilePitch]
   float* const bias;     // [channel]
   float* const skip;     // [channel]: D
   float* const kept;     // this thread's states between tiles, every `threads` floats
@@ -133,21 +59,21 @@ struct ForwardScan {
         split(kDense ? kMostSplit : given.g.split),
         log_split(kDense ? kMostLogSplit : given.g.log_split),
         tile_b(shared + sizeof(ForwardShared) / 4),
-        tile_c(tile_b + kTileChannels * kMatrixRow),
-        tables(reinterpret_cast<int64_t*>(tile_c + kTileChannels * kMatrixRow)),
+        tile_c(tile_b + kTileChannels * kMatrixPitch),
+        tables(reinterpret_cast<int64_t*>(tile_c + kTileChannels * kMatrixPitch)),
         pair(reinterpret_cast<float2*>(tables + 2 * kForwardTensors * kForwardSteps)),
-        tile_y(reinterpret_cast<float*>(pair + kForwardSteps * kRow)),
-        bias(tile_y + kForwardSteps * kRow),
+        tile_y(reinterpret_cast<float*>(pair + kForwardSteps * kTilePitch)),
+        bias(tile_y + kForwardSteps * kTilePitch),
         skip(bias + kTileChannels),
         kept(skip + kTileChannels + thread),
         own(split == 1 ? 4 : split == 2 ? 2 : 1),
         lanes(8 * own),
         s(lane / lanes),
         c(thread / 32 * lanes + lane % lanes),
-        b_mine(tile_b + s * kThreadStates + (!kDense && given.a.constant_b ? c * kMatrixRow : 0)),
-        c_mine(tile_c + s * kThreadStates + (!kDense && given.a.constant_c ? c * kMatrixRow : 0)),
-        b_pitch(!kDense && given.a.constant_b ? 0 : kMatrixRow),
-        c_pitch(!kDense && given.a.constant_c ? 0 : kMatrixRow),
+        b_mine(tile_b + s * kThreadStates + (!kDense && given.a.constant_b ? c * kMatrixPitch : 0)),
+        c_mine(tile_c + s * kThreadStates + (!kDense && given.a.constant_c ? c * kMatrixPitch : 0)),
+        b_pitch(!kDense && given.a.constant_b ? 0 : kMatrixPitch),
+        c_pitch(!kDense && given.a.constant_c ? 0 : kMatrixPitch),
         gated(given.a.z.data && (kOutputs || given.adjoint)),
         elements(kForwardSteps >> log_split) {}
 
@@ -250,7 +176,7 @@ struct ForwardScan {
 
   // Borders of segments are rare: loops that are not unrolled, whose addresses would fill the registers.
   BDGF_DEV_METHOD void load_first_state(int64_t segment) {
-    if (!(call.adjoint ? has_adjoint_after(call) : has_states_before(call))) {
+    if (!(call.adjoint ? has_carry_after(call) : has_states_before(call))) {
 #pragma unroll
       for (int i = 0; i < kThreadStates; ++i) kept[i * threads] = 0.0f;
       return;
@@ -258,7 +184,7 @@ struct ForwardScan {
 #pragma unroll 1
     for (int i = 0; i < kThreadStates; ++i) {
       if (i >= states()) kept[i * threads] = 0.0f;
-      else if (call.adjoint) kept[i * threads] = adjoint_after(call, b.k, segment, b.channel + c, state(i));
+      else if (call.adjoint) kept[i * threads] = carry_after(call, b.k, segment, b.channel + c, state(i));
       else kept[i * threads] = state_before(call, b.k, segment, b.channel + c, state(i));
     }
   }
@@ -285,7 +211,7 @@ struct ForwardScan {
 
   // One step of the recurrence; returns this thread's share of y.
   BDGF_DEV_METHOD float step(int at) {
-    const float2 delta_u = pair[at * kRow + c];
+    const float2 delta_u = pair[at * kTilePitch + c];
     const float4 b4 = *reinterpret_cast<const float4*>(b_mine + at * b_pitch);
     const float bs[kThreadStates] = {b4.x, b4.y, b4.z, b4.w};
     float y = 0.0f;
@@ -325,7 +251,7 @@ struct ForwardScan {
 #pragma unroll
         for (int i = 0; i < kFoldSteps; ++i) {
           const int at = part * kFoldSteps + s * own + i;
-          if (i < own && at < left) tile_y[(t + at) * kRow + c] = y[part][i];
+          if (i < own && at < left) tile_y[(t + at) * kTilePitch + c] = y[part][i];
         }
       }
     }
@@ -363,7 +289,7 @@ struct ForwardScan {
       if (gated) load_four<T>(z, a.z.dtype, addresses(first, kZ), w, i);
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
-        const int e = (w.j + (i + q) * w.dj) * kRow + w.c + (i + q) * w.dc;
+        const int e = (w.j + (i + q) * w.dj) * kTilePitch + w.c + (i + q) * w.dc;
         out[q] = fmaf(skip[w.c + (i + q) * w.dc], pair[e].y, tile_y[e]);
         if (gated) out[q] *= ScanMath::silu(z[q]);
       }

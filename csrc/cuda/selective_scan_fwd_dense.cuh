@@ -1,13 +1,11 @@
-// Selective scan, forward: how tiles of dense tensors (selective_scan_dense.cuh) are loaded and stored. A thread takes one of the 32
-// steps (its lane), and every fourth channel and state from the number of its warp on. B and C of a state that does not exist are
-// set to 0; of a step or channel that does not exist nothing is stored.
+// Selective scan, forward: how tiles of dense tensors (selective_scan_dense.cuh) are loaded and stored. A thread takes one of the
+// 32 steps (its lane), and every fourth channel and state from the number of its warp on. B and C of a state that does not exist
+// are set to 0; of a step or channel that does not exist nothing is stored.
 #pragma once
-#include "cuda/selective_scan_dense.cuh"
+#include "cuda/selective_scan_fwd_tile.cuh"
 
 namespace bdgf {
 namespace BDGF_ISA {
-
-enum ForwardTensor { kU, kDelta, kB, kZ, kC, kOut, kForwardTensors };
 
 template <class T, bool kOutputs>
 struct DenseTiles {
@@ -47,12 +45,12 @@ struct DenseTiles {
 #pragma unroll
       for (int i = 0; i < kElements; ++i) d[i] = scan_softplus<ScanMath>(d[i]);
     }
-    float2* const pairs = pair + j * kRow + number;
+    float2* const pairs = pair + j * kTilePitch + number;
 #pragma unroll
     for (int i = 0; i < kElements; ++i) pairs[i * kMostSplit] = make_float2(d[i], widened(raw_u[i / 4].v[i % 4], a.u.dtype));
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
-      const int at = j * kMatrixRow + number + q * kMostSplit;
+      const int at = j * kMatrixPitch + number + q * kMostSplit;
       tile_b[at] = q * kMostSplit < left ? widened(raw_b.v[q], a.u.dtype) : 0.0f;
       if (kOutputs) tile_c[at] = q * kMostSplit < left ? widened(raw_c.v[q], a.u.dtype) : 0.0f;
     }
@@ -60,7 +58,7 @@ struct DenseTiles {
   // out = (y + D u) silu(z) of the tile at step `first`, which is scanned.
   BDGF_DEV_METHOD void store(const SelectiveScanArgs& a, const BlockWork& b, int first, const float2* pair, const float* tile_y,
                              const float* skip) const {
-    const int step = this->step(first), j = fresh_thread() % 32, number = this->number(), e = j * kRow + number;
+    const int step = this->step(first), j = fresh_thread() % 32, number = this->number(), e = j * kTilePitch + number;
     float value[kElements];
 #pragma unroll
     for (int i = 0; i < kElements; ++i) {

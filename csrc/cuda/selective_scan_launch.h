@@ -47,7 +47,8 @@ static inline int64_t between(int64_t least, int64_t v, int64_t most) {  // wher
 #ifdef BDGF_EMULATED  // so that small tests take several launches, and several packs a block
 constexpr int64_t kLeastWorkspace = 64 << 10, kBlocksPlenty = 8;
 #else
-constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;  // bytes; blocks that suffice: beyond, each takes more
+// Bytes; and the number of blocks that suffices: where there would be more of them, each takes several packs.
+constexpr int64_t kLeastWorkspace = 32 << 20, kBlocksPlenty = 4096;
 #endif
 constexpr int64_t kWaveBlocks = 3 * 132;  // blocks of the backward that run at the same time on an H100 or H200
 constexpr int64_t kBlocksWanted = 2048;  // as many as fill any GPU several times over
@@ -146,6 +147,27 @@ static inline ScanTarget partial_target(const SelectiveScanArgs& a, const ScanGr
   o.by_segment = by_segment;
   o.partial = true;
   return o;
+}
+
+// Adds up the `partials` results of `floats` each in `data`, which a launch over `segments` segments has left as `from` says.
+static inline PartialSum partial_sum(const SelectiveScanArgs& a, const ScanGrid& g, const ScanTarget& from, const float* data,
+                                     int64_t partials, int64_t floats, int64_t segments, int64_t directions, const ScanTensor& to) {
+  PartialSum m;
+  m.from = data;
+  m.partials = partials;
+  m.partial = floats;
+  m.direction = partials * floats;
+  m.segment = from.t.batch;
+  m.row = from.t.channel;
+  m.step = from.t.step;
+  m.segments = from.by_segment ? segments : segments / g.segments_per_row;
+  m.directions = directions;
+  m.rows = a.dim;
+  m.steps = from.by_segment ? g.segment_steps : a.length;
+  m.first = from.first;
+  m.to = to;
+  m.by_segment = from.by_segment;
+  return m;
 }
 
 struct Launcher {

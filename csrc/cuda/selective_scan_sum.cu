@@ -6,7 +6,7 @@ namespace device {
 
 void launch_partial_sums(const Launcher& on, const ScanCall& call, const PartialSum& m) {
   const int64_t across = m.of_states ? m.to.state : m.to.channel;
-  const bool along = (m.to.step < 0 ? -m.to.step : m.to.step) <= (across < 0 ? -across : across);
+  const bool along = along_steps(m.to, across);
   const int64_t tasks = m.segments * m.directions * m.groups * (along ? m.rows : m.steps);
   BDGF_LAUNCH(selective_scan_partial_sums_kernel, cuda::grid_for(tasks, 8), 256, 0, on.stream, call, m);
   on.check();

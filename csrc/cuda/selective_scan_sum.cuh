@@ -15,7 +15,9 @@ BDGF_DEV void store_any(const ScanTensor& t, int64_t index, float v) {
   else store_f32((Narrow*)t.data + index, v, t.dtype);
 }
 
-// A warp takes all steps of a row, or all rows of a step, whichever lie next to each other.
+// Adds up the partial results that `m` describes, in their order, applies the gate or its gradient, and stores the totals. A row
+// is here a channel or, of dB and dC, a state; `u` numbers the segments (or samples) of the launch. A warp takes all steps of a
+// row, or all rows of a step, whichever lie next to each other in memory.
 __global__ void __launch_bounds__(256) selective_scan_partial_sums_kernel(const ScanCall call, const PartialSum m) {
   BDGF_THREADS(256);
   const int64_t across = m.of_states ? m.to.state : m.to.channel;

@@ -74,7 +74,7 @@ BDGF_DEV int fresh_thread() {
 }
 
 // Element i of a thread is step j + i dj, channel c + i dc, of a tile whose sides and threads are powers of two; the first
-// `valid` have a channel that exists (whether the step exists is in the tables).
+// `valid` have a channel that exists (whether the step exists is in the tables). `along`: see along_steps.
 struct ThreadElements {
   bool along;
   int j, c, dj, dc, valid;
@@ -212,8 +212,8 @@ template <class T>
 BDGF_DEV bool is_wide(const ScanTensor& t) {
   return sizeof(T) == 4 || t.dtype == DType::f32;
 }
-// Four elements of pair[step][channel] = (delta, u) from their raw values: delta with bias and softplus, u times silu(z) if `gate`,
-// the addresses of z, is not null. kZero: (0, 0) where a step or channel does not exist.
+// Four elements of pair[step][channel] = (delta, u) from their raw values: delta with bias and softplus, and u times silu(z) if
+// `gate`, the addresses of z, is not null. With kZero they are (0, 0) where a step or channel does not exist.
 template <class T, bool kZero>
 BDGF_DEV void finish_four(float2* pair, const float (&rd)[4], const float (&ru)[4], const SelectiveScanArgs& a, StepAddresses delta,
                           StepAddresses gate, const float* bias, const ThreadElements& w, int i) {
@@ -227,7 +227,7 @@ BDGF_DEV void finish_four(float2* pair, const float (&rd)[4], const float (&ru)[
     if (a.softplus) d = scan_softplus<ScanMath>(d);
     const float v = gate.table ? ru[q] * ScanMath::silu(z[q]) : ru[q];
     const bool inside = !kZero || (i + q < valid && (w.along || delta.table[j]));
-    pair[j * kRow + c] = inside ? make_float2(d, v) : make_float2(0.0f, 0.0f);
+    pair[j * kTilePitch + c] = inside ? make_float2(d, v) : make_float2(0.0f, 0.0f);
   }
 }
 // Loads a thread's elements from number `from` on, and finishes them likewise.
@@ -255,8 +255,8 @@ BDGF_DEV void fill_vectors(float* bias, float* skip, const SelectiveScanArgs& a,
   skip[c] = inside && a.D.data && b.slice == 0 ? value(a.D) : 0.0f;
 }
 
-// v[j] of four steps -> their sums over the `split` lanes of a channel: v[i] of the lanes of state group s is step
-// s * (4 / split) + i.
+// Sums over the `split` lanes of a channel. Before, v[j] is this lane's share of step j, for four steps; after, v[i] of the lane of
+// state group s is the sum of step s * (4 / split) + i, for i < 4 / split.
 BDGF_DEV void fold_steps(float (&v)[kFoldSteps], int split, int lane) {
   if (split > 1) {
     const bool upper = lane & 16;

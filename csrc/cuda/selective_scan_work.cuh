@@ -21,9 +21,10 @@
 namespace bdgf {
 namespace BDGF_ISA {
 
-constexpr int kTileChannels = 32, kThreadStates = 4, kMostSplit = 4, kMostLogSplit = 2, kMostThreads = kTileChannels * kMostSplit;
-constexpr int kRow = kTileChannels + 1;       // pitch of a tile's steps, in elements: odd, so that a column lies in different banks
-constexpr int kMatrixRow = 20;                // pitch of the 16 states of a step (variable B, C) or of a channel (constant)
+constexpr int kTileChannels = 32, kThreadStates = 4, kMostSplit = 4, kMostLogSplit = 2;
+constexpr int kMostThreads = kTileChannels * kMostSplit;
+constexpr int kTilePitch = kTileChannels + 1;  // elements from one step of a tile to the next: odd, so that a column uses all banks
+constexpr int kMatrixPitch = 20;                // pitch of the 16 states of a step (variable B, C) or channel (constant)
 constexpr int kForwardSteps = 32, kBackwardSteps = 16;  // of a tile
 constexpr int kLogChannels = 5, kLogForward = 5, kLogBackward = 4;
 static_assert(kTileChannels == 1 << kLogChannels && kForwardSteps == 1 << kLogForward && kBackwardSteps == 1 << kLogBackward, "");
@@ -31,7 +32,7 @@ constexpr int kGroupSteps = 8;                // steps that are unrolled at a ti
 constexpr int kFoldSteps = 4;                 // steps whose sums over a channel's lanes are formed at a time
 constexpr int kChunkSteps = 64;               // steps for whose groups the shared memory can keep states
 
-// Where a launch writes an output: the tensor itself, or f32 workspace of the same roles.
+// Where a launch writes an output: the tensor itself, or f32 workspace whose dimensions have the same roles.
 struct ScanTarget {
   ScanTensor t;
   int64_t first = 0;    // the row (or segment) that comes first in it
@@ -55,7 +56,7 @@ struct ScanCall {
   bool adjoint = false;              // states only: the recurrence of the adjoint, from the last step to the first
   const float* states_after = nullptr;    // [segment][direction][channel][state]: the states after each segment
   const float* carries_before = nullptr;   // likewise: what the adjoint carries over the border before each segment
-  float* ends = nullptr;             // as states_after, written
+  float* ends = nullptr;             // laid out like states_after: what each segment ends with (if `adjoint`, carries), written
   float* delta_sums = nullptr;       // [segment][direction][channel], the sum of delta over the segment, written
   float* starts = nullptr;           // [segment of the launch][direction][chunk][channel][state], written, then read
   float* sums = nullptr;             // [block][SumLayout]: a block's share of what is summed over rows
@@ -168,7 +169,7 @@ BDGF_DEV Position position_of(const ScanCall& call, ScanDirection direction, int
 
 // The state before a segment, and the carry of the adjoint into it from the segment after it; and whether they can be nonzero.
 BDGF_DEV bool has_states_before(const ScanCall& call) { return call.a.initial.data || call.states_after; }
-BDGF_DEV bool has_adjoint_after(const ScanCall& call) { return call.a.grad_last.data || call.carries_before; }
+BDGF_DEV bool has_carry_after(const ScanCall& call) { return call.a.grad_last.data || call.carries_before; }
 BDGF_DEV float state_before(const ScanCall& call, int64_t k, int64_t segment, int64_t channel, int64_t n) {
   const int64_t row = divide(segment, call.g.segments_per_row);
   if (segment == row * call.g.segments_per_row) {
@@ -178,7 +179,7 @@ BDGF_DEV float state_before(const ScanCall& call, int64_t k, int64_t segment, in
   if (!call.states_after) return 0.0f;
   return __ldg(call.states_after + (((segment - 1) * call.a.directions + k) * call.a.dim + channel) * call.a.states + n);
 }
-BDGF_DEV float adjoint_after(const ScanCall& call, int64_t k, int64_t segment, int64_t channel, int64_t n) {
+BDGF_DEV float carry_after(const ScanCall& call, int64_t k, int64_t segment, int64_t channel, int64_t n) {
   const int64_t row = divide(segment, call.g.segments_per_row);
   if (segment == (row + 1) * call.g.segments_per_row - 1) {
     const ScanTensor& t = call.a.grad_last;

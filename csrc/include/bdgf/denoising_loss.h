@@ -48,7 +48,8 @@ template <class F>
 BDGF_FN F velocity_target(F sqrt_abar, F sqrt_rest, F eps, F x0) {
   return sqrt_abar * eps - sqrt_rest * x0;
 }
-// What grad_loss becomes before the residual multiplies it: for the prediction, and for x0 by way of the target.
+// dL/dpred = loss_slope * residual, where the residual is the prediction minus the target and `elements` is the size of the
+// group; and dL/dx0 = loss_slope_x0 * residual, because x0 enters the loss through the target.
 BDGF_FN float loss_slope(float grad_loss, float elements) { return 2.0f * grad_loss / elements; }
 BDGF_FN float loss_slope_x0(int kind, float slope, float sqrt_rest) {
   return kind == kSample ? -slope : kind == kVelocity ? slope * sqrt_rest : 0.0f;

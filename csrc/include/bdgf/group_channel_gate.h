@@ -25,7 +25,8 @@ struct GroupChannelGateBwdArgs {
   TensorView grad_x, grad_guide, grad_weight1, grad_bias1, grad_weight2, grad_bias2;
 };
 
-// Samples whose small vectors are held at a time in the backward, before they go into the weights' gradients.
+// How many samples the backward takes at a time. For each of them it holds the gradients of the logits, the hidden units and the
+// gradients of those, until the weights' gradients have been summed from them.
 static inline __attribute__((always_inline)) int64_t gate_samples(int64_t batch, int64_t channels, int64_t groups, int64_t hidden) {
   const int64_t each = channels + 2 * groups * ((hidden + 15) / 16 * 16), most = 131072 / each;  // 512 KiB
   const int64_t samples = batch < most ? batch : most;
@@ -51,6 +52,7 @@ inline bool gate_on_chip(const GateShape& s) {  // one block reads the whole; th
   return each * s.pixels <= kGateOnChip && gate_vectors(s) <= 4096 &&
          s.guide_channels / s.groups * s.guide_pixels <= 4 * kGateOnChip;
 }
+// Floats of the sums over space, one for each chunk of pixels; enough for either length of a chunk.
 inline int64_t gate_partial(int64_t batch, int64_t channels, int64_t pixels) {
   return batch * channels * ((pixels + kGateChunkInner - 1) / kGateChunkInner);
 }

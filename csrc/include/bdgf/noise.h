@@ -1,8 +1,9 @@
 // Where an element's noise comes from: the address shared by every op that draws noise (philox_normal, q_sample,
 // denoising_loss, ddpm_step, dropout), on the host and on the device.
 //
-// A tensor (batch, ...) is batch * rows rows of row_length contiguous elements. In a sample's own count a
-// sample is one row that starts at element 0; in a scene's count a row is one image row of one channel, and starts at
+// A tensor (batch, ...) consists of batch * rows rows of row_length contiguous elements each. Elements are numbered in one of two
+// counts: in a sample's own count the sample is one row that starts at element 0; in a scene's count a row is one image row of one
+// channel and starts at
 //   element = (c * extent_h + y0 + y) * extent_w + x0.
 #pragma once
 #include <stdint.h>

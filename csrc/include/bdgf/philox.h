@@ -4,7 +4,7 @@
 //
 // Addressing. key = (seed mod 2^32, seed div 2^32) after the seed was XORed with the constant of its purpose;
 //   counter = (block mod 2^32, block div 2^32, sample id mod 2^32, stream mod 2^32), block = element >> 2.
-//   Element 4 * block + i takes normal i of the block; what an element is counted in says noise.h.
+//   Element 4 * block + i takes normal i of the block; noise.h says how elements are numbered.
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011): ten rounds
 //   (c0, c1, c2, c3) <- (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0)),
 //   k0 += 0x9E3779B9, k1 += 0xBB67AE85 between rounds. The four words that leave are w0..w3.

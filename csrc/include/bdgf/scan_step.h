@@ -8,7 +8,7 @@
 //                y_l = sum_n C_l x_l + D u_l
 //   adjoint      lambda_l = g_l C_l + a_{l+1} lambda_{l+1}     where g_l = dL/dy_l and lambda_l = dL/dx_l, from the last step back
 //                (at the last step the gradient of the last state, or 0, takes the place of a_{l+1} lambda_{l+1})
-//   exponent     e_l = lambda_l a_l x_{l-1}                    which is dL/d(delta_l A)
+//   gradient     e_l = lambda_l a_l x_{l-1}                    of the exponent of a_l: e_l = dL/d(delta_l A)
 //
 // They follow from the chain rule. x_l enters the loss through y_l, by C_l, and through x_{l+1}, by a_{l+1}: the two terms of
 // lambda_l. a_l enters through x_l alone, so dL/da_l = lambda_l x_{l-1}, and with d(a_l)/d(delta_l A) = a_l that gives e_l. w_l
@@ -37,14 +37,16 @@
 //
 // Words that differ between the backends:
 //             CPU                              CUDA                                 Triton
-//   row       a sample of the batch            a sample of the batch                a sample, or a segment of one
+//   row       a sample of the batch;           a sample of the batch;               a sample, or a segment of one
+//             in memory a channel or state     in PartialSum a channel or state
 //   tile      as many channels as lanes        32 channels; of them 16 or 32 steps  states x channels in registers
 //   segment   a part of a sequence whose       a part of a long sequence, for a     a part of a long sequence, with a row
 //             decays and states are recorded   block of its own                     number of its own
 //   chunk     steps in the cache (forward)     64 steps (backward)                  steps between kept states (backward)
 //   block     up to 16 states in registers     a thread block                       four steps
 //   group     channels that share B and C      also eight steps, also four states   channels that share B and C
-// A state that the backward keeps is a checkpoint (CPU), in `starts` or `kept` (CUDA), in scratch (Triton).
+// A state that the backward keeps is a checkpoint (CPU), in `starts` or `kept` (CUDA), in scratch (Triton). In CUDA's constants
+// kRow, kMatrixRow, kConstantRow and kTermRow a row is the pitch of a buffer in shared memory.
 //
 // The template parameter M is the arithmetic: a type F and the functions
 //   F splat(float), fma(F, F, F), exp2(F), max(F, F), abs(F), sigmoid(F), F below(F a, F b, F x, F y): a < b ? x : y

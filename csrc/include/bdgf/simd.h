@@ -300,8 +300,8 @@ BDGF_INLINE Vf move_down(Vf v, int by, int n) {
 #endif
 }
 
-// Interleave: element 4 * j + k of the result = (k-th vector)[lane of block j]. The lane that holds block j is chosen so that no data
-// cross 128-bit halves: lane_of_block(j), and back block_of_lane(i).
+// Interleave: element 4 * j + k of the result = (k-th vector)[lane of block j]. The lane that holds block j is chosen so that no
+// data cross 128-bit halves: lane_of_block(j), and back block_of_lane(i).
 constexpr int kQuads = kLanes < 4 ? 1 : kLanes / 4;
 constexpr int lane_of_block(int j) { return kLanes < 4 ? j : 4 * (j % kQuads) + j / kQuads; }
 constexpr int block_of_lane(int i) { return kLanes < 4 ? i : kQuads * (i % 4) + i / 4; }
