@@ -1,6 +1,7 @@
 """Depthwise causal convolution: one read and one write, the taps from cache; the backward computes the activation again.
 
-A tile is BLOCK_B samples x BLOCK_D channels (its rows) x BLOCK_L steps, so that rows of a few steps fill a program too.
+The forward of a dense tensor takes its elements as they follow each other in memory, in packs of four. Elsewhere, and in the
+backward, a tile is BLOCK_B samples x BLOCK_D channels (its rows) x BLOCK_L steps, so that rows of a few steps fill a program too.
 The backward keeps its gradients of weight and bias in registers over all its samples, writes one partial sum a
 row of the tile, and those are added up in order.
 """
@@ -12,15 +13,18 @@ import triton
 import triton.language as tl
 
 from ._launch import cdiv, launch, next_power_of_2, processors, workspace
+from .noise import signed
 
 TILE = {"fwd": 512, "bwd": 512}  # elements of a tile
 STEPS = {"rows": 128, "channels_last": 32}  # most steps of a tile, by the layout of x
 WARPS = 4
+LOG2E = tl.constexpr(1.4426950408889634)
+DENSE_PACKS = 256  # of a program
 
 
 @triton.jit
 def _silu(x):
-    return x / (1.0 + tl.exp(-x))
+    return x / (1.0 + tl.exp2(-x * LOG2E))  # as exp(-x), whose smallest values do not count beside 1
 
 
 @triton.jit
@@ -54,6 +58,75 @@ def causal_conv1d_fwd(
         y = _silu(y)
     target = out + (sample * out_b + channel * out_d)[:, None] + step.to(tl.int64)[None, :] * out_l
     tl.store(target, y.to(out.dtype.element_ty), there[:, None] & (step < length)[None, :])
+
+
+@triton.jit
+def _parts(packs, N: tl.constexpr):
+    """The four columns of [N, 4], which stay in the thread that loaded them."""
+    even, odd = tl.split(tl.reshape(packs, [N, 2, 2]))
+    first, third = tl.split(even)
+    second, fourth = tl.split(odd)
+    return first, second, third, fourth
+
+
+@triton.jit
+def _quotient(n, factor, shift):
+    """n // d of int32 n >= 0, where factor and shift are _divider(d)."""
+    return (tl.umulhi(n.to(tl.uint32), factor.to(tl.uint32, bitcast=True)) >> shift.to(tl.uint32)).to(tl.int32)
+
+
+@triton.jit(do_not_specialize=["length_factor", "length_shift", "dim_factor", "dim_shift"])
+def causal_conv1d_fwd_dense(
+    out, x, weight, bias, dim, length, elements, length_factor, length_shift, dim_factor, dim_shift, weight_d, weight_w, bias_d,
+    SILU: tl.constexpr, WIDTH: tl.constexpr, CROSS: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """N packs of four elements that follow each other in memory, each loaded at once together with the pack before it.
+
+    CROSS: the length is no multiple of four, so that a pack may hold the end of one row and the start of the next.
+    """
+    unbounded = (tl.program_id(0) * N + tl.arange(0, N)) * 4
+    first = tl.minimum(unbounded, elements - 4)  # those past the end compute the last pack again
+    row = _quotient(first, length_factor, length_shift)
+    step = first - row * length
+    channel = row - _quotient(row, dim_factor, dim_shift) * dim
+    at = first[:, None] + tl.arange(0, 4)[None, :]
+    # What is in front of the first row is loaded from it, and not used.
+    before = tl.maximum(first - 4, 0)[:, None] + tl.arange(0, 4)[None, :]
+    window = _parts(tl.load(x + before).to(tl.float32), N) + _parts(tl.load(x + at).to(tl.float32), N)
+    shift = tl.zeros((N,), tl.float32)
+    if bias is not None:
+        shift += tl.load(bias + channel * bias_d)
+    taps = ()
+    for w in tl.static_range(WIDTH):
+        taps = taps + (tl.load(weight + channel * weight_d + w * weight_w),)
+    if CROSS:
+        following = tl.where(channel + 1 == dim, 0, channel + 1)
+        next_shift = tl.zeros((N,), tl.float32)
+        if bias is not None:
+            next_shift += tl.load(bias + following * bias_d)
+        next_taps = ()
+        for w in tl.static_range(WIDTH):
+            next_taps = next_taps + (tl.load(weight + following * weight_d + w * weight_w),)
+    outs = ()
+    for j in tl.static_range(4):
+        start = -step  # where the row of element j starts, counted from the pack
+        y = shift
+        if CROSS:
+            over = length - step <= j
+            start = tl.where(over, length - step, start)
+            y = tl.where(over, next_shift, shift)
+        for w in tl.static_range(WIDTH):
+            value, tap = window[j + w + 5 - WIDTH], taps[w]
+            if w < WIDTH - 1:
+                value = tl.where(start <= j + w + 1 - WIDTH, value, 0.0)
+            if CROSS:
+                tap = tl.where(over, next_taps[w], tap)
+            y += tap * value
+        if SILU:
+            y = _silu(y)
+        outs = outs + (y,)
+    packs = tl.reshape(tl.join(tl.join(outs[0], outs[2]), tl.join(outs[1], outs[3])), [N, 4])
+    tl.store(out + at, packs.to(out.dtype.element_ty), (unbounded < elements)[:, None])
 
 
 @triton.jit
@@ -123,10 +196,33 @@ def _blocks(x: torch.Tensor, direction: str) -> dict[str, int]:
     return {"BLOCK_L": block_l, "BLOCK_D": block_d, "BLOCK_B": min(next_power_of_2(batch), TILE[direction] // block_l // block_d)}
 
 
+def _divider(d: int) -> tuple[int, int]:
+    """Factor and shift with which a number below 2^31 is divided by d >= 2: n // d is the high word of n * factor, shifted."""
+    bits = (d - 1).bit_length()
+    return signed(2 ** (31 + bits) // d + 1), bits - 1
+
+
+def _dense(*tensors: torch.Tensor) -> bool:
+    """Whether packs of four elements cover the tensors, at most one row's end in each, by 32-bit indices."""
+    _, dim, length = tensors[0].shape
+    elements = tensors[0].numel()
+    fits = dim >= 2 and length >= 4 and elements % 4 == 0 and elements < 2**31 - 4 * DENSE_PACKS
+    return fits and all(x.is_contiguous() for x in tensors)
+
+
 def forward(outputs, x, weight, bias, silu):
     out = outputs[0]
     batch, dim, length = x.shape
     if x.numel() == 0:
+        return
+    if _dense(x, out):
+        packs = DENSE_PACKS
+        launch(
+            causal_conv1d_fwd_dense, cdiv(x.numel(), 4 * packs),
+            out, x, weight, bias, dim, length, x.numel(), *_divider(length), *_divider(dim), *weight.stride(),
+            0 if bias is None else bias.stride(0),
+            SILU=silu, WIDTH=weight.shape[1], CROSS=length % 4 != 0, N=packs, num_warps=WARPS,
+        )  # fmt: skip
         return
     blocks = _blocks(x, "fwd")
     tiles_d, tiles_l = cdiv(dim, blocks["BLOCK_D"]), cdiv(length, blocks["BLOCK_L"])

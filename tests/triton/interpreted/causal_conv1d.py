@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bdgf_fast.triton_kernels import _launch
 from bdgf_fast.triton_kernels import causal_conv1d as kernels
 
 from bdgf_fast import backends, ops, reference
@@ -49,6 +50,35 @@ def test_many_tiles(check_gradients, monkeypatch):
     monkeypatch.setattr(kernels, "TILE", {"fwd": 64, "bwd": 32})
     monkeypatch.setattr(kernels, "STEPS", {"rows": 8, "channels_last": 4})
     compare(check_gradients, tensors(37, 11, 19, 4))
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+@pytest.mark.parametrize("shape", [(3, 4, 49), (2, 6, 4), (4, 3, 5), (2, 2, 7), (3, 5, 8), (1, 4, 37)])
+def test_dense_rows(monkeypatch, shape, width):
+    """Rows in packs of four, which rows share where their length is no multiple of four: the bits of the other kernel."""
+    monkeypatch.setattr(kernels, "DENSE_PACKS", 16)
+    given = tensors(*shape, width)
+    launched = []
+
+    def launch(kernel, *arguments, **options):
+        launched.append(kernel)
+        _launch.launch(kernel, *arguments, **options)
+
+    monkeypatch.setattr(kernels, "launch", launch)
+    found = [ops.causal_conv1d(**given, activation="silu")]
+    monkeypatch.setattr(kernels, "_dense", lambda *_: False)
+    found.append(ops.causal_conv1d(**given, activation="silu"))
+    assert launched == [kernels.causal_conv1d_fwd_dense, kernels.causal_conv1d_fwd]
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], reference.causal_conv1d(**given, activation="silu"))
+
+
+def test_division():
+    """By factor and shift: the first and the last multiples of a divisor below 2^31, and their neighbours."""
+    for d in (2, 3, 4, 5, 49, 128, 1000, 65537, 2**30, 2**31 - 1):
+        factor, shift = kernels._divider(d)
+        for n in {0, 1, d - 1, d, d + 1, (2**31 - 1) // d * d - 1, (2**31 - 1) // d * d, 2**31 - 1}:
+            assert (n * (factor % 2**32) >> 32) >> shift == n // d
 
 
 def test_float64_is_refused():
