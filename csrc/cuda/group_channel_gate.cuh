@@ -17,13 +17,17 @@ __global__ void __launch_bounds__(256, 4) gate_fused_kernel(const GateWork a) {
   for (unsigned sample_group = blockIdx.x; sample_group < a.sample_groups; sample_group += gridDim.x) {
     const int64_t b = sample_group / (unsigned)a.groups;
     const int g = (int)(sample_group - b * a.groups);
-    for_each_element<T, false>(a.x, b, g, a.each, a.pixels, [&](int i, int, float v) { kept[i] = v; });
+    for_each_pack<T, false>(a.x, b, g, a.each, a.pixels, [&](auto& some) { store_kept(kept, some); });
     if (a.use_guide) guide_means<T>(a, b, g, means + (a.use_x ? each : 0));
     __syncthreads();
     if (a.use_x) sums_of_kept(kept, each, pixels, 1.0f / (float)pixels, means);
     __syncthreads();
     gate_mlp(a, sample_group, g, means, h, gain);
-    for_each_element<T, true>(a.out, b, g, a.each, a.pixels, [&](int i, int c, float& v) { v = kept[i] * gain[c]; });
+    for_each_pack<T, true>(a.out, b, g, a.each, a.pixels, [&](auto& some) {
+      load_kept(kept, some);
+#pragma unroll
+      for (int j = 0; j < some.size; ++j) some.value[j] *= gain[some.channel[j]];
+    });
     __syncthreads();
   }
 }
@@ -38,11 +42,15 @@ __global__ void __launch_bounds__(256, 4) gate_fused_backward_kernel(const GateW
   for (unsigned sample_group = blockIdx.x; sample_group < a.sample_groups; sample_group += gridDim.x) {
     const int64_t b = sample_group / (unsigned)a.groups;
     const int g = (int)(sample_group - b * a.groups);
-    for_each_element<T, false>(a.x, b, g, a.each, a.pixels, [&](int i, int, float v) { product[i] = v; });
+    for_each_pack<T, false>(a.x, b, g, a.each, a.pixels, [&](auto& some) { store_kept(product, some); });
     __syncthreads();
-    for_each_element<T, false>(a.grad, b, g, a.each, a.pixels, [&](int i, int, float v) {
-      kept[i] = v;
-      product[i] *= v;
+    for_each_pack<T, false>(a.grad, b, g, a.each, a.pixels, [&](auto& some) {
+      store_kept(kept, some);
+      auto x = some;
+      load_kept(product, x);
+#pragma unroll
+      for (int j = 0; j < some.size; ++j) x.value[j] *= some.value[j];
+      store_kept(product, x);
     });
     __syncthreads();
     sums_of_kept(product, each, pixels, 1.0f, logit);
@@ -51,14 +59,22 @@ __global__ void __launch_bounds__(256, 4) gate_fused_backward_kernel(const GateW
     if (a.grad_x.data) {
       const float share = 1.0f / (float)pixels;
       const float* gate = a.gate + first_entry(sample_group, each);
-      for_each_element<T, true>(a.grad_x, b, g, a.each, a.pixels, [&](int i, int c, float& v) {
-        v = __fmaf_rn(kept[i], gate[c], a.use_x ? slopes[c] * share : 0.0f);
+      for_each_pack<T, true>(a.grad_x, b, g, a.each, a.pixels, [&](auto& some) {
+        load_kept(kept, some);
+#pragma unroll
+        for (int j = 0; j < some.size; ++j) {
+          const int c = some.channel[j];
+          some.value[j] = __fmaf_rn(some.value[j], gate[c], a.use_x ? slopes[c] * share : 0.0f);
+        }
       });
     }
     if (a.grad_guide.data) {
       const float share = 1.0f / (float)a.guide.pixels;
       const float* slope = slopes + (a.use_x ? each : 0);
-      for_each_element<T, true>(a.grad_guide, b, g, a.guide_each, a.guide_pixels, [&](int, int c, float& v) { v = slope[c] * share; });
+      for_each_pack<T, true>(a.grad_guide, b, g, a.guide_each, a.guide_pixels, [&](auto& some) {
+#pragma unroll
+        for (int j = 0; j < some.size; ++j) some.value[j] = slope[some.channel[j]] * share;
+      });
     }
     __syncthreads();
   }
@@ -79,7 +95,7 @@ __global__ void __launch_bounds__(256) gate_sums_kernel(const Image x, const Ima
     const T *p = (const T*)x.data + b * x.batch + c * x.channel, *q = (const T*)other.data + b * other.batch + c * other.channel;
     float sum = 0.0f;
     if (!inner) {
-      sum = sum_of_warp(lane_sum<T, kProduct>(p, x, q, other, first, last));
+      sum = sum_of_lanes<32>(lane_sum<T, kProduct>(p, x, q, other, first, last));
     } else if (c < x.channels) {
       for (int64_t i = first; i < last; ++i) {
         const float value = widen(p[pixel_offset(x, i)]);
