@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 import numpy as np
-from sass import LANES, NONE, RZ, ZERO, Instruction, address, i32, i64, integer, register, u32
+from sass import LANES, NONE, RZ, ZERO, Instruction, address, bits, i32, i64, integer, register, u32
 
 SHARED_WINDOW = 0x7F00  # the upper half of the generic addresses of shared memory
 SPECIAL_REGISTERS: dict[str, Callable] = {
@@ -38,7 +38,8 @@ def shuffle(i: Instruction) -> Callable:
             inside = at <= high
         return np.where(inside, at, LANES) & 31, inside
 
-    always = None if re.search(r"R\d|c\[", by + clamp) else source(*(NONE + i64(v(None) if t != "RZ" else 0) for v, t in ((distance, by), (limit, clamp))))
+    known = not re.search(r"R\d|c\[", by + clamp)
+    always = source(*(NONE + int(bits(v)) if v != "RZ" else NONE for v in (by, clamp))) if known else None
 
     def run(w, m):
         at, inside = always or source(NONE + distance(w), NONE + limit(w))
@@ -59,7 +60,7 @@ def _wavefronts(at: np.ndarray, size: int, mask: np.ndarray) -> int:
 
 @functools.lru_cache(1 << 16)
 def _turns(distances: bytes, first_byte: int, lanes_there: bytes, size: int) -> int:
-    """_wavefronts by what decides it: how far the lanes are from the first one, which lies in a row of banks, and which there are."""
+    """_wavefronts by what decides it: how far the lanes are from the first, where that lies in a row of banks, and which are on."""
     at, mask = np.frombuffer(distances, i64) + first_byte, np.frombuffer(lanes_there, bool)
     turns = 0
     lanes = 32 * 4 // max(size, 4)

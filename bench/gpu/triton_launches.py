@@ -30,6 +30,7 @@ CODES = {"i1": "?", "u1": "?", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "
 # with one row and with two, from which the count with any number of rows follows.
 PERSISTENT = {
     "scan_fwd": ("rows", "row_programs"), "scan_bwd": ("rows", "row_programs"), "causal_conv1d_bwd": ("tiles_b", "sample_programs"),
+    "causal_conv1d_bwd_dense": ("periods", "sample_programs"),
 }  # fmt: skip
 
 

@@ -53,10 +53,11 @@ def test_many_tiles(check_gradients, monkeypatch):
 
 
 @pytest.mark.parametrize("width", [2, 3, 4])
-@pytest.mark.parametrize("shape", [(3, 4, 49), (2, 6, 4), (4, 3, 5), (2, 2, 7), (3, 5, 8), (1, 4, 37)])
-def test_dense_rows(monkeypatch, shape, width):
-    """Rows in packs of four, which rows share where their length is no multiple of four: the bits of the other kernel."""
+@pytest.mark.parametrize("shape", [(9, 4, 13), (20, 6, 4), (13, 4, 5), (8, 2, 7), (6, 2, 16)])
+def test_dense_rows(check_gradients, monkeypatch, shape, width):
+    """Rows in packs of four, which rows share where their length is no multiple of four: the bits of the other kernels."""
     monkeypatch.setattr(kernels, "DENSE_PACKS", 16)
+    monkeypatch.setattr(kernels, "DENSE_PACKS_BACKWARD", 8)
     given = tensors(*shape, width)
     launched = []
 
@@ -64,13 +65,26 @@ def test_dense_rows(monkeypatch, shape, width):
         launched.append(kernel)
         _launch.launch(kernel, *arguments, **options)
 
+    def run():
+        x = given["x"].clone().requires_grad_()
+        out = ops.causal_conv1d(x, given["weight"], given["bias"], "silu")
+        return out, torch.autograd.grad(out, x, torch.arange(1.0, out.numel() + 1).cos().view(shape))[0]
+
     monkeypatch.setattr(kernels, "launch", launch)
-    found = [ops.causal_conv1d(**given, activation="silu")]
+    out, grad = run()
+    if width == 4:
+        compare(check_gradients, given)
+    assert set(launched) == {kernels.causal_conv1d_fwd_dense, kernels.causal_conv1d_bwd_dense}
+    launched.clear()
     monkeypatch.setattr(kernels, "_dense", lambda *_: False)
-    found.append(ops.causal_conv1d(**given, activation="silu"))
-    assert launched == [kernels.causal_conv1d_fwd_dense, kernels.causal_conv1d_fwd]
-    assert torch.equal(*found)
-    torch.testing.assert_close(found[0], reference.causal_conv1d(**given, activation="silu"))
+    other_out, other_grad = run()
+    assert launched == [kernels.causal_conv1d_fwd, kernels.causal_conv1d_bwd]
+    assert torch.equal(out, other_out) and torch.equal(grad, other_grad)
+
+
+def test_few_dense_samples_leave_the_backward_to_the_other_kernel(check_gradients):
+    """Their sums would take more workspace than the tensors themselves."""
+    compare(check_gradients, tensors(3, 4, 33, 4))
 
 
 def test_division():
