@@ -12,7 +12,9 @@ from sass_memory import constant, load, matrices, shuffle, special_register, sto
 CONTROL = {"BRA", "CALL", "RET", "BRX", "EXIT", "BSSY", "BSYNC", "BREAK", "BAR", "WARPSYNC"}
 TENSOR = {"HMMA", "HGMMA"}  # products of matrices: data
 NOTHING = {"NOP", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR", "FENCE", "WARPGROUP", *TENSOR}
-COMPARE = {"LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal, "NE": np.not_equal}
+COMPARE = {"NA": lambda p, q: np.isnan(p) | np.isnan(q), "NU": lambda p, q: ~(np.isnan(p) | np.isnan(q)),  # NAN, NUM
+           "LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal,
+           "NE": np.not_equal}  # fmt: skip
 
 
 def compiled(i: Instruction) -> Callable | None:
