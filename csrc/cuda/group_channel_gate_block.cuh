@@ -61,10 +61,11 @@ static __device__ __forceinline__ void for_each_row(int rows, const F& f) {
   }
 }
 
-// A lane's share of the sum over pixels first ... last - 1 of a channel, of x or of x * other: every kLanes-th pixel, in order, with
-// four loads in flight where the pixels have one stride.
+// A lane's share of the sum over pixels first ... last - 1 of a channel, of x or of x * other: every kLanes-th pixel, in order,
+// with four loads in flight where the pixels have one stride.
 template <class T, bool kProduct, int kLanes = 32>
-static __device__ __forceinline__ float lane_sum(const T* p, const Image& x, const T* q, const Image& other, int64_t first, int64_t last) {
+static __device__ __forceinline__ float lane_sum(const T* p, const Image& x, const T* q, const Image& other, int64_t first,
+                                                 int64_t last) {
   float sum = 0.0f;
   int64_t i = first + threadIdx.x % kLanes;
   if (x.width.divisor == x.pixels && (!kProduct || other.width.divisor == other.pixels)) {
@@ -82,7 +83,8 @@ static __device__ __forceinline__ float lane_sum(const T* p, const Image& x, con
 #pragma unroll
       for (int k = 0; k < 4; ++k) sum = kProduct ? __fmaf_rn(v[k], w[k], sum) : sum + v[k];
     };
-    for (; left > 3 * kLanes; left -= 4 * kLanes, at += 4 * kLanes * x.column, beside += 4 * kLanes * other.column) add_four(4 * kLanes);
+    for (; left > 3 * kLanes; left -= 4 * kLanes, at += 4 * kLanes * x.column, beside += 4 * kLanes * other.column)
+      add_four(4 * kLanes);
     if (left > 0) add_four(left);
     return sum;
   }
@@ -95,7 +97,8 @@ static __device__ __forceinline__ float lane_sum(const T* p, const Image& x, con
 
 // f(r, bias[r] + row r of w . x) for each row.
 template <int kLanes, class F>
-static __device__ __forceinline__ void rows_times(const float* w, const float* bias, int rows, int columns, const float* x, const F& f) {
+static __device__ __forceinline__ void rows_times(const float* w, const float* bias, int rows, int columns, const float* x,
+                                                  const F& f) {
   for_each_row<kLanes>(rows, [&](int r, bool there) {
     const int lane = threadIdx.x % kLanes;
     float sum = 0.0f;
@@ -105,7 +108,8 @@ static __device__ __forceinline__ void rows_times(const float* w, const float* b
   });
 }
 template <class F>
-static __device__ __forceinline__ void rows_times(const float* w, const float* bias, int rows, int columns, const float* x, const F& f) {
+static __device__ __forceinline__ void rows_times(const float* w, const float* bias, int rows, int columns, const float* x,
+                                                  const F& f) {
   if (columns <= kFewLanes)
     rows_times<1>(w, bias, rows, columns, x, f);
   else if (columns <= kShort)
@@ -180,8 +184,8 @@ static __device__ __forceinline__ void find_channels(Elements<N>& some, const Di
 // use(elements) for those of a (sample, group) in memory's order, 16 bytes at once where they lie together; their values are loaded
 // before it, or stored afterwards. Channels: how many.
 template <class T, bool kStore, class F>
-static __device__ __forceinline__ void for_each_pack(const Image& t, int64_t b, int g, const Divider& channels, const Divider& pixels,
-                                                     const F& use) {
+static __device__ __forceinline__ void for_each_pack(const Image& t, int64_t b, int g, const Divider& channels,
+                                                     const Divider& pixels, const F& use) {
   constexpr int W = 16 / sizeof(T);
   T* base = (T*)t.data + b * t.batch + g * channels.divisor * t.channel;
   const int n = (int)(channels.divisor * pixels.divisor), size = (int)pixels.divisor;
