@@ -157,8 +157,8 @@ __global__ void __launch_bounds__(256) gate_scale_kernel(const Image from, const
   BDGF_THREADS(256);
   constexpr int W = 16 / sizeof(T);
   const int64_t n = batch * to.channels * to.pixels, step = (int64_t)gridDim.x * blockDim.x * W;
-  const bool alike = from.flat && from.channels_inner == to.channels_inner && pack_aligned<T, W>((const T*)from.data);
-  const bool packs = to.flat && pack_aligned<T, W>((const T*)to.data) && (!from.data || alike);
+  const bool packs = to.flat && (!from.data || (from.flat && from.channels_inner == to.channels_inner)) &&
+                     pack_aligned<T, W>((const T*)to.data) && (!from.data || pack_aligned<T, W>((const T*)from.data));
   for (int64_t first = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W; first < n; first += step) {
     int64_t row = divide(first, inner), i = first - row * inner.divisor, b = divide(row, outer), o = row - b * outer.divisor;
     const bool whole_pack = packs && n - first >= W;
