@@ -154,7 +154,9 @@ gpu-predict: $(VENV)/.test
 #   make gpu-test-all   every case of the tests
 # GPU_PYTHON holds torch; the build goes to out/gpu beside it, for the GPU at hand alone. Logs and results are written as they
 # come, and also to the folder RESULTS where it is set. GPU_SAMPLE is the most cases of each test that `make gpu` runs.
+# Without a GPU, GPU_ARCHITECTURES=90-real builds for a named one.
 GPU_PYTHON ?= python3
+GPU_ARCHITECTURES ?= native
 GPU_JOBS   ?= 14
 GPU_SAMPLE ?= 4
 GPU_RUN    := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/out/gpu $(GPU_PYTHON)
@@ -166,7 +168,7 @@ gpu: gpu-build
 
 gpu-build:
 	rm -rf out/gpu
-	CUDAARCHS=native $(GPU_PYTHON) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps --no-index --target out/gpu .
+	CUDAARCHS='$(GPU_ARCHITECTURES)' $(GPU_PYTHON) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps --no-index --target out/gpu .
 
 gpu-test:
 	$(MAKE) gpu-test-all TEST_ARGS="--sample $(GPU_SAMPLE) $(TEST_ARGS)"

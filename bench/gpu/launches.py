@@ -116,6 +116,10 @@ def cases() -> dict[str, Case]:
         sizes = {"elements": pred.numel(), "forward": pred.nbytes, "backward": 2 * pred.nbytes}
         found[f"denoising_loss (1024, 65, 32, 32) {short}"] = (
             lambda v: ops.denoising_loss(v, t, schedule, 3, channel_groups=(64, 1)), [pred], sizes)  # fmt: skip
+        sizes = {"elements": x.numel(), "forward": 3 * x.nbytes, "backward": 5 * x.nbytes}
+        found[f"diffusion_step (1024, 64, 32, 32) {short}"] = (
+            lambda p, v: ops.ddpm_step(p, 7, v, schedule, prediction_type="epsilon", clip_sample=True, seed=3),
+            [torch.empty_like(x), x], sizes)  # fmt: skip
     return found
 
 

@@ -52,7 +52,8 @@ BUDGETED = (
     "group_channel_gate (128, 256, 32, 32) float32 forward", "group_channel_gate (128, 256, 32, 32) float32 backward",
     "philox_normal (1024, 64, 32, 32) float32 forward", "q_sample (1024, 64, 32, 32) float32 forward",
     "q_sample (1024, 64, 32, 32) bfloat16 forward", "denoising_loss (1024, 65, 32, 32) float32 forward",
-    "denoising_loss (1024, 65, 32, 32) float32 backward",
+    "denoising_loss (1024, 65, 32, 32) float32 backward", "diffusion_step (1024, 64, 32, 32) float32 forward",
+    "diffusion_step (1024, 64, 32, 32) float32 backward",
 )  # fmt: skip
 BARRIERS, SHARED = {"BAR"}, {"LDS", "STS", "ATOMS", "LDSM"}
 FLOAT = {"FFMA", "FMUL", "FADD", "FMNMX", "FSEL", "FSETP", "HADD2", "F2FP"}

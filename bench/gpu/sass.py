@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 LANES = np.arange(32)
+NONE, ZERO = np.zeros(32, np.int64), np.zeros(32, np.uint32)  # added to what may be one number for all lanes
 RZ, NOWHERE = 255, 256  # a row of zeros, and one that takes what is written to RZ
 SPECIAL = {"MUFU", "I2F", "F2I", "F2F"}  # what the special function units execute
 PARAMETERS = {"sm_80": 0x160, "sm_90": 0x210}  # where a kernel's parameters begin in constant bank 0
@@ -40,6 +41,8 @@ class Instruction:
     parts: list[str] = field(default_factory=list)
     operands: list[str] = field(default_factory=list)
     run: Callable | None = None  # for all but control flow
+    holds: Callable | None = None  # the lanes whose guard is true
+    conditions: list[Callable] = field(default_factory=list)  # what a jump asks for besides
 
     def __post_init__(self) -> None:
         match = re.match(r"(?:@(!?U?P[0-9T]+)\s+)?(\S+)\s*(.*)", self.text)
@@ -48,6 +51,8 @@ class Instruction:
         self.parts = name.split(".")
         self.name = self.parts[0]
         self.operands = [x.strip() for x in re.split(r",\s*(?![^\[]*\])", rest)] if rest.strip() else []
+        self.holds = predicate(self.guard) if self.guard else None
+        self.conditions = [predicate(x) for x in self.operands[:-1] if is_predicate(x)]
 
 
 # ---------------------------------------------------------------------------------------------------- operands
@@ -148,7 +153,15 @@ def address(text: str) -> Callable:
         else:
             get = raw(term.replace(".X4", "").replace(".U32", ""))
             terms.append(lambda w, g=get: np.asarray(g(w), i64))
-    return lambda w: np.broadcast_to(sum(t(w) for t in terms), 32)
+    first, *others = terms
+
+    def lanes(w):
+        at = first(w) + NONE
+        for term in others:
+            at = at + term(w)
+        return at
+
+    return lanes
 
 
 # ---------------------------------------------------------------------------------------------------- a warp
@@ -156,7 +169,8 @@ class Warp:
     """32 lanes: registers, predicates, and the groups of lanes that stand at different addresses."""
 
     def __init__(self, kernel: Kernel, launch: Launch, block: tuple[int, ...], number: int, shared: np.ndarray, counts: Counter):
-        self.kernel, self.launch, self.block, self.number, self.shared, self.counts = kernel, launch, block, number, shared, counts
+        self.kernel, self.launch, self.block, self.number, self.counts = kernel, launch, block, number, counts
+        self.shared, self.words = shared, shared.view(u32)
         self.bank = {"R": np.zeros((257, 32), u32), "UR": np.zeros((257, 32), u32)}
         self.flags = {"P": np.zeros((9, 32), bool), "UP": np.zeros((9, 32), bool)}
         for flags in self.flags.values():
@@ -198,10 +212,10 @@ class Warp:
                 ins = program[at]
                 self.counts[ins.name] += 1
                 self.mask = mask
-                hold = predicate(ins.guard)(self) & mask if ins.guard else mask
+                hold = ins.holds(self) & mask if ins.holds else mask
                 at += 16
                 if ins.run is not None:
-                    if not ins.guard or hold.any():
+                    if hold is mask or hold.any():
                         ins.run(self, hold)
                 elif ins.name in ("BRA", "CALL", "RET", "BRX"):
                     hold, target = self.jump(ins, hold)
@@ -243,9 +257,8 @@ class Warp:
             return hold, int(self.bank["R"][register(ins.operands[0])[1]][int(np.argmax(hold))])
         if "DIV" in ins.parts:  # the way for lanes that are apart; they are not
             return hold & False, 0
-        for condition in ins.operands[:-1]:
-            if is_predicate(condition):
-                hold = hold & predicate(condition)(self)
+        for condition in ins.conditions:
+            hold = hold & condition(self)
         if ins.name == "BRX":  # by a table that cuobjdump does not print: the first of its ways follows
             return hold, ins.address + 16
         return hold, int(ins.operands[-1], 16)
@@ -264,7 +277,7 @@ class Kernel:
     def count(self, launch: Launch, block: tuple[int, ...] = (0, 0, 0)) -> Counter:
         """Warp instructions of one block by name, with "shared_wavefronts" beside them."""
         counts: Counter = Counter()
-        shared = np.zeros(launch.shared + 4096, np.uint8)
+        shared = np.zeros((launch.shared + 4096) // 4 * 4, np.uint8)
         warps = [Warp(self, launch, block, n, shared, counts).run() for n in range((launch.block + 31) // 32)]
         with np.errstate(all="ignore"):
             while warps:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 
 import numpy as np
-from sass import LANES, RZ, Instruction, address, i32, i64, integer, register, u32
+from sass import LANES, NONE, RZ, ZERO, Instruction, address, bits, i32, i64, integer, register, u32
 
 SHARED_WINDOW = 0x7F00  # the upper half of the generic addresses of shared memory
 SPECIAL_REGISTERS: dict[str, Callable] = {
@@ -24,8 +25,8 @@ def shuffle(i: Instruction) -> Callable:
     kind, row = register(target)
     x, distance, limit, how = integer(a), integer(by), integer(clamp), i.parts[1]
 
-    def run(w, m):
-        n, c = np.broadcast_to(np.asarray(distance(w), i64), 32), np.asarray(limit(w), i64)
+    def source(n, c):
+        """The lane from which each lane takes its value, and whether there is one."""
         segment, last = c >> 8 & 31, c & 31
         low = LANES & segment
         if how == "UP":
@@ -35,8 +36,14 @@ def shuffle(i: Instruction) -> Callable:
             high = low | last & ~segment
             at = {"DOWN": LANES + n, "BFLY": LANES ^ n, "IDX": low | n & ~segment}[how]
             inside = at <= high
-        at = np.where(inside, at, LANES)
-        w.write(kind, row, np.broadcast_to(x(w), 32)[at & 31], m)
+        return np.where(inside, at, LANES) & 31, inside
+
+    known = not re.search(r"R\d|c\[", by + clamp)
+    always = source(*(NONE + int(bits(v)) if v != "RZ" else NONE for v in (by, clamp))) if known else None
+
+    def run(w, m):
+        at, inside = always or source(NONE + distance(w), NONE + limit(w))
+        w.write(kind, row, (x(w) + ZERO)[at], m)
         w.flag(to, inside, m)
 
     return run
@@ -48,6 +55,13 @@ def _size(i: Instruction) -> int:
 
 def _wavefronts(at: np.ndarray, size: int, mask: np.ndarray) -> int:
     """Turns that shared memory takes: 32 banks of four bytes, 64- and 128-bit accesses in halves and quarters of the warp."""
+    return _turns((at - at[0]).tobytes(), int(at[0]) % 128, mask.tobytes(), size)
+
+
+@functools.lru_cache(1 << 16)
+def _turns(distances: bytes, first_byte: int, lanes_there: bytes, size: int) -> int:
+    """_wavefronts by what decides it: how far the lanes are from the first, where that lies in a row of banks, and which are on."""
+    at, mask = np.frombuffer(distances, i64) + first_byte, np.frombuffer(lanes_there, bool)
     turns = 0
     lanes = 32 * 4 // max(size, 4)
     for first in range(0, 32, lanes):
@@ -60,28 +74,32 @@ def _wavefronts(at: np.ndarray, size: int, mask: np.ndarray) -> int:
 def load(i: Instruction) -> Callable:
     kind, row = register(i.operands[0])
     at, size = address(i.operands[1]), _size(i)
+    rows = [row + n if row != RZ else RZ for n in range(max(1, size // 4))]
+    shift = i32(32 - 8 * size) if size < 4 else None
     signed = any(p in ("S8", "S16") for p in i.parts)
 
-    def words(w, m):
-        for n in range(max(1, size // 4)):
-            yield n, row + n if row != RZ else RZ
-
     def run(w, m):
-        where = at(w)
         if i.name == "LDL":
-            for n, r in words(w, m):
-                w.write(kind, r, w.local.get(int(where[0]) + 4 * n, np.zeros(32, u32)), m)
+            where = at(w)
+            for n, r in enumerate(rows):
+                w.write(kind, r, w.local.get(int(where[0]) + 4 * n, ZERO), m)
             return
+        where = None if i.name == "LDG" else at(w)
         if i.name == "LDS":
             w.counts["shared_wavefronts"] += _wavefronts(where, size, m)
-        inside = i.name == "LDS" or (i.name == "LD" and where[int(np.argmax(m))] >> 32 == SHARED_WINDOW)
+        elif where is None or where[int(np.argmax(m))] >> 32 != SHARED_WINDOW:
+            for r in rows:
+                w.write(kind, r, ZERO, m)
+            return
         where = np.where(m, where & 0xFFFFFFFF, 0)
-        for n, r in words(w, m):
-            value = np.zeros(32, u32)
-            for byte in range(min(size, 4) if inside else 0):
-                value |= w.shared[where + 4 * n + byte].astype(u32) << u32(8 * byte)
-            if signed:
-                value = (value.astype(i32) << (32 - 8 * size) >> (32 - 8 * size)).view(u32)
+        for n, r in enumerate(rows):
+            if size >= 4:
+                value = w.words[(where >> 2) + n]
+            else:
+                value = w.shared[where].astype(u32)
+                if size == 2:
+                    value |= w.shared[where + 1].astype(u32) << u32(8)
+                value = (value.view(i32) << shift >> shift).view(u32) if signed else value
             w.write(kind, r, value, m)
 
     return run
@@ -101,9 +119,12 @@ def store(i: Instruction) -> Callable:
         w.counts["shared_wavefronts"] += _wavefronts(where, size, m)
         lanes = where[m]
         for n, value in enumerate(values):
-            v = np.broadcast_to(value(w), 32)[m]
-            for byte in range(min(size, 4)):
-                w.shared[lanes + 4 * n + byte] = v >> u32(8 * byte) & u32(255)
+            v = (value(w) + ZERO)[m]
+            if size >= 4:
+                w.words[(lanes >> 2) + n] = v
+            else:
+                for byte in range(size):
+                    w.shared[lanes + byte] = v >> u32(8 * byte) & u32(255)
 
     return run
 

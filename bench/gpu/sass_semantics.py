@@ -12,7 +12,9 @@ from sass_memory import constant, load, matrices, shuffle, special_register, sto
 CONTROL = {"BRA", "CALL", "RET", "BRX", "EXIT", "BSSY", "BSYNC", "BREAK", "BAR", "WARPSYNC"}
 TENSOR = {"HMMA", "HGMMA"}  # products of matrices: data
 NOTHING = {"NOP", "ENDCOLLECTIVE", "STG", "REDG", "RED", "MEMBAR", "FENCE", "WARPGROUP", *TENSOR}
-COMPARE = {"LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal, "NE": np.not_equal}
+COMPARE = {"NA": lambda p, q: np.isnan(p) | np.isnan(q), "NU": lambda p, q: ~(np.isnan(p) | np.isnan(q)),  # NAN, NUM
+           "LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal,
+           "NE": np.not_equal}  # fmt: skip
 
 
 def compiled(i: Instruction) -> Callable | None:
@@ -47,7 +49,7 @@ def simple(compute: Callable, read: Callable) -> Callable:
     def meaning(i: Instruction) -> Callable:
         kind, row, sources = _sources(i)
         get = [read(s) for s in sources if not is_predicate(s)]
-        return lambda w, m: w.write(kind, row, compute(*(g(w) for g in get)), m)
+        return lambda w, m: w.write(kind, row, compute(*[g(w) for g in get]), m)
 
     return meaning
 
@@ -85,8 +87,11 @@ def _iadd3(i: Instruction) -> Callable:
     into = [predicate(s) for s in sources if is_predicate(s)]
 
     def run(w, m):
-        total = sum(g(w) for g in get) + sum(p(w).astype(u64) for p in into)
-        total = np.broadcast_to(total, 32)
+        total = u64(0)
+        for g in get:
+            total = total + g(w)
+        for p in into:
+            total = total + p(w)
         w.write(kind, row, total & LOW, m)
         for n, carry in enumerate(carries):
             w.flag(carry, (total >> u64(32)) > n, m)
@@ -108,7 +113,7 @@ def _imad(i: Instruction) -> Callable:
             w.write(kind, row, total if carry_in is None else total + carry_in(w).astype(u32), m)
             return
         product = p.astype(u64) * q.astype(u64) if unsigned else (p.view(i32).astype(i64) * q.view(i32).astype(i64)).view(u64)
-        total = np.broadcast_to(product + r + (0 if carry_in is None else carry_in(w).astype(u64)), 32)
+        total = product + r if carry_in is None else product + r + carry_in(w).astype(u64)
         if whole:
             w.write(kind, row, total & LOW, m)
             w.write(kind, row + 1 if row != RZ else RZ, total >> u64(32), m)
@@ -137,7 +142,8 @@ def _lea(i: Instruction) -> Callable:
             v = v.astype(u64) | (np.asarray(upper(w), u64) << u64(32) if upper else u64(0))
         v = v << by
         v = v >> u64(32) if high else v
-        total = np.broadcast_to((v & LOW) + b(w) + (into(w).astype(u64) if into else u64(0)), 32)
+        total = (v & LOW) + b(w)
+        total = total + into(w).astype(u64) if into else total
         w.write(kind, row, total & LOW, m)
         for carry in carries:
             w.flag(carry, (total >> u64(32)) > 0, m)
@@ -158,7 +164,6 @@ def _lop3(i: Instruction) -> Callable:
         for n in range(8):
             if table >> n & 1:
                 v = v | ((x if n & 4 else ~x) & (y if n & 2 else ~y) & (z if n & 1 else ~z))
-        v = np.broadcast_to(v, 32)
         w.write(kind, row, v, m)
         if into:
             w.flag(into, v != 0, m)
@@ -392,7 +397,7 @@ def _mufu(i: Instruction) -> Callable:
 
 
 MEANINGS: dict[str, Callable] = {
-    "MOV": simple(lambda v, *_: np.broadcast_to(v, 32), integer), "VIADD": simple(lambda a, b: a + b, integer),
+    "MOV": simple(lambda v, *_: v, integer), "VIADD": simple(lambda a, b: a + b, integer),
     "IABS": simple(_iabs, integer), "SGXT": _extended, "IMAD": _imad, "IADD3": _iadd3, "LEA": _lea, "LOP3": _lop3, "PLOP3": _plop3,
     "SHF": _shf, "PRMT": _prmt, "SEL": _chosen(integer), "FSEL": _chosen(real),
     "VIMNMX": _chosen(integer, _signed), "IMNMX": _chosen(integer, _signed),

@@ -5,6 +5,7 @@ the text, under the Triton that Python finds.
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import tempfile
@@ -22,13 +23,14 @@ import launches  # noqa: E402
 import predict  # noqa: E402
 import proof  # noqa: E402
 
+CACHE = ROOT / ".cache/triton"  # what Triton has compiled, under the hash of its sources and options
 CAPABILITY, PROCESSORS = 90, predict.RATES["multiprocessors"]
 CODES = {"i1": "?", "u1": "?", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "fp32": "f", "fp64": "d"}
 # Programs that take every n-th row from their own number on: (rows, n) by the names of the kernel's arguments. They are counted
 # with one row and with two, from which the count with any number of rows follows.
 PERSISTENT = {
     "selective_scan_fwd": ("rows", "row_programs"), "selective_scan_bwd": ("rows", "row_programs"),
-    "causal_conv1d_bwd": ("tiles_b", "sample_programs"),
+    "causal_conv1d_bwd": ("tiles_b", "sample_programs"), "causal_conv1d_bwd_dense": ("periods", "sample_programs"),
 }  # fmt: skip
 
 
@@ -45,6 +47,10 @@ def cases() -> dict[str, Case]:
         inputs = [x, torch.empty(dim, 4), torch.empty(dim)]
         found[f"causal_conv1d {(batch, dim, length)} float32"] = (lambda *v: ops.causal_conv1d(*v, "silu"), inputs, sizes)
     for dtype in (torch.float32, torch.bfloat16):
+        x = torch.empty(1, 15, 256, 256, dtype=dtype)  # out is five times as large: centre, two means and two deviations
+        sizes = {"elements": x.numel(), "forward": 6 * x.nbytes, "backward": 7 * x.nbytes}
+        found[f"box_statistics {tuple(x.shape)}, radii 2 and 5 {str(dtype)[6:]}"] = (
+            lambda v: ops.box_statistics(v, [2, 5]), [x], sizes)  # fmt: skip
         for batch, heads, length, depth in ((1024, 8, 49, 16), (1024, 8, 64, 32)):
             qkv = [torch.empty(batch, heads, length, depth, dtype=dtype) for _ in range(3)]
             sizes = {"elements": qkv[0].numel(), "forward": 4 * qkv[0].nbytes, "backward": 7 * qkv[0].nbytes}
@@ -114,7 +120,9 @@ def record(some: dict[str, Case]) -> tuple[list[dict], dict[str, binary.Kernel]]
 
     from bdgf_fast import backends
 
-    proof.start(tempfile.mkdtemp())
+    with tempfile.TemporaryDirectory() as unused:
+        proof.start(unused)
+    os.environ["TRITON_CACHE_DIR"] = str(CACHE)
     rows, kernels = [], Kernels()
     for name, (call, inputs, sizes) in some.items():
         unit = next(k for k in sizes if k in ("elements", "exps"))
@@ -143,7 +151,7 @@ def predictions(text: str = "") -> dict:
             continue
         rows, kernels = record({name: case})
         for row in (predict.row_of(row, kernels) for row in rows):
-            used = ", ".join(f"{k['kernel']} {k['registers']} registers" for k in row["kernels"])
+            used = ", ".join(dict.fromkeys(f"{k['kernel']} {k['registers']} registers" for k in row["kernels"]))
             time = f", {row['microseconds']} us by {row['bound']}" if "bound" in row else ""
             count = predict.instructions_per_unit(row)
             print(f"Triton {row['case']} {row['direction']}: {count} instructions{time}; {used}", flush=True)

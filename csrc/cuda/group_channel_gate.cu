@@ -23,7 +23,8 @@ static Image image(const TensorView& t) {
   v.channels_inner = v.channel == 1 && v.pixels > 1 && v.column != 1;
   const int64_t sample = v.channels * v.pixels;
   v.flat = one_stride && (t.shape[0] == 1 || v.batch == sample) &&
-           (v.channels_inner ? v.column == v.channels : (v.column == 1 || v.pixels == 1) && (v.channels == 1 || v.channel == v.pixels));
+           (v.channels_inner ? v.column == v.channels
+                             : (v.column == 1 || v.pixels == 1) && (v.channels == 1 || v.channel == v.pixels));
   return v;
 }
 
@@ -39,7 +40,9 @@ static GateWork gate_work(const GroupChannelGateArgs& a) {
   w.bias2 = floats(a.bias2);
   w.squeezed = floats(a.squeezed);
   w.gate = floats(a.gate);
-  if (a.x.shape[0] > 0x7fffffff / a.groups) bad_value("group_channel_gate", "x", "has " + std::to_string(a.x.shape[0]) + " samples; batch * groups takes at most 2^31 - 1");
+  if (a.x.shape[0] > 0x7fffffff / a.groups)
+    bad_value("group_channel_gate", "x",
+              "has " + std::to_string(a.x.shape[0]) + " samples; batch * groups takes at most 2^31 - 1");
   w.sample_groups = static_cast<uint32_t>(a.x.shape[0] * a.groups);
   w.groups = static_cast<int>(a.groups);
   w.sizes_each = static_cast<int>(a.x.shape[1] / a.groups);
@@ -65,14 +68,16 @@ static int fused_threads(const GateShape& s) {
 
 template <class T>
 static void scale(const Image& from, const Image& to, const float* gain, const float* offset, int64_t batch, cudaStream_t stream) {
-  const Divider inner = divider(to.channels_inner ? to.channels : to.pixels), outer = divider(to.channels_inner ? to.pixels : to.channels);
+  const Divider inner = divider(to.channels_inner ? to.channels : to.pixels);
+  const Divider outer = divider(to.channels_inner ? to.pixels : to.channels);
   const int64_t work = (batch * to.channels * to.pixels * static_cast<int64_t>(sizeof(T)) + 15) / 16;
   BDGF_LAUNCH(gate_scale_kernel<T>, grid_for(work, 256), 256, 0, stream, from, to, gain, offset, batch, inner, outer);
 }
 template <class T, bool kProduct>
 static void sums(const Image& x, const Image& other, int64_t batch, float* partial, cudaStream_t stream) {
   const bool inner = x.channels_inner && (!kProduct || other.channels_inner);
-  const int64_t warps = batch * (inner ? (x.channels + 31) / 32 : x.channels) * ((x.pixels + (inner ? kGateChunkInner : kGateChunk) - 1) / (inner ? kGateChunkInner : kGateChunk));
+  const int64_t chunk = inner ? kGateChunkInner : kGateChunk;
+  const int64_t warps = batch * (inner ? (x.channels + 31) / 32 : x.channels) * ((x.pixels + chunk - 1) / chunk);
   BDGF_LAUNCH((gate_sums_kernel<T, kProduct>), grid_for(warps, 8), 256, 0, stream, x, other, batch, partial);
 }
 

@@ -17,13 +17,17 @@ __global__ void __launch_bounds__(256, 4) gate_fused_kernel(const GateWork a) {
   for (unsigned sample_group = blockIdx.x; sample_group < a.sample_groups; sample_group += gridDim.x) {
     const int64_t b = sample_group / (unsigned)a.groups;
     const int g = (int)(sample_group - b * a.groups);
-    for_each_element<T, false>(a.x, b, g, a.each, a.pixels, [&](int i, int, float v) { kept[i] = v; });
+    for_each_pack<T, false>(a.x, b, g, a.each, a.pixels, [&](auto& some) { store_kept(kept, some); });
     if (a.use_guide) guide_means<T>(a, b, g, means + (a.use_x ? each : 0));
     __syncthreads();
     if (a.use_x) sums_of_kept(kept, each, pixels, 1.0f / (float)pixels, means);
     __syncthreads();
     gate_mlp(a, sample_group, g, means, h, gain);
-    for_each_element<T, true>(a.out, b, g, a.each, a.pixels, [&](int i, int c, float& v) { v = kept[i] * gain[c]; });
+    for_each_pack<T, true>(a.out, b, g, a.each, a.pixels, [&](auto& some) {
+      load_kept(kept, some);
+#pragma unroll
+      for (int j = 0; j < some.size; ++j) some.value[j] *= gain[some.channel[j]];
+    });
     __syncthreads();
   }
 }
@@ -38,11 +42,15 @@ __global__ void __launch_bounds__(256, 4) gate_fused_backward_kernel(const GateW
   for (unsigned sample_group = blockIdx.x; sample_group < a.sample_groups; sample_group += gridDim.x) {
     const int64_t b = sample_group / (unsigned)a.groups;
     const int g = (int)(sample_group - b * a.groups);
-    for_each_element<T, false>(a.x, b, g, a.each, a.pixels, [&](int i, int, float v) { product[i] = v; });
+    for_each_pack<T, false>(a.x, b, g, a.each, a.pixels, [&](auto& some) { store_kept(product, some); });
     __syncthreads();
-    for_each_element<T, false>(a.grad, b, g, a.each, a.pixels, [&](int i, int, float v) {
-      kept[i] = v;
-      product[i] *= v;
+    for_each_pack<T, false>(a.grad, b, g, a.each, a.pixels, [&](auto& some) {
+      store_kept(kept, some);
+      auto x = some;
+      load_kept(product, x);
+#pragma unroll
+      for (int j = 0; j < some.size; ++j) x.value[j] *= some.value[j];
+      store_kept(product, x);
     });
     __syncthreads();
     sums_of_kept(product, each, pixels, 1.0f, logit);
@@ -51,14 +59,22 @@ __global__ void __launch_bounds__(256, 4) gate_fused_backward_kernel(const GateW
     if (a.grad_x.data) {
       const float share = 1.0f / (float)pixels;
       const float* gate = a.gate + first_entry(sample_group, each);
-      for_each_element<T, true>(a.grad_x, b, g, a.each, a.pixels, [&](int i, int c, float& v) {
-        v = __fmaf_rn(kept[i], gate[c], a.use_x ? slopes[c] * share : 0.0f);
+      for_each_pack<T, true>(a.grad_x, b, g, a.each, a.pixels, [&](auto& some) {
+        load_kept(kept, some);
+#pragma unroll
+        for (int j = 0; j < some.size; ++j) {
+          const int c = some.channel[j];
+          some.value[j] = __fmaf_rn(some.value[j], gate[c], a.use_x ? slopes[c] * share : 0.0f);
+        }
       });
     }
     if (a.grad_guide.data) {
       const float share = 1.0f / (float)a.guide.pixels;
       const float* slope = slopes + (a.use_x ? each : 0);
-      for_each_element<T, true>(a.grad_guide, b, g, a.guide_each, a.guide_pixels, [&](int, int c, float& v) { v = slope[c] * share; });
+      for_each_pack<T, true>(a.grad_guide, b, g, a.guide_each, a.guide_pixels, [&](auto& some) {
+#pragma unroll
+        for (int j = 0; j < some.size; ++j) some.value[j] = slope[some.channel[j]] * share;
+      });
     }
     __syncthreads();
   }
@@ -79,7 +95,7 @@ __global__ void __launch_bounds__(256) gate_sums_kernel(const Image x, const Ima
     const T *p = (const T*)x.data + b * x.batch + c * x.channel, *q = (const T*)other.data + b * other.batch + c * other.channel;
     float sum = 0.0f;
     if (!inner) {
-      sum = sum_of_warp(lane_sum<T, kProduct>(p, x, q, other, first, last));
+      sum = sum_of_lanes<32>(lane_sum<T, kProduct>(p, x, q, other, first, last));
     } else if (c < x.channels) {
       for (int64_t i = first; i < last; ++i) {
         const float value = widen(p[pixel_offset(x, i)]);
@@ -104,9 +120,12 @@ static __global__ void __launch_bounds__(128) gate_mlp_kernel(const GateWork a) 
   for (unsigned sample_group = blockIdx.x; sample_group < a.sample_groups; sample_group += gridDim.x) {
     const int64_t b = sample_group / (unsigned)a.groups;
     const int g = (int)(sample_group - b * a.groups), from_x = a.use_x ? a.sizes_each : 0;
-    for (int i = threadIdx.x; i < a.in; i += blockDim.x)
-      means[i] = i < from_x ? total_of(a.partial, a.x, a.x.channels_inner, b, g * a.sizes_each + i) / (float)a.x.pixels
-                            : total_of(a.guide_partial, a.guide, a.guide.channels_inner, b, g * a.sizes_guide + i - from_x) / (float)a.guide.pixels;
+    for (int i = threadIdx.x; i < a.in; i += blockDim.x) {
+      const bool of_x = i < from_x;
+      const Image& image = of_x ? a.x : a.guide;
+      const int c = of_x ? g * a.sizes_each + i : g * a.sizes_guide + i - from_x;
+      means[i] = total_of(of_x ? a.partial : a.guide_partial, image, image.channels_inner, b, c) / (float)image.pixels;
+    }
     __syncthreads();
     gate_mlp(a, sample_group, g, means, h, gain);
   }
@@ -119,7 +138,8 @@ static __global__ void __launch_bounds__(128) gate_mlp_backward_kernel(const Gat
     const int64_t b = sample_group / (unsigned)a.groups;
     const int g = (int)(sample_group - b * a.groups), from_x = a.use_x ? a.sizes_each : 0;
     const bool inner = a.x.channels_inner && a.grad.channels_inner;
-    for (int c = threadIdx.x; c < a.sizes_each; c += blockDim.x) logit[c] = total_of(a.partial, a.x, inner, b, g * a.sizes_each + c);
+    for (int c = threadIdx.x; c < a.sizes_each; c += blockDim.x)
+      logit[c] = total_of(a.partial, a.x, inner, b, g * a.sizes_each + c);
     __syncthreads();
     gate_mlp_backward(a, sample_group, g, logit, h, grad_h, slopes);
     for (int c = threadIdx.x; c < a.sizes_each; c += blockDim.x)
@@ -132,13 +152,13 @@ static __global__ void __launch_bounds__(128) gate_mlp_backward_kernel(const Gat
 
 // to = from * gain[b][c] + offset[b][c], either of them absent; in the order of to's memory, 16 bytes a thread.
 template <class T>
-__global__ void __launch_bounds__(256) gate_scale_kernel(const Image from, const Image to, const float* gain, const float* offset, int64_t batch,
-                                                         Divider inner, Divider outer) {
+__global__ void __launch_bounds__(256) gate_scale_kernel(const Image from, const Image to, const float* gain, const float* offset,
+                                                         int64_t batch, Divider inner, Divider outer) {
   BDGF_THREADS(256);
   constexpr int W = 16 / sizeof(T);
   const int64_t n = batch * to.channels * to.pixels, step = (int64_t)gridDim.x * blockDim.x * W;
-  const bool packs = to.flat && (!from.data || (from.flat && from.channels_inner == to.channels_inner)) && pack_aligned<T, W>((const T*)to.data) &&
-                     (!from.data || pack_aligned<T, W>((const T*)from.data));
+  const bool packs = to.flat && (!from.data || (from.flat && from.channels_inner == to.channels_inner)) &&
+                     pack_aligned<T, W>((const T*)to.data) && (!from.data || pack_aligned<T, W>((const T*)from.data));
   for (int64_t first = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W; first < n; first += step) {
     int64_t row = divide(first, inner), i = first - row * inner.divisor, b = divide(row, outer), o = row - b * outer.divisor;
     const bool whole_pack = packs && n - first >= W;
@@ -155,7 +175,8 @@ __global__ void __launch_bounds__(256) gate_scale_kernel(const Image from, const
     for (int j = 0; j < W; ++j) {
       if (first + j < n) {
         const int64_t c = to.channels_inner ? i : o, p = to.channels_inner ? o : i, at = b * to.channels + c;
-        if (from.data && !whole_pack) v[j] = widen(((const T*)from.data)[b * from.batch + c * from.channel + pixel_offset(from, p)]);
+        if (from.data && !whole_pack)
+          v[j] = widen(((const T*)from.data)[b * from.batch + c * from.channel + pixel_offset(from, p)]);
         v[j] = __fmaf_rn(v[j], gain ? gain[at] : 0.0f, offset ? offset[at] : 0.0f);
         if (!whole_pack) store_rounded((T*)to.data + b * to.batch + c * to.channel + pixel_offset(to, p), v[j]);
         if (++i == inner.divisor) {
@@ -205,7 +226,8 @@ static __global__ void __launch_bounds__(512) gate_weights_kernel(const GateWork
     }
     float sum = 0.0f;
     if (to)
-      for (int64_t b = slice; b < batch; b += 16) sum = __fmaf_rn(left[b * left_stride], right ? right[b * right_stride] : 1.0f, sum);
+      for (int64_t b = slice; b < batch; b += 16)
+        sum = __fmaf_rn(left[b * left_stride], right ? right[b * right_stride] : 1.0f, sum);
     sums[slice][lane] = sum;
     __syncthreads();
     if (slice == 0 && to) {

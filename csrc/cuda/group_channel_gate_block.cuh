@@ -43,48 +43,79 @@ static __device__ __forceinline__ int64_t pixel_offset(const Image& t, int64_t p
   const int64_t y = divide(p, t.width);
   return y * t.row + (p - y * t.width.divisor) * t.column;
 }
-static __device__ __forceinline__ float sum_of_warp(float value) {
+
+// The sum of a row is made by kLanes neighbouring lanes: by few of them where it is short, so that a warp makes several at once.
+constexpr int kFewLanes = 8, kShort = 8 * kFewLanes;
+template <int kLanes>
+static __device__ __forceinline__ float sum_of_lanes(float value) {
 #pragma unroll
-  for (int by = 16; by > 0; by /= 2) value += __shfl_xor_sync(0xffffffffu, value, by);
+  for (int by = kLanes / 2; by > 0; by /= 2) value += __shfl_xor_sync(0xffffffffu, value, by);
   return value;
 }
+// f(r, whether there is such a row) for each row, by a group of lanes. Whole warps call it, so that their lanes can shuffle.
+template <int kLanes, class F>
+static __device__ __forceinline__ void for_each_row(int rows, const F& f) {
+  for (int first = threadIdx.x / 32 * (32 / kLanes); first < rows; first += blockDim.x / kLanes) {
+    const int r = first + threadIdx.x % 32 / kLanes;
+    f(r, r < rows);
+  }
+}
 
-// A lane's share of the sum over pixels first ... last - 1 of a channel, of x or of x * other: every 32nd pixel, in order, with four
-// loads in flight where the pixels have one stride.
-template <class T, bool kProduct>
-static __device__ __forceinline__ float lane_sum(const T* p, const Image& x, const T* q, const Image& other, int64_t first, int64_t last) {
+// A lane's share of the sum over pixels first ... last - 1 of a channel, of x or of x * other: every kLanes-th pixel, in order,
+// with four loads in flight where the pixels have one stride.
+template <class T, bool kProduct, int kLanes = 32>
+static __device__ __forceinline__ float lane_sum(const T* p, const Image& x, const T* q, const Image& other, int64_t first,
+                                                 int64_t last) {
   float sum = 0.0f;
-  int64_t i = first + threadIdx.x % 32;
+  int64_t i = first + threadIdx.x % kLanes;
   if (x.width.divisor == x.pixels && (!kProduct || other.width.divisor == other.pixels)) {
     const T *at = p + i * x.column, *beside = q + i * other.column;
-    for (; i + 96 < last; i += 128, at += 128 * x.column, beside += 128 * other.column) {
-      float v[4], w[4];
+    int left = (int)(last - i);
+    const auto add_four = [&](int there) {
+      float v[4] = {}, w[4] = {};
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        v[k] = widen(at[32 * k * x.column]);
-        if (kProduct) w[k] = widen(beside[32 * k * other.column]);
+        if (kLanes * k < there) {
+          v[k] = widen(at[kLanes * k * x.column]);
+          if (kProduct) w[k] = widen(beside[kLanes * k * other.column]);
+        }
       }
 #pragma unroll
       for (int k = 0; k < 4; ++k) sum = kProduct ? __fmaf_rn(v[k], w[k], sum) : sum + v[k];
-    }
+    };
+    for (; left > 3 * kLanes; left -= 4 * kLanes, at += 4 * kLanes * x.column, beside += 4 * kLanes * other.column)
+      add_four(4 * kLanes);
+    if (left > 0) add_four(left);
+    return sum;
   }
-  for (; i < last; i += 32) {
+  for (; i < last; i += kLanes) {
     const float v = widen(p[pixel_offset(x, i)]);
     sum = kProduct ? __fmaf_rn(v, widen(q[pixel_offset(other, i)]), sum) : sum + v;
   }
   return sum;
 }
 
-// f(r, bias[r] + row r of w . x) for each row, by a warp.
-template <class F>
-static __device__ __forceinline__ void rows_times(const float* w, const float* bias, int rows, int columns, const float* x, const F& f) {
-  const int lane = threadIdx.x % 32;
-  for (int r = threadIdx.x / 32; r < rows; r += blockDim.x / 32) {
+// f(r, bias[r] + row r of w . x) for each row.
+template <int kLanes, class F>
+static __device__ __forceinline__ void rows_times(const float* w, const float* bias, int rows, int columns, const float* x,
+                                                  const F& f) {
+  for_each_row<kLanes>(rows, [&](int r, bool there) {
+    const int lane = threadIdx.x % kLanes;
     float sum = 0.0f;
-    for (int k = lane; k < columns; k += 32) sum = __fmaf_rn(w[(int64_t)r * columns + k], x[k], sum);
-    sum = sum_of_warp(sum);
-    if (lane == 0) f(r, sum + bias[r]);
-  }
+    for (int k = there ? lane : columns; k < columns; k += kLanes) sum = __fmaf_rn(w[r * columns + k], x[k], sum);
+    sum = sum_of_lanes<kLanes>(sum);
+    if (there && lane == 0) f(r, sum + bias[r]);
+  });
+}
+template <class F>
+static __device__ __forceinline__ void rows_times(const float* w, const float* bias, int rows, int columns, const float* x,
+                                                  const F& f) {
+  if (columns <= kFewLanes)
+    rows_times<1>(w, bias, rows, columns, x, f);
+  else if (columns <= kShort)
+    rows_times<kFewLanes>(w, bias, rows, columns, x, f);
+  else
+    rows_times<32>(w, bias, rows, columns, x, f);
 }
 // f(k, column k of w . y) for each column, by a thread.
 template <class F>
@@ -130,30 +161,53 @@ static __device__ __forceinline__ void gate_mlp_backward(const GateWork& a, int6
   __syncthreads();
 }
 
-// The elements of a (sample, group) in memory's order, 16 bytes at once where they lie together. Channels: how many.
-// use(index in [channels][pixels], value) for each, or *element = make(index, channel).
+// Elements of a (sample, group) that lie together.
+template <int N>
+struct Elements {
+  static constexpr int size = N;
+  int first;  // index in [channels][pixels]
+  int channel[N];
+  float value[N];
+};
+template <int N>
+static __device__ __forceinline__ void find_channels(Elements<N>& some, const Divider& pixels) {
+  const int size = (int)pixels.divisor;
+  some.channel[0] = (int)divide(some.first, pixels);
+  int next = (some.channel[0] + 1) * size;
+#pragma unroll
+  for (int j = 1; j < N; ++j) {
+    const bool over = some.first + j >= next;
+    some.channel[j] = some.channel[j - 1] + over;
+    next += over ? size : 0;
+  }
+}
+// use(elements) for those of a (sample, group) in memory's order, 16 bytes at once where they lie together; their values are loaded
+// before it, or stored afterwards. Channels: how many.
 template <class T, bool kStore, class F>
-static __device__ __forceinline__ void for_each_element(const Image& t, int64_t b, int g, const Divider& channels,
-                                                            const Divider& pixels, const F& f) {
+static __device__ __forceinline__ void for_each_pack(const Image& t, int64_t b, int g, const Divider& channels,
+                                                     const Divider& pixels, const F& use) {
   constexpr int W = 16 / sizeof(T);
   T* base = (T*)t.data + b * t.batch + g * channels.divisor * t.channel;
   const int n = (int)(channels.divisor * pixels.divisor), size = (int)pixels.divisor;
   const bool dense = t.width.divisor == t.pixels && (t.column == 1 || size == 1) && (t.channel == size || channels.divisor == 1);
   if (dense && n % W == 0 && pack_aligned<T, W>(base)) {
-#pragma unroll 2
-    for (int e = threadIdx.x * W; e < n; e += blockDim.x * W) {
-      float v[W];
-      if (!kStore) load_packs<T, W>(base + e, v);
-      int c = (int)divide(e, pixels), next = (c + 1) * size;
+    constexpr int kTogether = kStore ? 1 : 16 / W;  // whose loads are in flight at the same time
+    const int step = blockDim.x * W;
+    for (int e = threadIdx.x * W; e < n; e += kTogether * step) {
+      Elements<W> some[kTogether];
 #pragma unroll
-      for (int j = 0; j < W; ++j) {
-        if (e + j >= next) {
-          ++c;
-          next += size;
-        }
-        f(e + j, c, v[j]);
+      for (int m = 0; m < kTogether; ++m) {
+        some[m].first = e + m * step;
+        if (!kStore && some[m].first < n) load_packs<T, W>(base + some[m].first, some[m].value);
       }
-      if (kStore) store_packs<T, W>(base + e, v);
+#pragma unroll
+      for (int m = 0; m < kTogether; ++m) {
+        if (some[m].first < n) {
+          find_channels(some[m], pixels);
+          use(some[m]);
+          if (kStore) store_packs<T, W>(base + some[m].first, some[m].value);
+        }
+      }
     }
     return;
   }
@@ -167,22 +221,50 @@ static __device__ __forceinline__ void for_each_element(const Image& t, int64_t 
       p = e - c * size;
     }
     T* at = base + c * t.channel + pixel_offset(t, p);
-    float v = 0.0f;
-    if (!kStore) v = widen(*at);
-    f(c * size + p, c, v);
-    if (kStore) store_rounded(at, v);
+    Elements<1> one{c * size + p, {c}};
+    if (!kStore) one.value[0] = widen(*at);
+    use(one);
+    if (kStore) store_rounded(at, one.value[0]);
   }
 }
-// sums[c] over a channel's pixels in shared memory, by a warp each.
+// The values of elements, kept in shared memory.
+template <int N>
+static __device__ __forceinline__ void load_kept(const float* kept, Elements<N>& some) {
+  load_packs<float, N < 4 ? N : 4>(kept + some.first, some.value);
+}
+template <int N>
+static __device__ __forceinline__ void store_kept(float* kept, const Elements<N>& some) {
+  store_packs<float, N < 4 ? N : 4>(kept + some.first, some.value);
+}
+// sums[c] over a channel's pixels in shared memory.
+template <int kLanes>
 static __device__ __forceinline__ void sums_of_kept(const float* kept, int channels, int pixels, float factor, float* sums) {
-  for (int c = threadIdx.x / 32; c < channels; c += blockDim.x / 32) {
+  for_each_row<kLanes>(channels, [&](int c, bool there) {
     float sum = 0.0f;
-    for (int p = threadIdx.x % 32; p < pixels; p += 32) sum += kept[c * pixels + p];
-    sum = sum_of_warp(sum);
-    if (threadIdx.x % 32 == 0) sums[c] = sum * factor;
-  }
+    const float* at = kept + c * pixels + threadIdx.x % kLanes;
+    for (int left = there ? pixels - (int)(threadIdx.x % kLanes) : 0; left > 0; left -= 4 * kLanes, at += 4 * kLanes) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sum += kLanes * k < left ? at[kLanes * k] : 0.0f;
+    }
+    sum = sum_of_lanes<kLanes>(sum);
+    if (there && threadIdx.x % kLanes == 0) sums[c] = sum * factor;
+  });
+}
+static __device__ __forceinline__ void sums_of_kept(const float* kept, int channels, int pixels, float factor, float* sums) {
+  if (pixels <= kShort)
+    sums_of_kept<kFewLanes>(kept, channels, pixels, factor, sums);
+  else
+    sums_of_kept<32>(kept, channels, pixels, factor, sums);
 }
 // means[c] of the guide's channels of a (sample, group), read once.
+template <class T, int kLanes>
+static __device__ __forceinline__ void guide_means(const T* base, const Image& t, int channels, float factor, float* means) {
+  for_each_row<kLanes>(channels, [&](int c, bool there) {
+    const T* const row = base + c * t.channel;
+    const float sum = sum_of_lanes<kLanes>(lane_sum<T, false, kLanes>(row, t, row, t, 0, there ? t.pixels : 0));
+    if (there && threadIdx.x % kLanes == 0) means[c] = sum * factor;
+  });
+}
 template <class T>
 static __device__ __forceinline__ void guide_means(const GateWork& a, int64_t b, int g, float* means) {
   const Image& t = a.guide;
@@ -194,12 +276,10 @@ static __device__ __forceinline__ void guide_means(const GateWork& a, int64_t b,
       for (int64_t p = 0; p < t.pixels; ++p) sum += widen(base[c * t.channel + pixel_offset(t, p)]);
       means[c] = sum * factor;
     }
-    return;
-  }
-  for (int c = threadIdx.x / 32; c < a.sizes_guide; c += blockDim.x / 32) {
-    const T* const row = base + c * t.channel;
-    const float sum = sum_of_warp(lane_sum<T, false>(row, t, row, t, 0, t.pixels));
-    if (threadIdx.x % 32 == 0) means[c] = sum * factor;
+  } else if (t.pixels <= kShort) {
+    guide_means<T, kFewLanes>(base, t, a.sizes_guide, factor, means);
+  } else {
+    guide_means<T, 32>(base, t, a.sizes_guide, factor, means);
   }
 }
 

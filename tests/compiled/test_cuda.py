@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -37,6 +38,13 @@ def built():
 @pytest.fixture(scope="module")
 def recorded():
     return json.loads(launches.FILE.read_text())
+
+
+def test_the_architectures_that_the_environment_names_are_not_replaced_by_the_default_ones():
+    """`make gpu` names the GPU at hand: the default architectures would take the build three times as long."""
+    text = (HERE.parents[1] / "CMakeLists.txt").read_text(encoding="utf-8")
+    asked = re.search(r"if\((.*)\).*\n\s+execute_process\(COMMAND \$\{CMAKE_CUDA_COMPILER\} --version", text)
+    assert asked and 'AND "$ENV{CUDAARCHS}" STREQUAL ""' in asked[1]
 
 
 def test_every_architecture_is_there(built):

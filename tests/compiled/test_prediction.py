@@ -86,6 +86,14 @@ def test_arithmetic_of_addresses():
     assert (lanes(*start, "SGXT R1, R0, 0x3", register=1).view(np.int32) == (n + 4) % 8 - 4).all()
 
 
+@pytest.mark.parametrize(("comparison", "holds"), [("NAN", [1, 0]), ("NUM", [0, 1]), ("GEU", [1, 0]), ("GE", [0, 0])])
+def test_comparisons_with_nan(comparison, holds):
+    """Of NaN in the upper half of a warp, of 1.0 in the lower, each with 2.0."""
+    start = ("S2R R0, SR_TID.X", "ISETP.GE.AND P1, PT, R0, 0x10, PT", "SEL R1, 0x7fc00000, 0x3f800000, P1")
+    found = lanes(*start, f"FSETP.{comparison}.AND P0, PT, R1, 2, PT", "SEL R2, 0x1, 0x0, P0", register=2)
+    assert found[[31, 0]].tolist() == holds
+
+
 def test_matrices_of_halves_in_shared_memory():
     """Lane 8 n + r names the 16 bytes of row r of matrix n; of them lane 4 r + j holds word j, or, transposed, two halves."""
     stored = ("S2R R0, SR_TID.X", "SHF.L.U32 R1, R0, 0x4, RZ", "IMAD R4, R0, 0x20001, RZ", "IADD3 R5, R4, 0x64, RZ",

@@ -4,7 +4,9 @@ import torch
 
 from bdgf_fast import ops
 
-REGISTERS = {"causal_conv1d_fwd": 128, "causal_conv1d_bwd": 168}
+REGISTERS = {
+    "causal_conv1d_fwd": 128, "causal_conv1d_fwd_dense": 48, "causal_conv1d_bwd": 168, "causal_conv1d_bwd_dense": 128,
+}  # fmt: skip
 
 
 def _call(batch, dim, length, width, activation, channels_last=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bdgf_fast.triton_kernels import _launch
 from bdgf_fast.triton_kernels import causal_conv1d as kernels
 
 from bdgf_fast import backends, ops, reference
@@ -49,6 +50,49 @@ def test_many_tiles(check_gradients, monkeypatch):
     monkeypatch.setattr(kernels, "TILE", {"fwd": 64, "bwd": 32})
     monkeypatch.setattr(kernels, "STEPS", {"rows": 8, "channels_last": 4})
     compare(check_gradients, tensors(37, 11, 19, 4))
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+@pytest.mark.parametrize("shape", [(9, 4, 13), (20, 6, 4), (13, 4, 5), (8, 2, 7), (6, 2, 16)])
+def test_dense_rows(check_gradients, monkeypatch, shape, width):
+    """Rows in packs of four, which rows share where their length is no multiple of four: the bits of the other kernels."""
+    monkeypatch.setattr(kernels, "DENSE_PACKS", 16)
+    monkeypatch.setattr(kernels, "DENSE_PACKS_BACKWARD", 8)
+    given = tensors(*shape, width)
+    launched = []
+
+    def launch(kernel, *arguments, **options):
+        launched.append(kernel)
+        _launch.launch(kernel, *arguments, **options)
+
+    def run():
+        x = given["x"].clone().requires_grad_()
+        out = ops.causal_conv1d(x, given["weight"], given["bias"], "silu")
+        return out, torch.autograd.grad(out, x, torch.arange(1.0, out.numel() + 1).cos().view(shape))[0]
+
+    monkeypatch.setattr(kernels, "launch", launch)
+    out, grad = run()
+    if width == 4:
+        compare(check_gradients, given)
+    assert set(launched) == {kernels.causal_conv1d_fwd_dense, kernels.causal_conv1d_bwd_dense}
+    launched.clear()
+    monkeypatch.setattr(kernels, "_dense", lambda *_: False)
+    other_out, other_grad = run()
+    assert launched == [kernels.causal_conv1d_fwd, kernels.causal_conv1d_bwd]
+    assert torch.equal(out, other_out) and torch.equal(grad, other_grad)
+
+
+def test_few_dense_samples_leave_the_backward_to_the_other_kernel(check_gradients):
+    """Their sums would take more workspace than the tensors themselves."""
+    compare(check_gradients, tensors(3, 4, 33, 4))
+
+
+def test_division():
+    """By factor and shift: the first and the last multiples of a divisor below 2^31, and their neighbours."""
+    for d in (2, 3, 4, 5, 49, 128, 1000, 65537, 2**30, 2**31 - 1):
+        factor, shift = kernels._divider(d)
+        for n in {0, 1, d - 1, d, d + 1, (2**31 - 1) // d * d - 1, (2**31 - 1) // d * d, 2**31 - 1}:
+            assert (n * (factor % 2**32) >> 32) >> shift == n // d
 
 
 def test_float64_is_refused():
