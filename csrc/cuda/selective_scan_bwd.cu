@@ -6,13 +6,13 @@
 namespace bdgf {
 namespace device {
 
-template <class T, bool kConstant, bool kDense>
+template <class T, bool kConstant, ScanLayout kLayout>
 static void launch_backward(const Launcher& on, const ScanCall& call) {
   const ScanGrid& g = call.g;
   const unsigned blocks = blocks_in_grid(g), threads = kTileChannels * g.split;
   const size_t bytes = 4 * backward_shared_floats(g.split, kConstant);
-  cuda::allow_shared(selective_scan_bwd_kernel<T, kConstant, kDense>, bytes, on.op);
-  BDGF_LAUNCH((selective_scan_bwd_kernel<T, kConstant, kDense>), blocks, threads, bytes, on.stream, call);
+  cuda::allow_shared(selective_scan_bwd_kernel<T, kConstant, kLayout>, bytes, on.op);
+  BDGF_LAUNCH((selective_scan_bwd_kernel<T, kConstant, kLayout>), blocks, threads, bytes, on.stream, call);
   on.check();
 }
 static bool takes_dense(const ScanCall& call) {
@@ -23,9 +23,10 @@ static bool takes_dense(const ScanCall& call) {
 }
 template <class T>
 static void launch_backward(const Launcher& on, const ScanCall& call) {
-  if (call.a.constant_b || call.a.constant_c) launch_backward<T, true, false>(on, call);
-  else if (takes_dense(call)) launch_backward<T, false, true>(on, call);
-  else launch_backward<T, false, false>(on, call);
+  if (call.a.constant_b || call.a.constant_c) launch_backward<T, true, kTables>(on, call);
+  else if (!takes_dense(call)) launch_backward<T, false, kTables>(on, call);
+  else if (call.g.rows_per_pack > 1) launch_backward<T, false, kDensePack>(on, call);
+  else launch_backward<T, false, kDenseRow>(on, call);
 }
 static void launch_backward(const Launcher& on, const ScanCall& call) {
   if (call.narrow) launch_backward<Narrow>(on, call);

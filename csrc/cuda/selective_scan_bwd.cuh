@@ -31,8 +31,8 @@ namespace BDGF_ISA {
 // -------------------------------------------------------------------------------------------- the recurrence, again
 // Computes the states before each group of steps of a chunk, into `kept`. Returns the first step of the tile whose delta and u are
 // still staged, or -1.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD int BackwardScan<T, kConstant, kDense>::keep_states(int chunk, int steps) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD int BackwardScan<T, kConstant, kLayout>::keep_states(int chunk, int steps) {
   const bool from_zero = chunk == 0 && !has_states_before(call);
   if (from_zero) {
 #pragma unroll
@@ -71,8 +71,8 @@ BDGF_DEV_METHOD int BackwardScan<T, kConstant, kDense>::keep_states(int chunk, i
 }
 // Computes step j of the recurrence in the group at step t of the tile, and records its decays and states; `before` is the state
 // before the group.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::record(int t, int j, const float* before) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::record(int t, int j, const float* before) {
   const float2 delta_u = pair[(t + j) * kTilePitch + c];
   const StateQuad bs = load_quad(b_mine + (t + j) * b_pitch);
   const float drive = delta_u.x * delta_u.y;
@@ -86,8 +86,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::record(int t, int j, co
 // -------------------------------------------------------------------------------------------- the adjoint
 // The adjoint over a staged tile, group by group. A group has eight steps; in a pack it is one row, whose steps are rounded up to a
 // multiple of four. `tile` is the first step of the tile in its chunk, `count` the number of steps that are staged.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::tile_back(int chunk, int tile, int count) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::tile_back(int chunk, int tile, int count) {
   // The steps that a group has, without the empty ones after a packed row's end: those count for nothing, although e_l is not 0
   // there where the last state has a gradient.
   const int most = packed() ? (int)pack.steps : kGroupSteps;
@@ -110,8 +110,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::tile_back(int chunk, in
   __syncthreads();
 }
 // Loads what the adjoint carries into a segment from the one after it and, in a pack, the state before the segment.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::load_borders(int64_t segment) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::load_borders(int64_t segment) {
   const bool zero = !has_carry_after(call) && !(packed() && has_states_before(call));
   if (zero) {
 #pragma unroll
@@ -130,8 +130,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::load_borders(int64_t se
 #pragma unroll
   for (int i = 0; i < kThreadStates; ++i) carry[i] = kept[kScratch + i];
 }
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_grad_initial(int64_t segment) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::store_grad_initial(int64_t segment) {
   const int64_t row = divide(segment, call.g.segments_per_row);
 #pragma unroll
   for (int i = 0; i < kThreadStates; ++i) kept[kScratch + i] = carry[i];
@@ -144,8 +144,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_grad_initial(int6
 }
 
 // Four recorded steps, `from` ... `from` + 3 of the group at step t of the tile, backwards; `n` steps of the group exist.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::four_back(int t, int from, int n, const float* before) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::four_back(int t, int from, int n, const float* before) {
   FourSteps f;
   if (gated) recompute_y(f, t + from, from);
 #pragma unroll
@@ -153,8 +153,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::four_back(int t, int fr
   fold_terms(f, t + from);
   finish_gradients(f, t, from, n);
 }
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::recompute_y(FourSteps& f, int at, int from) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::recompute_y(FourSteps& f, int at, int from) {
 #pragma unroll
   for (int i = 0; i < kFoldSteps; ++i) {
     const StateQuad cs = load_quad(c_mine + (at + i) * c_pitch);
@@ -165,8 +165,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::recompute_y(FourSteps& 
 }
 // The adjoint of step j of the group at step t, which is number i of its four, and the sums of its terms of dB and dC over the
 // channels of eight lanes: of these, lane bits 0 and 1 then say which state's sum a lane holds, bit 2 whether it is of dB or dC.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::step_back(FourSteps& f, int i, int t, int j, const float* before) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::step_back(FourSteps& f, int i, int t, int j, const float* before) {
   constexpr unsigned whole = 0xffffffffu;
   const float2 delta_u = pair[(t + j) * kTilePitch + c];
   const float gy = tile_g[(t + j) * kTilePitch + c], drive = delta_u.x * delta_u.y;
@@ -199,8 +199,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::step_back(FourSteps& f,
   f.term[i] = (upper ? term_c[0] : term_b[0]) + __shfl_xor_sync(whole, upper ? term_b[0] : term_c[0], 4);
 }
 // The rest of the sums of dB and dC over a warp's channels.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::fold_terms(FourSteps& f, int at) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::fold_terms(FourSteps& f, int at) {
   constexpr unsigned whole = 0xffffffffu;
   if (split < 4) {
 #pragma unroll
@@ -218,8 +218,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::fold_terms(FourSteps& f
   }
 }
 // Sums over the states, and computes ddelta, du and, with a gate, y from them; adds to the sums of dD and d(delta_bias).
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::finish_gradients(FourSteps& f, int t, int from, int n) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::finish_gradients(FourSteps& f, int t, int from, int n) {
   fold_steps(f.grad_delta_decay, split, lane);
   fold_steps(f.grad_drive, split, lane);
   __syncwarp();  // all lanes of the channel have read these pairs
@@ -240,11 +240,11 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::finish_gradients(FourSt
   }
 }
 
-template <class T, bool kConstant, bool kDense>
+template <class T, bool kConstant, ScanLayout kLayout>
 __global__ void __launch_bounds__(kMostThreads, 3) selective_scan_bwd_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
-  BackwardScan<T, kConstant, kDense> scan(call, shared);
+  BackwardScan<T, kConstant, kLayout> scan(call, shared);
   scan.start();
   for (int index = 0; scan.next_pack(index); ++index) {
     for (int chunk = scan.last_chunk(); chunk >= 0; --chunk) {

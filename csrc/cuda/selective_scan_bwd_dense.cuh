@@ -17,27 +17,34 @@ BDGF_DEV void load_column(Raw<T>& raw, const DenseColumn<T>& from, int number, i
   for (int i = 0; i < 4; ++i) raw.v[i] = load_raw(from.at(number + i * stride));
 }
 
+// The place of step j of the tile of `count` steps from step `first` on; in a pack, every row takes a slot of the tile.
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD DensePlace BackwardScan<T, kConstant, kLayout>::dense_place(int j, int first, int count) const {
+  if (!packed()) return {0, first + smaller(j, count - 1), j < count};
+  const int steps = (int)pack.steps, slot = row_slot(steps), row = j / slot, step = j - row * slot;
+  return {smaller(row, pack.rows - 1), smaller(step, steps - 1), row < pack.rows && step < steps};
+}
 // As stage(), of which this takes the place.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_dense(int first, int count, bool inputs, bool adjoint_too) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::stage_dense(int first, int count, bool inputs, bool adjoint_too) {
   __syncthreads();  // the tile before is done with
   const DenseTensor* const dense = block.dense;
   const DType dtype = a.u.dtype;
   const int filler = fresh_thread(), j = filler % kBackwardSteps, number = filler / kBackwardSteps;
-  const int step = first + smaller(j, count - 1);
+  const DensePlace at = dense_place(j, first, count);
   // B or C of four states: half of the threads take B, half take C.
   const bool second = filler >= kMostThreads / 2, matrix = !second || adjoint_too;
   const int group = filler / kBackwardSteps % kMostSplit;
   const bool gradient = adjoint_too && a.grad_out.data;
   Raw<T> raw_u, raw_delta, raw_grad, raw_z;
   if (inputs) {
-    load_column(raw_u, DenseColumn<T>(dense[kInU], step, b.channels), number, kDenseStride);
-    load_column(raw_delta, DenseColumn<T>(dense[kInDelta], step, b.channels), number, kDenseStride);
+    load_column(raw_u, DenseColumn<T>(dense[kInU], at, b.channels), number, kDenseStride);
+    load_column(raw_delta, DenseColumn<T>(dense[kInDelta], at, b.channels), number, kDenseStride);
   }
-  if (gradient) load_column(raw_grad, DenseColumn<T>(dense[kGradOut], step, b.channels), number, kDenseStride);
-  if (gradient && gated) load_column(raw_z, DenseColumn<T>(dense[kInZ], step, b.channels), number, kDenseStride);
+  if (gradient) load_column(raw_grad, DenseColumn<T>(dense[kGradOut], at, b.channels), number, kDenseStride);
+  if (gradient && gated) load_column(raw_z, DenseColumn<T>(dense[kInZ], at, b.channels), number, kDenseStride);
 
-  const int e = j * kTilePitch + number, channels = j < count ? b.channels - number : 0;
+  const int e = j * kTilePitch + number, channels = at.exists ? b.channels - number : 0;
   if (inputs) {
     float d[kDenseElements];
 #pragma unroll
@@ -54,7 +61,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_dense(int first, 
   }
   if (matrix) {
     Raw<T> raw_matrix;
-    load_column(raw_matrix, DenseColumn<T>(dense[second ? kInC : kInB], step, b.states), group * kThreadStates, 1);
+    load_column(raw_matrix, DenseColumn<T>(dense[second ? kInC : kInB], at, b.states), group * kThreadStates, 1);
     float r[kThreadStates];
 #pragma unroll
     for (int q = 0; q < kThreadStates; ++q) r[q] = group * kThreadStates + q < b.states ? widened(raw_matrix.v[q], dtype) : 0.0f;
@@ -72,15 +79,16 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_dense(int first, 
 }
 
 // As store_tile(), of which this takes the place: the tile of `count` steps from step `first` on.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_dense(int first, int count) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::store_dense(int first, int count) {
   const DenseTensor* const dense = block.dense;
   const int filler = fresh_thread(), j = filler % kBackwardSteps, number = filler / kBackwardSteps;
-  const int step = first + j, e = j * kTilePitch + number;
-  if (j >= count) return;
+  const int e = j * kTilePitch + number;
+  const DensePlace at = dense_place(j, first, count);
+  if (!at.exists) return;
   const auto store = [&](const ScanTarget& o, int tensor, const auto& value) {
     if (!o.t.data) return;
-    const DenseColumn<T> to(dense[tensor], step, b.channels);
+    const DenseColumn<T> to(dense[tensor], at, b.channels);
 #pragma unroll
     for (int i = 0; i < kDenseElements; ++i) {
       if (number + i * kDenseStride <= to.most) store_f32(to.at(number + i * kDenseStride), value(i), a.u.dtype);
@@ -90,8 +98,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_dense(int first, 
   store(call.grad_u, kGradU, [&](int i) { return pair[e + i * kDenseStride].y; });
   if (call.grad_z.t.data && a.grad_out.data) {
     Raw<T> raw_z, raw_grad;
-    load_column(raw_z, DenseColumn<T>(dense[kInZ], step, b.channels), number, kDenseStride);
-    load_column(raw_grad, DenseColumn<T>(dense[kGradOut], step, b.channels), number, kDenseStride);
+    load_column(raw_z, DenseColumn<T>(dense[kInZ], at, b.channels), number, kDenseStride);
+    load_column(raw_grad, DenseColumn<T>(dense[kGradOut], at, b.channels), number, kDenseStride);
     store(call.grad_z, kGradZ, [&](int i) {
       const float z = widened(raw_z.v[i], a.u.dtype), grad = widened(raw_grad.v[i], a.u.dtype);
       return grad * tile_g[e + i * kDenseStride] * scan_silu_slope<ScanMath>(z);
@@ -99,13 +107,13 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_dense(int first, 
   } else {
     store(call.grad_z, kGradZ, [&](int) { return 0.0f; });
   }
-  store_dense_terms(call.grad_B, dense[kGradB], step, terms + j * kTermPitch + number);
-  store_dense_terms(call.grad_C, dense[kGradC], step, terms + j * kTermPitch + 16 + number);
+  store_dense_terms(call.grad_B, dense[kGradB], at, terms + j * kTermPitch + number);
+  store_dense_terms(call.grad_C, dense[kGradC], at, terms + j * kTermPitch + 16 + number);
 }
 // dB or dC at a step: the sums over the warps, of whose terms `mine` are the first warp's of this thread's first state.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_dense_terms(const ScanTarget& o, const DenseTensor& to, int step,
-                                                                            const float* mine) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::store_dense_terms(const ScanTarget& o, const DenseTensor& to,
+                                                                            const DensePlace& at, const float* mine) {
   if (!o.t.data) return;
   const int number = fresh_thread() / kBackwardSteps;
 #pragma unroll
@@ -115,8 +123,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_dense_terms(const
     for (int warp = 0; warp < kMostSplit; ++warp) sum += mine[warp * kBackwardSteps * kTermPitch + i * kDenseStride];
     const int n = number + i * kDenseStride;
     if (n >= b.states) continue;
-    if (sizeof(T) == 4 || o.t.dtype == DType::f32) store_f32(DenseColumn<float>(to, step, b.states).at(n), sum, DType::f32);
-    else store_f32(DenseColumn<T>(to, step, b.states).at(n), sum, o.t.dtype);
+    if (sizeof(T) == 4 || o.t.dtype == DType::f32) store_f32(DenseColumn<float>(to, at, b.states).at(n), sum, DType::f32);
+    else store_f32(DenseColumn<T>(to, at, b.states).at(n), sum, o.t.dtype);
   }
 }
 

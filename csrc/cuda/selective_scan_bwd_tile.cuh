@@ -57,8 +57,8 @@ struct FourSteps {
 };
 
 // What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
-// kConstant: B or C is constant. kDense: all tensors are dense (selective_scan_dense.cuh).
-template <class T, bool kConstant, bool kDense>
+// kConstant: B or C is constant. kLayout: see selective_scan_dense.cuh.
+template <class T, bool kConstant, ScanLayout kLayout>
 struct BackwardScan {
   const ScanCall& call;
   const SelectiveScanArgs& a;
@@ -96,8 +96,8 @@ struct BackwardScan {
         thread(threadIdx.x),
         threads(blockDim.x),
         lane(thread % 32),
-        split(kDense ? kMostSplit : given.g.split),
-        log_split(kDense ? kMostLogSplit : given.g.log_split),
+        split(kLayout != kTables ? kMostSplit : given.g.split),
+        log_split(kLayout != kTables ? kMostLogSplit : given.g.log_split),
         matrix_pitch(backward_matrix_pitch(split)),
         tile_b(shared + sizeof(BackwardShared) / 4),
         tile_c(tile_b + backward_matrix_floats(split)),
@@ -137,10 +137,10 @@ struct BackwardScan {
     __syncthreads();
     if (thread == 0) block.pack = pack_of(call, b.block, index);
     __syncthreads();
-    if constexpr (kDense) fill_dense(block.dense, block.tensors, kBackwardTensors, call, b, pack);
+    if constexpr (kLayout != kTables) fill_dense(block.dense, block.tensors, kBackwardTensors, call, b, pack);
     return pack.rows > 0;
   }
-  BDGF_DEV_METHOD bool packed() const { return !kDense && pack.rows > 1; }
+  BDGF_DEV_METHOD bool packed() const { return kLayout != kDenseRow && pack.rows > 1; }
   // The last chunk of the pack, and the steps of a chunk; for a pack of sequences, the steps that they take in the tile.
   BDGF_DEV_METHOD int last_chunk() const { return packed() ? 0 : (int)((pack.steps - 1) / kChunkSteps); }
   BDGF_DEV_METHOD int steps_of_chunk(int chunk) const {
@@ -169,7 +169,8 @@ struct BackwardScan {
   // Of a tile of dense tensors, in selective_scan_bwd_dense.cuh:
   BDGF_DEV_METHOD void stage_dense(int first, int count, bool inputs, bool adjoint_too);
   BDGF_DEV_METHOD void store_dense(int first, int count);
-  BDGF_DEV_METHOD void store_dense_terms(const ScanTarget& o, const DenseTensor& to, int step, const float* mine);
+  BDGF_DEV_METHOD DensePlace dense_place(int j, int first, int count) const;
+  BDGF_DEV_METHOD void store_dense_terms(const ScanTarget& o, const DenseTensor& to, const DensePlace& at, const float* mine);
 
   // Of the recurrence and its adjoint, in selective_scan_bwd.cuh:
   BDGF_DEV_METHOD int keep_states(int chunk, int steps);
@@ -220,8 +221,8 @@ BDGF_DEV void stage_orders(float* tile_b, float* tile_c, const SelectiveScanArgs
 }
 
 // Sets up the block's work, and loads A and whatever else does not depend on the step.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::start() {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::start() {
   if (thread == 0) list_tensors();
   __syncthreads();
 #pragma unroll 1
@@ -239,8 +240,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::start() {
   if (a.constant_b) fill_constant_orders(tile_b, a.B, b, split);
   if (a.constant_c) fill_constant_orders(tile_c, a.C, b, split);
 }
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::list_tensors() {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::list_tensors() {
   const BlockWork mine = block_work(call);
   block.work = mine;
   block.tensors[kInU] = input_tensor(a.u, mine);
@@ -258,9 +259,9 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::list_tensors() {
 
 // Stages the tile from step `first` of the pack on: its addresses, delta and u (if `inputs`), B, and C and dy for the adjoint (if
 // `adjoint_too`).
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage(int64_t first, int count, bool inputs, bool adjoint_too) {
-  if constexpr (kDense) return stage_dense((int)first, count, inputs, adjoint_too);
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::stage(int64_t first, int count, bool inputs, bool adjoint_too) {
+  if constexpr (kLayout != kTables) return stage_dense((int)first, count, inputs, adjoint_too);
   __syncthreads();  // the tile before is done with
   {
     const int filler = fresh_thread(), j = filler % kBackwardSteps, slot = row_slot((int)pack.steps);
@@ -279,8 +280,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage(int64_t first, in
   __syncthreads();
 }
 // dy = dout silu(z).
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_grad_y(const ThreadElements& w) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::stage_grad_y(const ThreadElements& w) {
 #pragma unroll 1
   for (int i = 0; i < elements; i += 4) {
     float gy[4] = {}, z[4];
@@ -292,9 +293,9 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::stage_grad_y(const Thre
 }
 
 // -------------------------------------------------------------------------------------------- storing
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_tile(int64_t first, int count) {
-  if constexpr (kDense) return store_dense((int)first, count);
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::store_tile(int64_t first, int count) {
+  if constexpr (kLayout != kTables) return store_dense((int)first, count);
   const ThreadElements w = elements_of_tile();
   store_elements(call.grad_delta, kGradDelta, w, [&](int e) { return pair[e].x; });
   store_elements(call.grad_u, kGradU, w, [&](int e) { return pair[e].y; });
@@ -306,9 +307,9 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_tile(int64_t firs
   store_terms(call.grad_B, kGradB, 0);
   store_terms(call.grad_C, kGradC, 16);
 }
-template <class T, bool kConstant, bool kDense>
+template <class T, bool kConstant, ScanLayout kLayout>
 template <class Value>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_elements(const ScanTarget& o, int tensor, const ThreadElements& w,
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::store_elements(const ScanTarget& o, int tensor, const ThreadElements& w,
                                                                   const Value& value) {
   if (!o.t.data) return;
 #pragma unroll 1
@@ -320,8 +321,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_elements(const Sc
   }
 }
 // dz = dout y silu'(z).
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_grad_z(const ThreadElements& w) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::store_grad_z(const ThreadElements& w) {
 #pragma unroll 1
   for (int i = 0; i < elements; i += 4) {
     float r[4], z[4], gy[4] = {};
@@ -333,8 +334,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_grad_z(const Thre
   }
 }
 // dB or dC of the tile: the sums over the warps.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_terms(const ScanTarget& o, int tensor, int first) {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::store_terms(const ScanTarget& o, int tensor, int first) {
   if (!o.t.data) return;
   const bool along = along_steps(o.t, o.t.state);
   ThreadElements v = thread_elements(along, kLogBackward, 2 + log_split, kLogChannels + log_split, b.states);
@@ -350,8 +351,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_terms(const ScanT
   store_four<T>(r, o.t.dtype, addresses(tensor), v, 0);
 }
 // Stores dA, dB and dC where constant, dD and d(delta_bias), summed over the block's rows, in the block's part of call.sums.
-template <class T, bool kConstant, bool kDense>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant, kDense>::store_sums() {
+template <class T, bool kConstant, ScanLayout kLayout>
+BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::store_sums() {
 #pragma unroll 1
   for (int by = lanes; by < 32; by *= 2) {
     sum_D += __shfl_xor_sync(0xffffffffu, sum_D, by);

@@ -11,18 +11,22 @@
 namespace bdgf {
 namespace BDGF_ISA {
 
-// A tensor of a segment: the address of its first step at the tile's first channel or state, and bytes from one step, and from one
-// channel or state, to the next. Kept in shared memory.
+// How a kernel finds its tensors: by tables of addresses, or as dense ones, of packs with one row or with several.
+enum ScanLayout { kTables, kDenseRow, kDensePack };
+
+// A tensor of a pack: the address of its first step at the tile's first channel or state, and bytes from one row, from one step,
+// and from one channel or state to the next. Kept in shared memory.
 struct alignas(16) DenseTensor {
   int64_t first;
   int32_t step, across;
+  int64_t row;
 };
 BDGF_DEV DenseTensor dense_tensor(const ByteTensor& t, const Position& start, bool reversed) {
   const bool by_segment = t.order == kBySegment;
   const int64_t first = by_segment ? start.segment * t.row : start.row * t.row + start.input * t.step;
-  return {t.base + first, (int32_t)(reversed && !by_segment ? -t.step : t.step), (int32_t)t.across};
+  return {t.base + first, (int32_t)(reversed && !by_segment ? -t.step : t.step), (int32_t)t.across, t.row};
 }
-// The tensors of the segment of `pack`, one by each of the first threads.
+// The tensors of `pack`, one by each of the first threads.
 BDGF_DEV void fill_dense(DenseTensor* dense, const ByteTensor* tensors, int count, const ScanCall& call, const BlockWork& b,
                          const SequencePack& pack) {
   const int i = threadIdx.x;
@@ -31,14 +35,21 @@ BDGF_DEV void fill_dense(DenseTensor* dense, const ByteTensor* tensors, int coun
   dense[i] = dense_tensor(tensors[i], start, b.direction.reversed);
 }
 
+// Where a thread reads and writes: a step of a row of the pack; whether they exist, or stand for others.
+struct DensePlace {
+  int row, step;
+  bool exists;
+};
 // What a thread reads or writes of a tensor in a tile: one step of several channels or states. An address takes one multiplication.
 template <class T>
 struct DenseColumn {
   const char* column;
   int across, most;  // bytes; the last channel or state that exists
 
-  BDGF_DEV_METHOD DenseColumn(const DenseTensor& t, int step, int many)
-      : column((const char*)t.first + (int64_t)step * t.step), across(t.across), most(many - 1) {
+  // `many` channels or states exist.
+  BDGF_DEV_METHOD DenseColumn(const DenseTensor& t, const DensePlace& at, int many)
+      : column((const char*)t.first + (int64_t)at.step * t.step), across(t.across), most(many - 1) {
+    if (at.row > 0) column += at.row * t.row;
 #ifdef __CUDA_ARCH__
     asm("" : "+l"(this->column));  // else the compiler adds the first address to every other one, instead of once
 #endif
@@ -54,8 +65,7 @@ static inline bool lies_dense(const ScanTensor& t, int64_t across) {
 // Whether the inputs of a call are dense, all in one type, and leave the kernel no choice but of outputs.
 static inline bool inputs_dense(const ScanCall& call) {
   const SelectiveScanArgs& a = call.a;
-  const bool one_row_a_tile = a.length > kForwardSteps / 2 && a.length < 1 << 30;  // and step numbers of 32 bits
-  if (a.width || !one_row_a_tile || call.g.split != kMostSplit || call.g.direction_slices > 1 || a.constant_b || a.constant_c) {
+  if (a.width || a.length >= 1 << 30 || call.g.split != kMostSplit || call.g.direction_slices > 1 || a.constant_b || a.constant_c) {
     return false;
   }
   for (const ScanTensor* t : {&a.delta, &a.z, &a.B, &a.C, &a.grad_out}) {

@@ -7,12 +7,12 @@
 namespace bdgf {
 namespace device {
 
-template <class T, bool kOutputs, bool kDense>
+template <class T, bool kOutputs, ScanLayout kLayout>
 static void launch_scan_as(const Launcher& on, const ScanCall& call) {
   const ScanGrid& g = call.g;
   const unsigned blocks = blocks_in_grid(g), threads = kTileChannels * g.split;
   const size_t bytes = 4 * forward_shared_floats(g.split);
-  BDGF_LAUNCH((selective_scan_fwd_kernel<T, kOutputs, kDense>), blocks, threads, bytes, on.stream, call);
+  BDGF_LAUNCH((selective_scan_fwd_kernel<T, kOutputs, kLayout>), blocks, threads, bytes, on.stream, call);
   on.check();
 }
 // The recurrence of the adjoint reads z too, and has no path for dense tensors.
@@ -23,8 +23,9 @@ static bool takes_dense(const ScanCall& call, bool outputs) {
 }
 template <class T, bool kOutputs>
 static void launch_scan(const Launcher& on, const ScanCall& call) {
-  if (takes_dense(call, kOutputs)) launch_scan_as<T, kOutputs, true>(on, call);
-  else launch_scan_as<T, kOutputs, false>(on, call);
+  if (!takes_dense(call, kOutputs)) launch_scan_as<T, kOutputs, kTables>(on, call);
+  else if (kOutputs && call.g.rows_per_pack > 1) launch_scan_as<T, true, kDensePack>(on, call);
+  else launch_scan_as<T, kOutputs, kDenseRow>(on, call);
 }
 template <bool kOutputs>
 static void launch_scan(const Launcher& on, const ScanCall& call) {

@@ -18,8 +18,8 @@ namespace bdgf {
 namespace BDGF_ISA {
 
 // What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
-// kDense: all tensors are dense (selective_scan_dense.cuh).
-template <class T, bool kOutputs, bool kDense>
+// kLayout: see selective_scan_dense.cuh.
+template <class T, bool kOutputs, ScanLayout kLayout>
 struct ForwardScan {
   const ScanCall& call;
   const SelectiveScanArgs& a;
@@ -45,7 +45,7 @@ struct ForwardScan {
   float A2[kThreadStates], x[kThreadStates], delta_sum;
   RawPairs<T> raw_pairs;  // of the next tile, like the two below
   Raw<T> raw_b, raw_c;
-  DenseTiles<T, kOutputs> dense;
+  DenseTiles<T, kOutputs, kLayout> dense;
 
   BDGF_DEV_METHOD ForwardScan(const ScanCall& given, float* shared)
       : call(given),
@@ -56,8 +56,8 @@ struct ForwardScan {
         thread(threadIdx.x),
         threads(blockDim.x),
         lane(thread % 32),
-        split(kDense ? kMostSplit : given.g.split),
-        log_split(kDense ? kMostLogSplit : given.g.log_split),
+        split(kLayout != kTables ? kMostSplit : given.g.split),
+        log_split(kLayout != kTables ? kMostLogSplit : given.g.log_split),
         tile_b(shared + sizeof(ForwardShared) / 4),
         tile_c(tile_b + kTileChannels * kMatrixPitch),
         tables(reinterpret_cast<int64_t*>(tile_c + kTileChannels * kMatrixPitch)),
@@ -70,10 +70,10 @@ struct ForwardScan {
         lanes(8 * own),
         s(lane / lanes),
         c(thread / 32 * lanes + lane % lanes),
-        b_mine(tile_b + s * kThreadStates + (!kDense && given.a.constant_b ? c * kMatrixPitch : 0)),
-        c_mine(tile_c + s * kThreadStates + (!kDense && given.a.constant_c ? c * kMatrixPitch : 0)),
-        b_pitch(!kDense && given.a.constant_b ? 0 : kMatrixPitch),
-        c_pitch(!kDense && given.a.constant_c ? 0 : kMatrixPitch),
+        b_mine(tile_b + s * kThreadStates + (kLayout == kTables && given.a.constant_b ? c * kMatrixPitch : 0)),
+        c_mine(tile_c + s * kThreadStates + (kLayout == kTables && given.a.constant_c ? c * kMatrixPitch : 0)),
+        b_pitch(kLayout == kTables && given.a.constant_b ? 0 : kMatrixPitch),
+        c_pitch(kLayout == kTables && given.a.constant_c ? 0 : kMatrixPitch),
         gated(given.a.z.data && (kOutputs || given.adjoint)),
         elements(kForwardSteps >> log_split) {}
 
@@ -126,9 +126,10 @@ struct ForwardScan {
     if (thread == 0) block.pack = pack_of(call, b.block, index);
     __syncthreads();
     delta_sum = 0.0f;
-    if constexpr (kDense) {
+    if constexpr (kLayout != kTables) {
       fill_dense(block.dense, block.tensors, kForwardTensors, call, b, pack);
       dense.tensors = block.dense;
+      dense.rows = pack.rows;
       dense.steps = (int)pack.steps;
       __syncthreads();
     }
@@ -140,13 +141,13 @@ struct ForwardScan {
   }
 
   BDGF_DEV_METHOD int steps_of_tile(int64_t first) const {
-    if constexpr (kDense) return smaller(dense.steps - (int)first, kForwardSteps);
+    if constexpr (kLayout != kTables) return smaller(dense.size() - (int)first, kForwardSteps);
     const int64_t rest = pack.rows * pack.steps - first;
     return rest < kForwardSteps ? (int)rest : kForwardSteps;
   }
   // Fills in the addresses of steps first ... first + count - 1 of the pack.
   BDGF_DEV_METHOD void address(int64_t first, int count) {
-    if constexpr (kDense) return;
+    if constexpr (kLayout != kTables) return;
     const int filler = fresh_thread(), j = filler % kForwardSteps, r = pack.rows > 1 ? j / (int)pack.steps : 0;
     const bool inside = j < count;
     const int64_t visited = inside ? first + j - r * pack.steps : 0;
@@ -157,14 +158,14 @@ struct ForwardScan {
   }
   // Starts loading the tile at step `first`, whose addresses are ready: B, C, and as much of delta and u as the registers hold.
   BDGF_DEV_METHOD void fetch(int64_t first) {
-    if constexpr (kDense) return dense.fetch(b, (int)first);
+    if constexpr (kLayout != kTables) return dense.fetch(b, (int)first);
     if (with_b()) load_four_raw(raw_b, addresses(first, kB), state_elements(a.B, b.states, log_split), 0);
     if (with_c()) load_four_raw(raw_c, addresses(first, kC), state_elements(a.C, b.states, log_split), 0);
     fetch_pairs(raw_pairs, a, addresses(first, kU), addresses(first, kDelta), elements_of_pairs());
   }
   // Moves the tile that fetch() loaded into shared memory: delta, u (the part beyond the registers is loaded here), B and C.
   BDGF_DEV_METHOD void stage(int64_t first) {
-    if constexpr (kDense) return dense.stage(a, b, pair, tile_b, tile_c, bias);
+    if constexpr (kLayout != kTables) return dense.stage(a, b, pair, tile_b, tile_c, bias);
     const StepAddresses u = addresses(first, kU), delta = addresses(first, kDelta);
     const StepAddresses gate = !kOutputs && gated ? addresses(first, kZ) : StepAddresses{};
     const ThreadElements w = elements_of_pairs();
@@ -263,7 +264,7 @@ struct ForwardScan {
 
   // The `count` staged steps, from step `first` of the pack on: one segment's, or those of whole sequences one after the other.
   BDGF_DEV_METHOD void scan_tile(int64_t first, int count) {
-    const bool packed = !kDense && pack.rows > 1;
+    const bool packed = kLayout != kDenseRow && pack.rows > 1;
     for (int t = 0; t < count;) {
       const int r = packed ? t / (int)pack.steps : 0, end = packed ? t + (int)pack.steps : count;
       if (packed || first == 0) load_first_state(pack.segment + r);
@@ -281,7 +282,7 @@ struct ForwardScan {
   // out = (y + D u) silu(z) of the staged steps.
   BDGF_DEV_METHOD void store_outputs(int64_t first) const {
     __syncthreads();
-    if constexpr (kDense) return dense.store(a, b, (int)first, pair, tile_y, skip);
+    if constexpr (kLayout != kTables) return dense.store(a, b, (int)first, pair, tile_y, skip);
     const ThreadElements w = elements_of_pairs();
 #pragma unroll 1
     for (int i = 0; i < elements; i += 4) {
@@ -298,11 +299,11 @@ struct ForwardScan {
   }
 };
 
-template <class T, bool kOutputs, bool kDense>
-__global__ void __launch_bounds__(kMostThreads, kDense ? 5 : 4) selective_scan_fwd_kernel(const ScanCall call) {
+template <class T, bool kOutputs, ScanLayout kLayout>
+__global__ void __launch_bounds__(kMostThreads, kLayout == kTables ? 4 : 5) selective_scan_fwd_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
-  ForwardScan<T, kOutputs, kDense> scan(call, shared);
+  ForwardScan<T, kOutputs, kLayout> scan(call, shared);
   scan.start();
   for (int index = 0; scan.next_pack(index); ++index) {
     const int64_t steps = scan.steps_to_scan();

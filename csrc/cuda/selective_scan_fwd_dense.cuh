@@ -7,22 +7,29 @@
 namespace bdgf {
 namespace BDGF_ISA {
 
-template <class T, bool kOutputs>
+template <class T, bool kOutputs, ScanLayout kLayout>
 struct DenseTiles {
   static constexpr int kElements = kTileChannels / kMostSplit;  // channels of a thread
   const DenseTensor* tensors;
-  int steps;                                                    // of the segment
+  int rows, steps;                                              // of the pack
   Raw<T> raw_u[kElements / 4], raw_delta[kElements / 4], raw_b, raw_c;  // of the next tile
 
-  // This thread's step of the tile from step `first` on, and the number of its first channel and state.
-  BDGF_DEV_METHOD int step(int first) const { return smaller(first + fresh_thread() % 32, steps - 1); }
+  // This thread's place in the tile from step `first` of the pack on, and the number of its first channel and state.
+  BDGF_DEV_METHOD DensePlace place(int first) const {
+    const int wanted = first + fresh_thread() % 32, all = size(), step = smaller(wanted, all - 1);
+    const int row = kLayout == kDensePack ? step / steps : 0;
+    return {row, step - row * steps, wanted < all};
+  }
+  BDGF_DEV_METHOD int size() const { return kLayout == kDensePack ? rows * steps : steps; }
   BDGF_DEV_METHOD static int number() { return fresh_thread() / 32; }
 
   // Starts loading the tile at step `first`.
   BDGF_DEV_METHOD void fetch(const BlockWork& b, int first) {
-    const int step = this->step(first), number = this->number();
-    const DenseColumn<T> in_b(tensors[kB], step, b.states), in_c(tensors[kC], step, b.states);
-    const DenseColumn<T> in_u(tensors[kU], step, b.channels), in_delta(tensors[kDelta], step, b.channels);
+    const DensePlace at = place(first);
+    const int number = this->number();
+    const DenseColumn<T> in_b(tensors[kB], at, b.states), in_c(tensors[kC], at, b.states);
+    const DenseColumn<T> in_u(tensors[kU], at, b.channels);
+    const DenseColumn<T> in_delta(tensors[kDelta], at, b.channels);
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
       raw_b.v[q] = load_raw(in_b.at(number + q * kMostSplit));
@@ -58,21 +65,22 @@ struct DenseTiles {
   // out = (y + D u) silu(z) of the tile at step `first`, which is scanned.
   BDGF_DEV_METHOD void store(const SelectiveScanArgs& a, const BlockWork& b, int first, const float2* pair, const float* tile_y,
                              const float* skip) const {
-    const int step = this->step(first), j = fresh_thread() % 32, number = this->number(), e = j * kTilePitch + number;
+    const DensePlace at = place(first);
+    const int j = fresh_thread() % 32, number = this->number(), e = j * kTilePitch + number;
     float value[kElements];
 #pragma unroll
     for (int i = 0; i < kElements; ++i) {
       value[i] = fmaf(skip[number + i * kMostSplit], pair[e + i * kMostSplit].y, tile_y[e + i * kMostSplit]);
     }
     if (a.z.data) {
-      const DenseColumn<T> in_z(tensors[kZ], step, b.channels);
+      const DenseColumn<T> in_z(tensors[kZ], at, b.channels);
 #pragma unroll
       for (int i = 0; i < kElements; ++i) {
         value[i] *= ScanMath::silu(widened(load_raw(in_z.at(number + i * kMostSplit)), a.u.dtype));
       }
     }
-    if (first + j >= steps) return;
-    const DenseColumn<T> to(tensors[kOut], step, b.channels);
+    if (!at.exists) return;
+    const DenseColumn<T> to(tensors[kOut], at, b.channels);
 #pragma unroll
     for (int i = 0; i < kElements; ++i) {
       if (number + i * kMostSplit <= to.most) store_f32(to.at(number + i * kMostSplit), value[i], a.u.dtype);

@@ -41,6 +41,10 @@ def cuobjdump() -> str | None:
     return found
 
 
+# c++filt writes an enumerator as a number: those of ScanLayout in csrc/cuda/selective_scan_dense.cuh.
+LAYOUTS = ("kTables", "kDenseRow", "kDensePack")
+
+
 def _run(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -51,7 +55,8 @@ def _short(mangled: list[str]) -> dict[str, str]:
     names = {}
     for m, line in zip(mangled, text.splitlines(), strict=True):
         name = re.sub(r"^void |bdgf::device::|\(anonymous namespace\)::|bdgf::", "", line)
-        names[m] = re.sub(r"\(bool\)([01])", r"\1", name[: _arguments(name)])
+        name = re.sub(r"\(bool\)([01])", r"\1", name[: _arguments(name)])
+        names[m] = re.sub(r"\(ScanLayout\)([012])", lambda match: LAYOUTS[int(match[1])], name)
     return names
 
 

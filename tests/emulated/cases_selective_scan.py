@@ -78,7 +78,7 @@ def channels_last(x):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("shape", "gate", "reverse"), [
     ((2, 37, 49, 16), False, False), ((1, 5, 17, 9), True, False), ((3, 32, 70, 13), True, True), ((1, 4, 700, 16), False, True),
-    ((2, 33, 300, 16), True, False),
+    ((2, 33, 300, 16), True, False), ((30, 5, 3, 16), True, False), ((9, 33, 8, 10), False, True), ((5, 4, 12, 16), True, True),
 ])  # fmt: skip
 def test_dense_tensors_give_the_bits_of_others(shape, gate, reverse, dtype):
     """Steps that are closer in memory than channels have a path of their own."""
