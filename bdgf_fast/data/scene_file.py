@@ -52,7 +52,9 @@ def load_scene(path: str | Path, *, alone: bool = False) -> Scene:
     except OSError as error:
         raise SceneError(f"{path} cannot be read: {error.strerror}.") from None
     if describes_settings(table):
-        raise NoSceneFile(f"{path} holds settings and describes no scene; name a scene file (TOML) here, and this one with --config.")
+        raise NoSceneFile(
+            f"{path} holds settings and describes no scene; name a scene file (TOML) here, and this one with --config."
+        )
     if "join" in table and alone:
         raise SceneError(f"{path} joins scenes itself; name its scenes instead.")
     if "join" in table:
@@ -72,8 +74,8 @@ def no_scene(path: Path) -> SceneError:
     known = known_sets.by_name(path.name)  # a run has made the path absolute
     if known is not None:
         return SceneError(f"{path.name} is a known data set; name {known.name}:FOLDER, with the folder of its files.")
-    others = {file.name: file for file in path.parent.glob("*.toml")}
-    near = closest(path.name if path.suffix else f"{path.name}.toml", others, lambda name: str(others[name]))
+    beside = [file.name for file in path.parent.glob("*.toml")]
+    near = closest(path.name if path.suffix else f"{path.name}.toml", beside, lambda name: str(path.parent / name))
     return SceneError(f"{path} does not exist{near}; name a scene file (.toml), or NAME:FOLDER for a known data set.")
 
 

@@ -24,7 +24,9 @@ def read_config(path: str | os.PathLike[str], said: str = "config") -> dict[str,
     except OSError as error:
         raise UserError(f"{said}: the file {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{said}: {path} is not a text file; name a TOML file of settings, as `bdgf-fast config` prints one") from None
+        raise UserError(
+            f"{said}: {path} is not a text file; name a TOML file of settings, as `bdgf-fast config` prints one"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{said}: the file {path} is not valid TOML: {toml_fault(error)}") from None
     if describes_scene(values):

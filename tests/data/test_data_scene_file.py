@@ -337,7 +337,7 @@ BAD = [
     ('grid = "z"\n' + HSI, r"grid is 'z'; it is the name of a modality \(x\)"),
     ('grid = "b"\n' + HSI + modality("b", "dsm.npy"), r"dsm\.npy has no georeference, so it gives no grid"),
     (modality("x", "B*.tif"), r"no file is named like 'B\*\.tif' in"),
-    (modality("x", "two.npz"), r"\[\[modality\]\] 'x': .*two\.npz holds a, b; name the one to take there, such as variable = \"[ab]\"\.$"),
+    (modality("x", "two.npz"), r"'x': .*two\.npz holds a, b; name the one to take there, such as variable = \"[ab]\"\.$"),
     (modality("x", "two.npz", 'variable = "aa"'), r"two\.npz has no variable 'aa' \(did you mean 'a'\?\); it holds a, b\.$"),
     (HSI + '[labels]\npath = "scene.mat"', r"\[labels\]: .*scene\.mat holds cube .*such as variable = \"gt\"\.$"),
     (HSI + '[labels]\ntrain = "scene.mat"', r"such as train = \{ path = \"scene\.mat\", variable = \"gt\" \}\.$"),
