@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # What is wrong with a path that a person named, rather than with the program.
 _PATH_ERRORS = frozenset(
@@ -21,12 +21,30 @@ class SceneError(UserError):
     """A scene file or one of the rasters it names is wrong."""
 
 
+class NoSceneFile(SceneError):
+    """What was named as a scene file is a file of another kind."""
+
+
 class MissingFile(SceneError):
     """``file``, which a scene names, does not exist."""
 
     def __init__(self, message: str, file: str) -> None:
         super().__init__(message)
         self.file = file
+
+
+class SeveralArrays(SceneError):
+    """``file`` holds several arrays, and nothing says which to take: ``held`` in words, with the shape of each that is known."""
+
+    def __init__(self, file: object, held: str, shapes: Mapping[str, Sequence[int] | None]) -> None:
+        super().__init__(f"{file} holds {held or 'nothing'}; save the array to take in a file of its own.")
+        self.file, self.held, self.shapes = file, held or "nothing", dict(shapes)
+
+    def likeliest(self, name: str, flat: bool) -> str:
+        """The array that a table called ``name`` is likely to mean, ``flat`` for a map of labels; "..." where there is none."""
+        fitting = [array for array, shape in self.shapes.items() if shape is None or (len(shape) == 2) == flat]
+        names = fitting or list(self.shapes) or ["..."]
+        return difflib.get_close_matches(name, names, 1, 0)[0]
 
 
 class SceneErrors(SceneError):

@@ -75,6 +75,7 @@ class Mamba(blocks.Mamba):
         if inference_params is not None or self.bimamba_type == "none":
             y = super().forward(hidden_states, inference_params)
         else:
+            check.features_last("hidden_states", hidden_states, 3, self.d_model, "(batch, L, d_model)")
             y = self._both_ways(self.in_proj(hidden_states).transpose(1, 2))
         return y if self.init_layer_scale is None else y * self.gamma
 

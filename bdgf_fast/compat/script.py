@@ -7,6 +7,7 @@ import logging
 import os
 import runpy
 import sys
+from types import TracebackType
 
 from .stand_in import install, lacking
 
@@ -42,7 +43,25 @@ def run_script(options: argparse.Namespace) -> None:
             runpy.run_module(options.script, run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(options.script, run_name="__main__")
-    except (ImportError, AttributeError) as error:
-        if note := lacking(error):
+    except BaseException as error:
+        if isinstance(error, (ImportError, AttributeError)) and (note := lacking(error)):
             error.add_note(note)
+        _show_from_script(error)
         raise
+
+
+def _show_from_script(error: BaseException) -> None:
+    """Have the interpreter show the traceback of ``error``, which ends the program, from the script's first line on: what called
+    the script is not the reader's. A hook that the script has set is kept."""
+    own = error.__traceback__.tb_next if error.__traceback__ else None
+    while own is not None and own.tb_frame.f_globals.get("__name__") == "runpy":
+        own = own.tb_next
+    hook = sys.excepthook
+
+    def shown(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
+        if value is error:  # Python's own hook shows what the exception carries, another one may show its argument
+            hook(kind, value.with_traceback(own), own)
+        else:
+            hook(kind, value, traceback)
+
+    sys.excepthook = shown

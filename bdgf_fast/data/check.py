@@ -23,7 +23,7 @@ from bdgf_fast.data.scene_file import DEFAULT_NAME, in_folder, known_scene, load
 from bdgf_fast.data.sources.matfile import list_variables, listing
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import make_split
-from bdgf_fast.errors import DataWarning, MissingFile, SceneError, SceneErrors, SplitError, StateError
+from bdgf_fast.errors import DataWarning, MissingFile, NoSceneFile, SceneError, SceneErrors, SplitError, StateError
 
 LEVELS = ("ok", "note", "look", "missing", "wrong")
 # Values that stand for "no value" in many files; with 1e30 and beyond they are looked for at both ends of each band.
@@ -339,6 +339,8 @@ def _heeding(report: Report) -> Iterator[None]:
         warnings.simplefilter("always", DataWarning)
         try:
             yield
+        except NoSceneFile:  # there is nothing to look at
+            raise
         except SceneError as error:
             ending = error.errors if isinstance(error, SceneErrors) else [error]
     said = [text for _, text in report.findings]

@@ -14,11 +14,11 @@ from bdgf_fast.data import known_sets
 from bdgf_fast.data.joined import GAP, join_scenes
 from bdgf_fast.data.labels import Labels, named_classes, read_labels
 from bdgf_fast.data.scene import Modality, Scene, SplitSpec, stack
-from bdgf_fast.data.scene_tables import DatasetTable, JoinTable, check_tables, entry_name
+from bdgf_fast.data.scene_tables import DatasetTable, JoinTable, check_tables, describes_settings, entry_name
 from bdgf_fast.data.sources.named_files import Source, open_sources, settle
 from bdgf_fast.data.sources.raster import counted
 from bdgf_fast.data.split import DEFAULT_VAL_BLOCKS, GAPS, KINDS, NAMED_GAPS
-from bdgf_fast.errors import SceneError, toml_fault
+from bdgf_fast.errors import NoSceneFile, SceneError, closest, toml_fault
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,15 @@ def load_scene(path: str | Path, *, alone: bool = False) -> Scene:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark in front
     except UnicodeDecodeError:
-        raise SceneError(f"{path} is not a text file; name a scene file (TOML), which says where the rasters are.") from None
+        raise NoSceneFile(f"{path} is not a text file; name a scene file (TOML), which says where the rasters are.") from None
     except (ValueError, RecursionError) as error:
         raise SceneError(f"{path} is not valid TOML: {toml_fault(error)}.") from None
     except OSError as error:
         raise SceneError(f"{path} cannot be read: {error.strerror}.") from None
+    if describes_settings(table):
+        raise NoSceneFile(
+            f"{path} holds settings and describes no scene; name a scene file (TOML) here, and this one with --config."
+        )
     if "join" in table and alone:
         raise SceneError(f"{path} joins scenes itself; name its scenes instead.")
     if "join" in table:
@@ -70,7 +74,9 @@ def no_scene(path: Path) -> SceneError:
     known = known_sets.by_name(path.name)  # a run has made the path absolute
     if known is not None:
         return SceneError(f"{path.name} is a known data set; name {known.name}:FOLDER, with the folder of its files.")
-    return SceneError(f"{path} does not exist; name a scene file (.toml), or NAME:FOLDER for a known data set.")
+    beside = [file.name for file in path.parent.glob("*.toml")]
+    near = closest(path.name if path.suffix else f"{path.name}.toml", beside, lambda name: str(path.parent / name))
+    return SceneError(f"{path} does not exist{near}; name a scene file (.toml), or NAME:FOLDER for a known data set.")
 
 
 def in_folder(path: Path) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any
 
 from pydantic import Strict, TypeAdapter, ValidationError, WithJsonSchema
 
+from bdgf_fast.config import Config
 from bdgf_fast.errors import SceneError, closest
 from bdgf_fast.validation import FORBID
 
@@ -176,6 +178,24 @@ TABLES = (SceneTable, DatasetTable, JoinTable)
 _KINDS = {"string_type": "text in quotes", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"}
 
 
+def describes_scene(table: Mapping[str, Any]) -> bool:
+    """Whether a parsed TOML file is meant as a scene file and not as a configuration."""
+    return any(key in table for key in ("modality", "dataset", "join", "labels")) and not _holds_settings(table)
+
+
+def describes_settings(table: Mapping[str, Any]) -> bool:
+    """Whether a parsed TOML file is meant as a configuration and not as a scene file."""
+    return _holds_settings(table) and not any(key in table for kind in TABLES for key in _keys(kind))
+
+
+def _holds_settings(table: Mapping[str, Any]) -> bool:
+    return any(key in table for key in _keys(Config))
+
+
+def _keys(kind: Any) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
 def check_tables(table: dict[str, Any], said: str, kind: Any = SceneTable) -> None:
     """Raise SceneError for an unknown key or a value of the wrong kind in a parsed scene file, which messages call ``said``."""
     try:
@@ -231,7 +251,7 @@ def _sentence(fault: Any, table: dict[str, Any], said: str, kind: type) -> str:
     elif len(path) > 1:
         where, kind = f"{said}, [{path[0]}]", {"labels": LabelsTable, "split": SplitTable}[path[0]]
     if unknown:
-        names = [field.name for field in fields(kind)]
+        names = _keys(kind)
         return f"{where}: unknown key {path[-1]!r}{closest(str(path[-1]), names)}; known keys are {', '.join(names)}."
     if fault["type"] == "float_type" and type(fault["input"]) is int:
         return f"{where}: {path[-1]} lies beyond the range of numbers."

@@ -94,6 +94,12 @@ class ArrayFeatures(ProjectedFeatures):
         return out
 
 
+def check_maps(prepared: PreparedScene, maps: Sequence[Any]) -> None:
+    """Raise UserError naming the map that cannot be read or lies on another grid than the scene; values are not looked at."""
+    for number, source in enumerate(maps, 1):
+        _raster(source, number, prepared)
+
+
 def _raster(source: Any, number: int, prepared: PreparedScene) -> Raster:
     """A map as bands on the scene's grid."""
     size = (prepared.height, prepared.width)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import _check as check
 from ..ops import causal_conv1d, selective_scan, selective_scan_2d
 from .recurrent_step import causal_conv1d_update, selective_state_update
 
@@ -97,6 +98,7 @@ class Mamba(nn.Module):
         self.out_proj = nn.Linear(inner, d_model, bias=bias, **place)
 
     def forward(self, hidden_states: Tensor, inference_params: Any = None) -> Tensor:
+        check.features_last("hidden_states", hidden_states, 3, self.d_model, "(batch, L, d_model)")
         state = None
         if inference_params is not None:
             conv_state, state = self._get_states_from_cache(inference_params, hidden_states.shape[0])
@@ -218,6 +220,7 @@ class SS2D(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        check.features_last("x", x, 4, self.d_model, "(batch, H, W, d_model)")
         batch, height, width, _ = x.shape
         k, inner = self.directions, self.d_inner
         u, z = self.in_proj(x).chunk(2, dim=-1)

@@ -46,6 +46,12 @@ def shape(name: str, x: Tensor, expected: tuple[int, ...], layout: str) -> None:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; it takes {layout} = {tuple(expected)}")
 
 
+def features_last(name: str, x: Any, ndim: int, size: int, layout: str) -> None:
+    """`x` has `ndim` dimensions, which `layout` spells out, and the last of them this size."""
+    a_tensor(name, x, ndim, layout)
+    shape(name, x, (*x.shape[:-1], size), layout)
+
+
 def choice(name: str, value: Any, options: Sequence[Any]) -> None:
     """`value` is one of the options."""
     if value not in options:

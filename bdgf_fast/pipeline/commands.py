@@ -30,6 +30,7 @@ from .results import MapResult, MapsResult, RunResult, SeedsResult, StageResult
 from .run import Run
 from .run_directory import RunDirectory
 from .scene_list import named, read_list
+from .scenes import same_scene
 from .session import session
 from .settings import ConfigLike, configured, with_seed
 from .summary import summary
@@ -246,7 +247,11 @@ def predict(
     elsewhere = target is not None and target.resolve() != folder.resolve()
     with session(device) as chosen:
         made = Run.reopen(folder, quiet=quiet, device=chosen, elsewhere=elsewhere, own_scene=scene is None)
-        made.predict(None if scene is None else reference_of(scene), target, memory=limit, stride=stride,
+        other = None if scene is None else reference_of(scene)
+        if made.guide == "maps" and not features and other is not None and not same_scene(other, made.reference):
+            raise UserError(f"{folder}: the network is guided by maps of another model, and the run's belong to {made.reference}; "
+                            f"give those of {other} by --features")  # fmt: skip
+        made.predict(other, target, memory=limit, stride=stride,
                      maps=[Path(path) for path in features] or None, precision=precision, priors=priors, refine=refine)  # fmt: skip
     return MapResult(target or folder)
 

@@ -29,7 +29,7 @@ from ..data.split import Split
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.pretrain import load_denoiser, pretrain
 from ..errors import UserError
-from ..features.arrays import ArrayFeatures
+from ..features.arrays import ArrayFeatures, check_maps
 from ..features.dense import DiffusionFeatures
 from ..features.source import FeatureSource, hiding
 from ..files.json_files import read_json, write_json
@@ -123,6 +123,8 @@ class Run:
             self.prepared = self.pretrained.prepare(scene, self.split)
         if self.modalities is not None:
             self.prepared = self.prepared.select(self.modalities)
+        if self.guide == "maps":
+            check_maps(self.prepared, config.features.path)
         settings = self.directory / "config.json"
         if not settings.exists():
             write_json(settings, self._settings())

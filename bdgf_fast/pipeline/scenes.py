@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ..config import Config
 from ..data import Scene, load_scene, synthetic_scene
+from ..data.known_sets import absolute_reference
+from ..data.scene_file import in_folder
 from ..errors import UserError
 from ..network.reach import guided
 
@@ -22,6 +24,11 @@ def open_scene(reference: str) -> Scene:
         raise UserError(f"{folder} is the directory of a run, not a scene; to continue the run name its scene and --out {folder} "
                         f"--resume, to map another scene run `bdgf-fast predict {folder} --scene SCENE --out MAPS`")  # fmt: skip
     return synthetic_scene() if reference == SYNTHETIC else load_scene(reference)
+
+
+def same_scene(one: str, other: str) -> bool:
+    """Whether two references name the same scene; its folder stands for the scene.toml in it."""
+    return one == other or in_folder(Path(absolute_reference(one))) == in_folder(Path(absolute_reference(other)))
 
 
 def check_size(scene: Scene, config: Config) -> None:

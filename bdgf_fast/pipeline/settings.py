@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
+from ..data.scene_tables import describes_scene
 from ..errors import UserError, toml_fault
 
 ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str] | None
@@ -22,8 +23,15 @@ def read_config(path: str | os.PathLike[str], said: str = "config") -> dict[str,
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark in front
     except OSError as error:
         raise UserError(f"{said}: the file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{said}: {path} is not a text file; name a TOML file of settings, as `bdgf-fast config` prints one"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{said}: the file {path} is not valid TOML: {toml_fault(error)}") from None
+    if describes_scene(values):
+        raise UserError(f"{said}: {path} describes a scene; name it as SCENE, and here a TOML file of settings, as "
+                        "`bdgf-fast config` prints one")  # fmt: skip
     try:
         maps = Config().updated({"features": {"path": values["features"]["path"]}}).features.path
     except (KeyError, TypeError):  # none named
@@ -73,6 +81,14 @@ def configured(
         base.features.path = [str(path) for path in features]
     base.features.path = [str(Path(path).absolute()) for path in base.features.path]
     return base
+
+
+def filled_in(stored: Any) -> Any:
+    """A stored configuration with the defaults of the settings that its release did not know; as it is where that fails."""
+    try:
+        return Config.from_dict(stored).to_dict()
+    except (TypeError, ValueError):
+        return stored
 
 
 def with_seed(config: Config, seed: int | None) -> Config:

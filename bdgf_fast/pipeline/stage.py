@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,11 +9,11 @@ from typing import Any
 
 from ..common.memory import peak_memory_bytes
 from ..common.ranks import barrier, leads
-from ..config import Config
 from ..errors import UserError
 from ..files.json_files import read_json, write_json
 from ..report.tensorboard import Log
 from .run_directory import STAGES, RunDirectory
+from .settings import filled_in
 
 
 def require_same_settings(directory: RunDirectory, settings: dict[str, Any]) -> None:
@@ -23,8 +22,7 @@ def require_same_settings(directory: RunDirectory, settings: dict[str, Any]) -> 
     if not path.exists():
         return
     before = read_json(path)
-    with contextlib.suppress(KeyError, ValueError):  # they differ, then
-        before["config"] = Config.from_dict(before["config"]).to_dict()  # with the keys that an earlier release did not know
+    before["config"] = filled_in(before.get("config"))
     changed = sorted(_leaves(before).items() ^ _leaves(settings).items())
     if changed:
         names = ", ".join(sorted({name for name, _ in changed}))

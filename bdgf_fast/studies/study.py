@@ -42,7 +42,7 @@ from ..network.train import check_split, train
 from ..pipeline import origin
 from ..pipeline.locks import create, lock
 from ..pipeline.scenes import NO_TEST, SYNTHETIC, check_size, open_scene
-from ..pipeline.settings import ConfigLike, configured
+from ..pipeline.settings import ConfigLike, configured, filled_in
 from ..pipeline.versions import versions
 from ..report import pictures
 from ..report.evaluation import predicted_labels, score
@@ -110,7 +110,8 @@ class Study:
         path, maps = self.out / "study.json", self.config.features.path
         if path.exists():
             state = read_json(path)
-            changed = [name for name, value in self.facts.items() if state.get(name) != value]
+            found = {**state, "config": filled_in(state.get("config"))}
+            changed = [name for name, value in self.facts.items() if found.get(name) != value]
             if changed:
                 raise UserError(f"{self.out} holds a study with another {' and '.join(changed)}; choose another --out")
             before = state.get("origin")

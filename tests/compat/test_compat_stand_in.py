@@ -258,3 +258,23 @@ def test_the_command_in_a_folder_of_sources(tmp_path):
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # as a person runs it
         done = subprocess.run([command, "compat", *arguments], cwd=tmp_path, capture_output=True, text=True, env=environment)
         assert done.returncode == 0 and str(tmp_path) not in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("way", ["script", "module", "hook"])
+def test_the_traceback_of_a_failing_script_begins_with_the_script(run_python, tmp_path, way):
+    hook = "import sys\nown = sys.excepthook\nsys.excepthook = lambda *found: own(*found)\n" if way == "hook" else ""
+    (tmp_path / "failing.py").write_text(f"{hook}def inner():\n    raise KeyError('mine')\ntry:\n    inner()\n"
+                                         "except KeyError as error:\n    raise ValueError('ours') from error\n")  # fmt: skip
+    done = run_python("-m", "bdgf_fast.compat", *(("-m", "failing") if way == "module" else (tmp_path / "failing.py",)), ok=False)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("  File ")]
+    assert done.returncode == 1 and "KeyError: 'mine'" in done.stderr and done.stderr.endswith("ValueError: ours\n")
+    assert len(lines) == 3 and all("failing.py" in line for line in lines), done.stderr
+
+
+def test_what_python_cannot_start_has_no_traceback_of_ours(run_python, tmp_path):
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    done = run_python("-m", "bdgf_fast.compat", tmp_path / "broken.py", ok=False)
+    assert done.returncode == 1 and "SyntaxError" in done.stderr and done.stderr.count("  File ") == 1
+    done = run_python("-m", "bdgf_fast.compat", "-m", "no_such_module", ok=False)
+    assert done.returncode == 1 and done.stderr.endswith("ImportError: No module named no_such_module\n")
+    assert "  File " not in done.stderr

@@ -247,6 +247,15 @@ def test_every_missing_file_of_a_scene_is_named(tmp_path, capsys):
         load_scene(scene)
 
 
+def test_a_file_of_another_kind_is_not_called_a_scene_file(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    (tmp_path / "quick.toml").write_text("[train]\nepochs = 3\n")
+    for name, said in (("x.npy", "is not a text file"), ("quick.toml", "holds settings and describes no scene")):
+        assert main(["data", "check", str(tmp_path / name)]) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.startswith(f"error: {tmp_path / name} {said}")
+
+
 def test_a_missing_file_that_several_tables_name_is_said_once(tmp_path):
     scene = tmp_path / "scene.toml"
     tables = [f'[[modality]]\nname = "{name}"\npath = "all.mat"\nvariable = "{name}"\n' for name in ("hsi", "sar")]

@@ -316,7 +316,7 @@ BAD = [
         modality("x", "hsi.mat", 'variable = "gt"'),
         r"hsi\.mat has no variable 'gt'; it holds data_HS_LR \(23 x 31 x 5",
     ),
-    (modality("x", "two.mat"), r"two\.mat holds a \(.*b \(.*; name one with variable"),
+    (modality("b", "two.mat"), r"\[\[modality\]\] 'b': .*two\.mat holds a \(.*b \(.*; name the one .* such as variable = \"b\"\.$"),
     (modality("x", "two.mat", 'variable = "s.q"'), r"'s\.q' stops at 'q'; there it has p"),
     (modality("x", "complex.npy"), r"complex\.npy holds complex64 values; real numbers"),
     (
@@ -337,7 +337,10 @@ BAD = [
     ('grid = "z"\n' + HSI, r"grid is 'z'; it is the name of a modality \(x\)"),
     ('grid = "b"\n' + HSI + modality("b", "dsm.npy"), r"dsm\.npy has no georeference, so it gives no grid"),
     (modality("x", "B*.tif"), r"no file is named like 'B\*\.tif' in"),
-    (modality("x", "two.npz"), r"two\.npz holds a, b; name one with variable"),
+    (modality("x", "two.npz"), r"'x': .*two\.npz holds a, b; name the one to take there, such as variable = \"[ab]\"\.$"),
+    (modality("x", "two.npz", 'variable = "aa"'), r"two\.npz has no variable 'aa' \(did you mean 'a'\?\); it holds a, b\.$"),
+    (HSI + '[labels]\npath = "scene.mat"', r"\[labels\]: .*scene\.mat holds cube .*such as variable = \"gt\"\.$"),
+    (HSI + '[labels]\ntrain = "scene.mat"', r"such as train = \{ path = \"scene\.mat\", variable = \"gt\" \}\.$"),
     (modality("x", "hsi.tif", "nodata = " + "9" * 400), r"nodata lies beyond the range of numbers"),
     ('name = ' + "9" * 5000 + "\n" + HSI, r"is not valid TOML"),
     (HSI + GT + 'ignore = [1' + "0" * 40 + "]", r"ignore is a list of codes"),
@@ -368,6 +371,7 @@ def test_bad_input_is_named_with_its_mend(folder, write_toml, write_tif, arrays,
     (folder / "broken.mat").write_bytes(b"no matrix" * 40)
     (folder / "v73.mat").write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512, b" "))
     sio.savemat(folder / "two.mat", {"a": hsi, "b": hsi, "s": {"p": hsi}})
+    sio.savemat(folder / "scene.mat", {"cube": hsi, "gt": arrays[1]})
     np.save(folder / "complex.npy", hsi[0] + 1j)
     np.save(folder / "odd.npy", np.zeros((9, 8, 7)))
     write_tif("crs.tif", hsi, crs="EPSG:32719")
@@ -387,6 +391,22 @@ def test_missing_scene_file(tmp_path):
 def test_a_raster_in_place_of_a_scene_file(folder):
     with pytest.raises(SceneError, match=r"hsi\.tif is not a text file; name a scene file \(TOML\), which says where .* are\.$"):
         load_scene(folder / "hsi.tif")
+
+
+def test_a_configuration_in_place_of_a_scene_file(folder):
+    (folder / "quick.toml").write_text("seed = 3\n[train]\nepochs = 3\n")
+    with pytest.raises(SceneError, match=r"quick\.toml holds settings and describes no scene; name .* with --config\.$"):
+        load_scene(folder / "quick.toml")
+    (folder / "both.toml").write_text('[[modality]]\nname = "x"\npath = "hsi.tif"\n[train]\nepochs = 3\n')
+    with pytest.raises(SceneError, match=r"both\.toml: unknown key 'train'"):
+        load_scene(folder / "both.toml")
+
+
+def test_a_misspelt_scene_file(tmp_path):
+    (tmp_path / "valley.toml").write_text("")
+    for name in ("valley", "vally.toml"):
+        with pytest.raises(SceneError, match=rf"{name} does not exist \(did you mean .*/valley\.toml\?\); name a scene file"):
+            load_scene(tmp_path / name)
 
 
 def test_ambiguous_layout(tmp_path, write_toml):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "bdgf_fast"
 ELLIPSIS = "…"
-REFUSALS = {"UserError", "SceneError", "SplitError", "StateError", "OutputError"}
+REFUSALS = {"UserError", "SceneError", "NoSceneFile", "SplitError", "StateError", "OutputError"}
 
 
 def text(node: ast.expr) -> str | None:

@@ -82,6 +82,11 @@ def test_errors_name_the_argument():
         block(torch.randn(1, 2, 16), inference_params=SimpleNamespace(key_value_memory_dict={}, seqlen_offset=0))
     with pytest.raises(ValueError, match="hidden_states has 2 tokens"):
         block.step(torch.randn(1, 2, 16), *block.allocate_inference_cache(1, 1))
+    for shape in ((2, 5, 8), (5, 16)):
+        with pytest.raises(ValueError, match=r"hidden_states has shape .*; it takes \(batch, L, d_model\)"):
+            block(torch.randn(shape))
+    with pytest.raises(ValueError, match=r"x has shape \(2, 3, 3, 8\); it takes \(batch, H, W, d_model\) = \(2, 3, 3, 16\)"):
+        SS2D(16)(torch.randn(2, 3, 3, 8))
     wide = Mamba(16, d_conv=5)
     with pytest.raises(ValueError, match="d_conv is 5"):
         wide.step(torch.randn(1, 1, 16), *wide.allocate_inference_cache(1, 1))

@@ -84,6 +84,19 @@ def test_predict_takes_another_scene(finished, scene_file, tmp_path):
         np.testing.assert_array_equal(a.read(), b.read())
 
 
+def test_maps_of_another_model_belong_to_their_scene(scene_file, tiny, tmp_path, capsys):
+    maps, run, other = tmp_path / "maps.npy", tmp_path / "run", tmp_path / "other"
+    np.save(maps, np.random.default_rng(0).normal(size=(5, 64, 64)).astype(np.float32))
+    shutil.copytree(scene_file.parent, other)
+    assert main(["pretrain", str(scene_file), "--out", str(run), "--features", str(maps), "--quiet", *tiny]) == 0
+    assert main(["train", str(run), "--quiet"]) == 0
+    predict = ["predict", str(run), "--quiet", "--out", str(tmp_path / "out"), "--scene"]
+    assert main([*predict, str(other)]) == 2
+    assert f"and the run's belong to {scene_file}; give those of {other} by --features" in capsys.readouterr().err
+    assert main([*predict, str(scene_file.parent)]) == 0  # the run's own scene, by its folder
+    assert main([*predict, str(other), "--features", str(maps)]) == 0
+
+
 def _start(scene_file, out, tiny, *more):
     command = [sys.executable, "-m", "bdgf_fast", "run", str(scene_file), "--out", str(out), *tiny, *more]
     return subprocess.Popen(
@@ -156,6 +169,8 @@ def unlabelled(scene_file, tmp_path_factory):
         (["run", "{unlabelled}", "--out", "{out}"], "`bdgf-fast predict DIR --scene SCENE --out MAPS`"),
         (["run", "{scene}", "--out", "{out}", "--set", "epochs=3"], "unknown section or key 'epochs' (did you mean 'train.epochs'"),
         (["run", "augsburg", "--out", "{out}"], "augsburg is a known data set; name augsburg:FOLDER"),
+        (["run", "{scene}", "--out", "{out}", "--features", "{scene}"], "scene.toml cannot be opened as a raster"),
+        (["pretrain", "{scene}", "--out", "{out}", "--set", "features.path=[none.npy]"], "none.npy does not exist"),
         (["run", "{scene}", "--out", "{scene}"], "is a file"),
         (["predict", "{done}", "--scene", "{scene}"], "--out"),
         (["run", "{scene}", "--out", "{out}", "--threads", "0"], "--threads"),

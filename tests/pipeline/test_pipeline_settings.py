@@ -41,12 +41,15 @@ def test_the_seed_is_said_once():
         ("[pretrain]\nmasking = none", "; text needs quotes"),
         (None, "mine.toml cannot be read: No such file"),
         ("train = 3", "--config: 'train' is a section"),
+        ('name = "x"\n[[modality]]\nname = "x"\npath = "x.npy"\n', "mine.toml describes a scene; name it as SCENE"),
+        ('dataset = "augsburg"\n', "mine.toml describes a scene; name it as SCENE"),
+        (b"\x93NUMPY", "mine.toml is not a text file; name a TOML file of settings"),
         ("[train]\nepochs = 'many'", "train.epochs takes a whole number"),
     ],
 )
 def test_a_bad_file_is_one_sentence(command, text, said, tmp_path, capsys):
     file = tmp_path / "mine.toml"
     if text is not None:
-        file.write_text(text)
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert main([command, "synthetic", "--out", str(tmp_path / "out"), "--config", str(file)]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()

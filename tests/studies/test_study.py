@@ -1,6 +1,7 @@
 """Studies: shared pre-training, resumption, and sentences that say what the figures allow."""
 
 import json
+import shutil
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -65,6 +66,22 @@ def test_a_finished_cell_is_not_run_again(finished, scene_file, tiny, monkeypatc
         study_module.PRESETS["quick"].settings, 60, None))  # fmt: skip
     assert main(command(scene_file, finished, tiny, "--seeds", "0", "--cells", *CELLS)) == 0
     assert (finished / "study.json").read_bytes() == before
+
+
+def test_a_study_of_before_a_setting_existed_goes_on(finished, scene_file, tiny, monkeypatch, tmp_path, capsys):
+    out = tmp_path / "study"
+    shutil.copytree(finished, out)
+    for name in ("train", "pretrain", "predict_baseline"):
+        monkeypatch.setattr(study_module, name, None)  # nothing is left to do
+    again = command(scene_file, out, tiny, "--seeds", "0", "--cells", *CELLS)
+    state = load(out)
+    del state["config"]["predict"]["refine"]
+    (out / "study.json").write_text(json.dumps(state))
+    assert main(again) == 0
+    assert main([*again, "--set", "predict.refine=2"]) == 2  # the default stands for what was not said
+    assert "another config" in capsys.readouterr().err
+    (out / "study.json").write_text(json.dumps({**state, "config": {"gone": 1}}))  # a setting that no longer exists
+    assert main(again) == 2 and "another config" in capsys.readouterr().err
 
 
 def test_a_stopped_study_goes_on_to_the_same_result(scene_file, tiny, tmp_path, monkeypatch):

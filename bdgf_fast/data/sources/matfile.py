@@ -18,7 +18,7 @@ import numpy as np
 
 from bdgf_fast.common.packages import require
 from bdgf_fast.data.sources.matfile_structure import damage
-from bdgf_fast.errors import SceneError, closest
+from bdgf_fast.errors import SceneError, SeveralArrays, closest
 
 _NOT_ARRAYS = ("struct", "cell", "char", "function", "opaque", "object")
 CHUNK_CACHE = 256 * 2**20  # bytes per open array
@@ -122,7 +122,7 @@ def load_variable(path: Path, variable: str | None) -> np.ndarray | Hdf5Array:
     if variable is None:
         arrays = _arrays(listed)
         if len(arrays) != 1:
-            raise SceneError(f'{path} holds {listing(listed)}; name one with variable = "...".')
+            raise SeveralArrays(path, listing(listed), {name: shape for name, shape, _ in listed if name in arrays})
         variable = arrays[0]
     name, steps = _steps(variable, path)
     if name not in [entry[0] for entry in listed]:

@@ -13,7 +13,7 @@ from bdgf_fast.data.sources.grid import fit_to_grid, guess_layout
 from bdgf_fast.data.sources.raster import ArrayRaster, Raster
 from bdgf_fast.data.sources.readers import is_array_file, is_vector_file, load_array, locate, matching
 from bdgf_fast.data.sources.vectors import Features, burn, name_codes, read_features
-from bdgf_fast.errors import MissingFile, SceneError, SceneErrors
+from bdgf_fast.errors import MissingFile, SceneError, SceneErrors, SeveralArrays
 
 FILE_KEYS = ("path", "variable", "field", "layer")
 SIDES = ("train", "test", "val")
@@ -114,7 +114,14 @@ def _open(key: tuple[str, int, int], base: Path, text: str, table: dict[str, Any
         source.features = read_features(file, field, layer, where)
     elif is_array_file(file):
         _refuse(given, ("unscale", "alpha", "resampling"), f"{where}: {{}} belongs to GeoTIFF and other georeferenced files.")
-        _open_array(source, given["layout"])
+        try:
+            _open_array(source, given["layout"])
+        except SeveralArrays as error:
+            likely = error.likeliest(table.get("name", key[0]), flat=key[0] != "modality")
+            line = f'variable = "{likely}"'
+            if key[0] in SIDES:
+                line = f'{key[0]} = {{ path = "{text}", {line} }}'
+            raise SceneError(f"{where}: {error.file} holds {error.held}; name the one to take there, such as {line}.") from None
     else:
         name = Path(file).name
         _refuse(given, ("variable", "layout"), f"{where}: {{}} belongs to .mat, .npz and .npy files; {name} needs none.")

@@ -11,7 +11,7 @@ import numpy as np
 from bdgf_fast.common.packages import require
 from bdgf_fast.data.sources.gdal_raster import ENVI_SUFFIXES, GdalRaster
 from bdgf_fast.data.sources.raster import ArrayRaster, Raster, default_names
-from bdgf_fast.errors import MissingFile, SceneError
+from bdgf_fast.errors import MissingFile, SceneError, SeveralArrays, closest
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".mat", ".txt")
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml")
@@ -50,9 +50,11 @@ def _of_archive(archive: Any, path: Path, variable: str | None) -> np.ndarray:
     with archive:
         if variable is None and len(archive.files) == 1:
             variable = archive.files[0]
+        held = ", ".join(archive.files)
+        if variable is None:
+            raise SeveralArrays(path, held, dict.fromkeys(archive.files))
         if variable not in archive.files:
-            held = ", ".join(archive.files) or "nothing"
-            raise SceneError(f'{path} holds {held}; name one with variable = "...".')
+            raise SceneError(f"{path} has no variable {variable!r}{closest(variable, archive.files)}; it holds {held}.")
         return archive[variable]
 
 
