@@ -1,7 +1,7 @@
 """Which implementation of an operation runs: `cuda`, `triton` or `cpu` kernels, a `torch` library call, or `reference`.
 
 The first backend in the order of the device that has a kernel for the operation and can take the call is chosen.
-`use_backend("reference")` or the environment variable BDGF_BACKEND force one; `explain()` says what would run and why.
+`use_backend("reference")` or the environment variable BDGF_BACKEND forces one; `explain()` says what would run and why.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ if _environment is not None:
 def use_backend(name: str | None) -> Iterator[None]:
     """Force a backend inside the `with` block, in this thread; None goes back to the automatic choice.
 
-    A forced backend that has a kernel for an operation but cannot take a call raises and says why; an operation that
+    If the forced backend has a kernel for an operation but cannot take a call, an error says why; an operation that
     has no kernel on that backend runs its reference.
     """
     before = _forced.name
@@ -141,7 +141,7 @@ def register(
         backward: likewise for bdgf::<op>_bwd; the outputs are None where no gradient is needed.
         supports: takes the facts of a call (`dtype`, `needs_grad`, and the operation's own; `explain` passes fewer) and
             returns None, or why the kernel cannot take it.
-        prefers: likewise, why another backend is the better choice here; a forced backend does not ask.
+        prefers: likewise, but why another backend is the better choice; it is not asked when a backend is forced.
     """
     _known(backend, "backend")
     _registry.setdefault(op, {})[backend] = Implementation(forward, backward, supports, prefers)
@@ -284,13 +284,13 @@ def table(op: str | None = None, *, dtype: torch.dtype = torch.float32, **facts:
 
 
 def explain(op: str | None = None, *, dtype: torch.dtype = torch.float32, **facts: Any) -> str:
-    """A table, one line an operation and device: the backend that runs and why; then what decides on a GPU. `print` it.
+    """A table to `print`, with one line per operation and device: the backend that runs, and why; then what decides on a GPU.
 
     Args:
         op: one operation, all of them when None.
         dtype: of the calls asked about.
-        facts: what else is known about them, such as `state=300` or `needs_grad=True`; limits on facts that are not given
-            do not show.
+        facts: what else is known about them, such as `state=300` or `needs_grad=True`. Limits that depend on other facts are
+            not shown.
     """
     gpu = [f"  {row.text()}" for row in choices if op in (None, row.operation)]
     on_gpu = ["CUDA or Triton on a GPU (bdgf_fast/dispatch.toml):", *gpu] if gpu else []

@@ -65,24 +65,27 @@ class PretrainConfig:
     crop: AtLeast7 = 32
     """Side of a training crop in pixels (no larger than the scene; odd and even sizes work)."""
     learning_rate: Number = 1.5e-3
-    """Peak learning rate of AdamW; linear warm-up over ``warmup`` of the steps, then cosine to zero."""
+    """Peak learning rate of AdamW, reached by a linear warm-up; it then falls to zero along a cosine."""
     warmup: Share = 0.05
+    """Share of the steps that the warm-up takes."""
     weight_decay: Number = 1e-4
+    """Weight decay of AdamW."""
     clip_gradient: Number = 1.0
     """Largest gradient norm; 0 switches clipping off."""
     ema: Decay = 0.99
     """Decay of the moving average of the weights; the features come from the average. 0 switches it off."""
     region: Literal["scene", "train"] = "scene"
-    """Pixels the denoiser sees, never with labels: ``scene`` or ``train`` (crops whose centre lies in the training
-    blocks)."""
+    """Pixels that the denoiser sees, always without labels: ``scene`` (all) or ``train`` (crops whose centre lies in the
+    training blocks)."""
     augment: Flag = True
     """Rotations by 90 degrees and flips of the crops."""
     timesteps: Positive = 1000
+    """Steps of the diffusion process."""
     schedule: Literal["linear", "scaled_linear", "cosine"] = "linear"
     """Noise schedule: ``linear``, ``scaled_linear`` or ``cosine``."""
     prediction: Literal["sample", "epsilon", "v_prediction"] = "sample"
     """What the U-Net predicts of a visible modality: ``sample`` (x0), ``epsilon`` or ``v_prediction``. For a hidden
-    modality it is x0 always."""
+    modality it is always x0."""
     min_snr_gamma: Number = 0.0
     """Clip of the signal-to-noise weight of the loss; 0 for no such weight."""
     weights: Literal["balanced", "channels"] = "balanced"
@@ -93,11 +96,13 @@ class PretrainConfig:
     mask_rate: Share = 0.25
     """Mean probability that a modality is hidden."""
     mask_low: Share = 0.05
+    """Lowest rate at which adaptive masking hides a modality."""
     mask_high: Share = 0.6
-    """Bounds of a modality's adaptive rate."""
+    """Highest rate at which adaptive masking hides a modality."""
     mask_ema: Decay = 0.8
+    """Decay of the moving average of a modality's influence."""
     mask_every: Positive = 25
-    """Decay of the influence's moving average, and the steps between two measurements of it."""
+    """Steps between two measurements of the influence."""
     mask_fill: Literal["zero", "noise"] = "zero"
     """What a hidden modality's channels hold: ``zero`` or ``noise`` (drawn independently of the noise that is to be predicted)."""
     widths: Several[Positive] = field(default_factory=lambda: [32, 64, 64])
@@ -155,7 +160,9 @@ class ModelConfig:
     branches: Several[BranchName] = field(default_factory=lambda: ["cnn", "mamba", "transformer"])
     """Any of ``cnn``, ``mamba``, ``transformer``."""
     width: Positive = 64
+    """Channels of each branch."""
     stages: Positive = 3
+    """Stages of each branch; each is followed by guidance."""
     expand: Positive = 1
     """Width of the selective scan, as a multiple of the Mamba branch's width."""
     state: Positive = 8
@@ -163,6 +170,7 @@ class ModelConfig:
     directions: Literal[1, 2, 4] = 4
     """Scan directions: 4, 2 (rows, both ways) or 1."""
     heads: Positive = 4
+    """Heads of the attentions; they divide ``width``."""
     groups: Positive = 4
     """Groups of the group channel gate / attention."""
     guide_cnn: Guide = "fusion"
@@ -181,8 +189,9 @@ class ModelConfig:
     """Every modality enters the branches with the same total variance, however many bands it has. Without it a modality's weight
     grows with its bands, which costs most where one sensor has many times the bands of another."""
     scan_window: Window = 16
+    """Dense mode: side in pixels of the windows in which the scans and gates work; a power of two."""
     attention_window: Window = 8
-    """Dense mode: sides in pixels of the windows that the scans and gates, and the attentions, work in; both powers of two."""
+    """Dense mode: side in pixels of the windows in which the attentions work; a power of two."""
     map_radius: Positive = 5
     """Dense mode: a head sees its branch's feature map at the pixel, and mean and standard deviation within this many pixels."""
     radii: Listed[Positive] = field(default_factory=lambda: [5])
@@ -198,8 +207,8 @@ class ModelConfig:
     statistics_noise: Size = 0.3
     """Dense mode: standard deviation of normal noise on the standardised statistics in training."""
     hide_rate: Share = 0.0
-    """Dense mode: share of the training crops in which one modality is hidden, each equally often; the forests are grown once more
-    without each. Such a network also classifies pixels and scenes that lack a modality. With 0 these get no class."""
+    """Dense mode: share of the training crops in which one modality is hidden, each equally often; for each modality, the forests
+    are also grown without it. Such a network classifies pixels and scenes that lack a modality too. With 0 these get no class."""
     hidden: Positive = 256
     """Width of the two layers of each head."""
     dropout: Annotated[Number, Field(ge=0, le=0.9)] = 0.5
@@ -216,23 +225,28 @@ class TrainConfig:
     __pydantic_config__ = FORBID
 
     epochs: Positive = 8
-    """Passes over the training pixels. With ``model.mode = "patch"`` some 40 are needed, because a step then has fewer of them."""
+    """Passes over the training pixels. With ``model.mode = "patch"`` some 40 are needed, because a step then sees fewer pixels."""
     most_steps: Positive = 2000
     """Dense mode: the training ends after this many steps, however many pixels there are."""
     crops: Positive = 48
-    """Dense mode: crops per step, over all processes, each placed over a training pixel. Many small crops are worth more than a few
-    large ones: neighbouring labels say nearly the same."""
+    """Dense mode: crops per step, over all processes, each placed over a training pixel. Many small crops are better than a few
+    large ones, because neighbouring labels say nearly the same."""
     crop: Positive = 16
     """Dense mode: side of a crop in pixels. The loss is taken at the labels that are ``model.map_radius`` or more from its edge."""
     batch: Positive = 64
-    """Patch mode: patches per step, over all processes; a last smaller batch is used, not dropped."""
+    """Patch mode: patches per step, over all processes; a smaller last batch is used, not dropped."""
     learning_rate: Number = 2e-3
+    """Peak learning rate of AdamW, reached by a linear warm-up; it then falls to zero along a cosine."""
     warmup: Share = 0.1
+    """Share of the steps that the warm-up takes."""
     weight_decay: Size = 0.05
+    """Weight decay of AdamW."""
     clip_gradient: Size = 1.0
+    """Largest gradient norm; 0 switches clipping off."""
     ema: Decay = 0.98
     """Decay of the moving average of the weights, which predicts; 0 switches it off."""
     label_smoothing: Annotated[Number, Field(ge=0, le=0.9)] = 0.1
+    """Share of each label's weight that is spread evenly over all classes."""
     noise: Size = 0.05
     """Standard deviation of normal noise added to the raw bands (scaled to [-1, 1])."""
     guide_noise: Size = 0.0
@@ -240,8 +254,9 @@ class TrainConfig:
     augment: Flag = True
     """Rotations by 90 degrees and flips of patch and features together."""
     lambda_entropy: Size = 0.1
+    """Weight of the mutual-learning loss that aligns the entropies of the branches."""
     lambda_similarity: Size = 0.1
-    """Weights of the two mutual-learning losses."""
+    """Weight of the mutual-learning loss that aligns the similarities of their features."""
     entropy: Literal["squared", "kl"] = "squared"
     """Alignment of entropy: ``squared`` difference (divided by log K) or ``kl`` (symmetric KL divergence)."""
     ramp: Share = 0.2
@@ -253,10 +268,10 @@ class TrainConfig:
     """Parts in which a batch is worked through, one after the other: it takes less memory, and the gradient is the same except for
     that of the similarity loss, which compares within a part."""
     compile: Flag = False
-    """Run the network through ``torch.compile``: it takes minutes at the start and pays in long training."""
+    """Run the network through ``torch.compile``: it takes minutes at the start and pays off in long training."""
     patience: Count = 0
     """Stop when the accuracy on the split's validation part (``val_blocks``) has not risen for this many epochs, and keep
-    the best weights; 0 trains the whole budget. Never looks at the test side."""
+    the best weights; 0 trains for all epochs. Test pixels take no part."""
     checkpoint_every: Positive = 10
     """Epochs between two checkpoints."""
 
@@ -272,21 +287,21 @@ class PredictConfig:
     batch: Positive = 256
     """Patch mode: patches per forward pass."""
     views: Literal[1, 8] = 1
-    """Rotations and flips averaged over: 1 or 8."""
+    """Number of rotations and flips over which a prediction is averaged: 1 or 8."""
     precision: Precision = "float32"
     """Arithmetic of the network: ``float32`` or ``bfloat16`` (autocast; the features stay in float32)."""
     refine: Count = 0
     """Rounds in which the class probabilities of a pixel are averaged with those of nearby pixels whose bands are similar (3, for
     example); 0 for none. Speckle goes, and so do small objects whose bands resemble those around them."""
     calibrate: Flag = True
-    """After the training fit one temperature of the fused probabilities: on the split's validation part where there is one, else on
-    squares of training labels that are left out in turn, by forests like the network's own (seconds) or, where it has none, a
-    network of one branch. Which class is the likeliest does not change; the test side takes no part."""
+    """After the training, fit one temperature of the fused probabilities: on the split's validation part if there is one, else on
+    squares of training labels that are left out in turn, with forests like the network's own (which takes seconds) or, if it has
+    none, a network of one branch. The likeliest class of a pixel does not change; test pixels take no part."""
     priors: Priors = "train"
     """The class shares on which a map is based: ``train`` (those of the training labels, which are drawn per class), ``scene`` (the
     scene's own, estimated without labels from its probabilities; the average accuracy falls where classes are rare, and the
     estimate errs where classes look different from those in the training blocks) or shares by class name with sum 1, such as
-    ``{water = 0.1, trees = 0.9}`` (a class left out has none)."""
+    ``{water = 0.1, trees = 0.9}`` (a class left out has the share 0)."""
 
 
 @dataclass

@@ -26,7 +26,7 @@ def named(text: str) -> Path:
 
 
 def _common(command: Parser) -> None:
-    group = command.add_argument_group("options of every command")
+    group = command.add_argument_group("common options")
     group.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     group.add_argument("--quiet", action="store_true", help="print warnings only, and no progress bars")
     group.add_argument("--device", default="auto", help="auto (a GPU if torch sees one), cpu, cuda or cuda:N (default: auto)")
@@ -39,13 +39,13 @@ def _common(command: Parser) -> None:
     )
 
 
-def _configurable(command: Parser) -> None:
+SEED = "seed of the split, the weights and all noise (default: the configuration's seed, which is 0)"
+
+
+def _configurable(command: Parser, seed: str = SEED) -> None:
     _set(command)
     _config_file(command)
-    command.add_argument(
-        "--seed", type=int, metavar="N",
-        help="seed of the split, the weights and all noise (default: the configuration's seed, which is 0)",
-    )
+    command.add_argument("--seed", type=int, metavar="N", help=seed)
 
 
 def _config_file(command: Parser) -> None:
@@ -83,9 +83,9 @@ def _several(command: Parser) -> None:
     )
 
 
-def _directory(command: Parser, default: str | None = None) -> None:
+def _directory(command: Parser, default: str | None = None, text: str = "directory of the run") -> None:
     path = None if default is None else Path(default)
-    text = "directory of the run" + ("" if default is None else f" (default: {default})")
+    text += "" if default is None else f" (default: {default})"
     command.add_argument("--out", type=named, required=path is None, default=path, metavar="DIR", help=text)
     group = command.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="continue an interrupted run in the directory --out")
@@ -94,15 +94,21 @@ def _directory(command: Parser, default: str | None = None) -> None:
 
 def _predict_options(command: Parser) -> None:
     which = command.add_mutually_exclusive_group()
-    which.add_argument("--scene", help="another scene with the same modalities (default: the scene of the run)")
+    which.add_argument(
+        "--scene", help="another scene with the same modalities, which needs --out (default: the scene of the run)"
+    )
     which.add_argument(
         "--scenes", type=named, metavar="LIST.txt",
-        help="a text file that names one scene per line, relative to the file: each is mapped into a folder of --out, with an "
-        "index and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at the end)",
+        help="a text file that names one scene per line, with paths relative to the file: each is mapped into a folder of --out, "
+        "with an index and mosaics; finished maps are kept, and a scene that fails does not stop the others (exit status 1 at "
+        "the end)",
     )
-    command.add_argument("--out", type=named, help="directory for the map (default: the directory of the run) or the maps")
+    command.add_argument(
+        "--out", type=named, metavar="DIR",
+        help="directory of the map (default: the directory of the run), or of all maps of --scenes",
+    )
     _features(command)
-    command.add_argument("--memory", metavar="SIZE", help="limit of the resident memory of each process, such as 2GiB")
+    command.add_argument("--memory", metavar="SIZE", help="limit of the memory that each process may use, such as 2GiB")
     command.add_argument(
         "--stride", type=int, default=1, metavar="S",
         help="for networks that classify patches (model.mode=patch): classify every S-th row and column, and interpolate",
@@ -187,8 +193,8 @@ def _pretrain(commands: Commands) -> None:
     command = _command(commands, "pretrain", "first stage of a run: pre-train a diffusion model on all modalities, without labels")
     command.add_argument(
         "scene", metavar="SCENE", nargs="+",
-        help="one scene, as for `run`; `train` then continues in --out. Or several scenes with the same modalities; "
-        "`run --denoiser` then uses their diffusion model",
+        help="one scene, as for `run`, whose next stage is `train` in the same directory; or several scenes with the same "
+        "modalities, whose diffusion model `run --denoiser` takes",
     )
     _directory(command)
     _configurable(command)
@@ -198,7 +204,7 @@ def _pretrain(commands: Commands) -> None:
 
 
 def _train(commands: Commands) -> None:
-    command = _command(commands, "train", "second stage: train the classifier on labels and on features of the diffusion model")
+    command = _command(commands, "train", "second stage: train the classifier on labels, guided by features of the diffusion model")
     _of_run(command)
     command.add_argument("--resume", action="store_true", help="continue from the last checkpoint (default: start again)")
     _tensorboard(command)
@@ -224,11 +230,11 @@ def _distil(commands: Commands) -> None:
         "The small network is a run of its own in --out, on the same scene and split; `predict` takes it like any other run.",
     )
     command.add_argument("directory", type=named, metavar="DIR", help="directory of the trained run, the teacher")
-    _directory(command)
+    _directory(command, text="directory of the small network")
     command.add_argument(
-        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network needs (default: all)"
+        "--modalities", nargs="+", default=[], metavar="NAME", help="modalities that the small network is to use (default: all)"
     )
-    _configurable(command)
+    _configurable(command, "seed of the weights and all noise (default: the seed of the teacher, whose split is used in any case)")
     _tensorboard(command)
     _common(command)
 
@@ -236,7 +242,7 @@ def _distil(commands: Commands) -> None:
 def _transfer(commands: Commands) -> None:
     command = _command(
         commands, "transfer", "train on some labelled scenes, map other scenes, and measure the accuracy on each of them",
-        "All scenes need the same modalities, bands and legend. Forests trained on the same labels are scored alongside it.",
+        "All scenes need the same modalities, bands and class codes. Forests trained on the same labels are scored for comparison.",
     )
     command.add_argument("--train", nargs="+", required=True, metavar="SCENE", help="labelled scenes to train on, together")
     command.add_argument(
@@ -245,7 +251,7 @@ def _transfer(commands: Commands) -> None:
     _directory(command)
     command.add_argument(
         "--labels", type=int, default=100, metavar="N",
-        help="training pixels of each class in each training scene, at most (default: 100)",
+        help="largest number of training pixels of each class in each training scene (default: 100)",
     )
     command.add_argument(
         "--align", choices=("none", "scene", "both"),
@@ -255,7 +261,7 @@ def _transfer(commands: Commands) -> None:
     command.add_argument(
         "--baselines", choices=("none", "forest"), default="forest", help="forests on the same labels, or none (default: forest)"
     )
-    command.add_argument("--denoiser", type=named, metavar="DIR", help="directory of a diffusion model that was pre-trained before")
+    command.add_argument("--denoiser", type=named, metavar="DIR", help="directory of a diffusion model that is pre-trained already")
     _configurable(command)
     _common(command)
 
@@ -290,7 +296,7 @@ def _study(commands: Commands) -> None:
     )
     command.add_argument(
         "--labels", type=int, nargs="+", metavar="N",
-        help="run the study once for each of these numbers of training pixels per class, and draw accuracy over them",
+        help="run the study once for each of these numbers of training pixels per class, and plot accuracy against them",
     )
     _set(command, "change one value of the default cell's configuration, such as train.epochs=20 (repeatable)")
     _config_file(command)
@@ -299,7 +305,7 @@ def _study(commands: Commands) -> None:
 
 
 def _data(commands: Commands) -> None:
-    text = "examine data before training on it: check, list, schema"
+    text = "examine data before training on them: check, list, schema"
     looks = _command(commands, "data", text).add_subparsers(dest="look", required=True, metavar="COMMAND")
 
     check = _command(
@@ -341,8 +347,8 @@ def _config(commands: Commands) -> None:
 def _bench(commands: Commands) -> None:
     command = _command(
         commands, "bench", "time the operations on this machine and compare them with plain PyTorch",
-        "It compares every result with its definition in float64, then times our kernel and the baseline in turn. Keep the "
-        "machine quiet meanwhile.",
+        "Every result is first compared with its definition in float64; then our kernel and the baseline are timed in turn. Run "
+        "nothing else on the machine meanwhile.",
     )
     command.add_argument("names", nargs="*", metavar="OPERATION", help="operations to time, such as selective_scan (default: all)")
     command.add_argument("--seconds", type=float, default=1.0, metavar="S", help="approximate time for each case (default: 1)")

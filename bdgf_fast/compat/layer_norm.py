@@ -33,7 +33,7 @@ def layer_norm_fn(
         rowscale: (...), not with x1.
         prenorm: return the sum too, in residual's dtype, or without one in float32 if residual_in_fp32, else in x's.
         is_rms_norm: sum / sqrt(mean(sum^2) + eps), nothing subtracted.
-        return_dropout_mask: return what was kept of x and of x1 too (bool; None without dropout, or without x1).
+        return_dropout_mask: also return what was kept of x and of x1 (bool; None without dropout, or without x1).
 
     Returns:
         y in x's dtype, or a tuple of y, [y1], [sum], [mask of x, mask of x1], in this order, of those asked for.

@@ -17,10 +17,11 @@ class Mamba(blocks.Mamba):
     """`bdgf_fast.nn.Mamba`, which may read the sequence from both ends.
 
     Args:
-        bimamba_type: "none"; "v1": a scan back with a decay of its own (`A_b_log`); "v2": convolution, projections and scan of
-            their own on the turned sequence (names ending in `_b`; arXiv 2401.09417). Decoding token by token goes forth only.
+        bimamba_type: "none"; "v1": a second scan, backwards, with a decay of its own (`A_b_log`); "v2": a second convolution,
+            projection and scan on the reversed sequence (names ending in `_b`; arXiv 2401.09417). Token by token, only the
+            forward direction is decoded.
         if_divide_out: halve the sum of the two directions ("v2").
-        init_layer_scale: start value of a learned factor a channel on the output (`gamma`); None for none.
+        init_layer_scale: start value of a learned factor per channel on the output (`gamma`); None for none.
         bimamba: VideoMamba's name for "v2".
 
     Other arguments as for `bdgf_fast.nn.Mamba`; ``state_dict`` keys are the published ones.

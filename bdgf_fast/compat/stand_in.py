@@ -36,11 +36,11 @@ def install(*, force: bool = False, host_devices: bool = False) -> list[str]:
     """Make `mamba_ssm` and `causal_conv1d`, their kernel modules and those of VMamba (`NAMES`) importable.
 
     Args:
-        force: stand in for packages that are really installed, too. Otherwise those win, and the log says so.
+        force: also replace packages that are really installed. Otherwise these take precedence, and the log says so.
         host_devices: let `torch.cuda.device(x.device)` do nothing for CPU tensors, where it raises.
 
     Returns:
-        the names that now lead to a stand-in. Calling it again changes nothing but what is asked for anew.
+        the names that now lead to a stand-in. A second call changes only what it newly asks for.
     """
     found = []
     for name in NAMES:

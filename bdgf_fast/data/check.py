@@ -38,8 +38,8 @@ on the synthetic scene."""
 
 @dataclass
 class Report:
-    """Findings of a check, each a (level, sentence): "ok" recognised, "note" settled or worth knowing, "look" the tool copes
-    but a person should look, "missing" and "wrong" stop a run or spoil its figures."""
+    """Findings of a check, each a (level, sentence). "ok": recognised; "note": worth knowing; "look": a run is possible, but a
+    person should look at it; "missing" and "wrong": these stop a run or spoil its figures."""
 
     title: str
     findings: list[tuple[str, str]] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Report:
         return int(self.count("missing", "wrong", *(["look"] if strict else [])) > 0)
 
     def text(self) -> str:
-        """One line a finding, the grave ones in capitals, and a summary."""
+        """One line per finding, the grave ones in capitals, and a summary."""
         lines = [self.title]
         for level, text in self.findings:
             lines.append(f"  {level.upper() if level in ('missing', 'wrong') else level:<8}{text}")
@@ -67,10 +67,10 @@ class Report:
 
 
 def check(reference: str | os.PathLike[str], run: str | os.PathLike[str] | None = None) -> Report:
-    """Look at a folder, a scene file or NAME:FOLDER; ``run`` is the directory of a run whose model it is meant for.
+    """Check a folder, a scene file or NAME:FOLDER; ``run`` is the directory of a run whose model is to map it.
 
-    Values are read in strips, once for their own sake and once as a run reads them. Raises SceneError only when ``reference``
-    itself names nothing.
+    Values are read in strips, once as they are and once as a run reads them. Raises SceneError only if ``reference`` itself names
+    nothing.
     """
     named = known_sets.split_reference(reference)
     if named is not None:

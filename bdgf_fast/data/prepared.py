@@ -34,9 +34,9 @@ def prepare(
 
     Args:
         modalities: names of those to use, all by default.
-        align: bring the parts of a joined scene, and the scenes that the model will map, to common levels of the bands first (see
-            `bdgf_fast.data.align`).
-        cache_bytes: a scene that fits is held whole in memory; of a larger one this much is kept as recent tiles.
+        align: first bring the parts of a joined scene, and the scenes that the model will map, to common means and deviations of
+            the bands (see `bdgf_fast.data.align`).
+        cache_bytes: a scene that fits into this many bytes is held in memory; of a larger one, this much is kept as recent tiles.
     """
     reference = reference_levels(scene) if align else None
     if reference is not None:

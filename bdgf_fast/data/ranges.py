@@ -22,10 +22,10 @@ MOST_NAMED = 6
 
 
 def value_warnings(prepared: PreparedScene) -> list[str]:
-    """Sentences on what of a `PreparedScene` differs from what its normalisation was fitted on, empty when nothing does.
+    """Sentences on how a `PreparedScene` differs from what its normalisation was fitted on; none if it does not.
 
-    A band is named with its share of clipped values when that exceeds 5 % or its median leaves the middle 90 % of the training
-    side; so are other units and another size of pixels. Reads at most 256 rows, evenly spread.
+    A band is named, with its share of clipped values, if that exceeds 5 % or if its median lies outside the middle 90 % of the
+    training side. Other units and another pixel size are named too. Reads at most 256 rows, evenly spread.
     """
     scene = prepared.scene
     out = []

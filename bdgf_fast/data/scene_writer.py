@@ -16,7 +16,7 @@ from bdgf_fast.files.geotiff import write_raster
 
 
 def write_scene(scene: Scene, folder: str | Path, *, crs: Any = "EPSG:32633", transform: Any = None) -> Path:
-    """Write a scene as GeoTIFFs and a scene.toml that reads back alike; returns the path of the scene.toml.
+    """Write a scene as GeoTIFFs and a scene.toml, from which the same scene is read; returns the path of the scene.toml.
 
     A scene without georeference is placed at (500000, 5500000) m in ``crs`` with 10 m pixels.
     """

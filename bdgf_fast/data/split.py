@@ -23,7 +23,7 @@ DEFAULT_VAL_BLOCKS = 1 / 6
 
 @dataclass
 class Split:
-    """Pixels to learn from, to choose by and to score.
+    """Pixels for training, for validation and for scoring.
 
     ``train``, ``val`` and ``test`` are int64 (n, 2) of (row, column). ``train_region`` is bool (H, W): the part of the
     scene that statistics may be taken from. ``counts`` maps "train", "val" and "test" to the pixels per class index;

@@ -52,8 +52,8 @@ def synthetic_scene(
         size: (rows, columns), at least 64 each.
         bands: of the spectral cube, reflectance at 400-2450 nm.
         noise: factor on the spectral and height noise and on the speckle's spread; 0 gives a clean scene.
-        season: how far the year has gone on, 0 to 1: crops are harvested and meadows dry up to the soil, and scatter less, trees
-            thin out. It changes classes apart, which no shift and scale of the bands takes back.
+        season: how far the year has advanced, 0 to 1: crops are harvested, meadows dry up to bare soil and scatter less, and trees
+            thin out. Each class changes in its own way, which no shift and scale of the bands can undo.
         sensor: how far the sensors' calibration is off: 1 is a gain of some 0.7 to 1.4 and an offset of up to a standard deviation,
             drawn for each band from the seed.
         split: rules other than blocks of 14 px with 30 % for training and 40 pixels per class.

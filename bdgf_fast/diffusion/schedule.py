@@ -20,7 +20,7 @@ class Schedule:
         alphas_cumprod: (T,) float64.
         sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod: (T,) float32, rounded once from float64.
 
-    Schedules are constants: `to` keeps one copy a device, so that a training step never copies a table twice.
+    Schedules are constants: `to` keeps one copy per device, so that a training step never copies a table twice.
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:

@@ -222,7 +222,7 @@ class DDPMScheduler(_Scheduler):
     ) -> SchedulerOutput | tuple[Tensor, Tensor]:
         """One step back, sample (batch, ...) of the model_output's shape.
 
-        The noise is drawn from torch's generator as diffusers draws it; with `seed` (and `stream`, another one each
+        The noise is drawn from torch's generator as diffusers draws it; with `seed` (and `stream`, another one in each
         step) it is counter-based and drawn inside the kernel, see `bdgf_fast.ops.ddpm_step`.
         """
         noise = None

@@ -11,7 +11,7 @@ from ..ops import group_channel_attention
 class GroupChannelAttention(nn.Module):
     """Queries from x (B, C, H, W), keys and values from guide (B, C_guide, H, W); returns (B, C, H, W), no residual.
 
-    Attention is between the C / groups channels of a group; one learned temperature a group.
+    Attention is between the C / groups channels of a group; each group has one learned temperature.
     """
 
     def __init__(self, channels: int, guide_channels: int, groups: int = 4) -> None:

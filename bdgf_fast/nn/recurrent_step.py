@@ -24,14 +24,14 @@ def causal_conv1d_update(
     cache_seqlens: Tensor | None = None,
     conv_state_indices: Tensor | None = None,
 ) -> Tensor:
-    """`causal_conv1d` of new steps, the steps before them taken from `conv_state`, which then holds the newest ones.
+    """`causal_conv1d` of new steps; the steps before them come from `conv_state`, which then holds the newest ones.
 
     Args:
         x: (batch, dim), one step, or (batch, dim, L); dtypes as `causal_conv1d`.
         conv_state: (batch, dim, kept), kept at least width - 1, any float dtype; written to.
         weight, bias, activation: as for `causal_conv1d`.
-        cache_seqlens: int (batch,), the steps seen so far: conv_state is then a ring, and step s lies at s modulo kept.
-            Takes L up to kept.
+        cache_seqlens: int (batch,), the number of steps seen so far. conv_state is then a ring buffer, in which step s lies at
+            s modulo kept, and L is at most kept.
         conv_state_indices: int (batch,), which row of a larger conv_state belongs to each sample. A negative one marks
             padding: the sample's output is 0 and no state is written.
 

@@ -54,7 +54,7 @@ class Mamba(nn.Module):
     """The Mamba block, (batch, L, d_model) -> (batch, L, d_model); arXiv 2312.00752, figure 3.
 
     Arguments, attributes and ``state_dict`` are those of ``mamba_ssm.Mamba``. ``use_fast_path`` is accepted and changes
-    nothing: there is one path. Decoding token by token: pass ``inference_params``, any object with
+    nothing, because there is one path. To decode token by token, pass ``inference_params``, any object with
     ``key_value_memory_dict`` and ``seqlen_offset``, to a block that has a ``layer_idx``; or call ``step``.
     """
 
@@ -131,7 +131,7 @@ class Mamba(nn.Module):
         return self.out_proj(y.transpose(1, 2))
 
     def step(self, hidden_states: Tensor, conv_state: Tensor, ssm_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One token, (batch, 1, d_model) -> (batch, 1, d_model); both states are updated in place and returned too."""
+        """One token, (batch, 1, d_model) -> (batch, 1, d_model); both states are updated in place, and also returned."""
         if hidden_states.shape[1] != 1:
             raise ValueError(f"hidden_states has {hidden_states.shape[1]} tokens; a step takes (batch, 1, d_model)")
         if not 2 <= self.d_conv <= 4:
@@ -171,8 +171,8 @@ class SS2D(nn.Module):
     """The 2-D selective-scan block of VMamba (arXiv 2401.10166), (batch, H, W, d_model) -> the same shape.
 
     Arguments and ``state_dict`` are those of VMamba's SS2D in its published form (four directions, gate, LayerNorm);
-    ``ssm_ratio`` is its later name for ``expand``. ``directions`` 1 or 2 is ours. The projections of all directions are
-    one product over the pixels, because the operation takes every direction's inputs in pixel order.
+    ``ssm_ratio`` is its later name for ``expand``. ``directions`` 1 and 2 are our additions. The projections of all
+    directions are one product over the pixels, because the operation takes every direction's inputs in pixel order.
     """
 
     def __init__(

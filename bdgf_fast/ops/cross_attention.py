@@ -145,7 +145,7 @@ def cross_attention(
     The equation is (1) of Vaswani et al., arXiv 1706.03762. torch's own arguments (attn_mask, is_causal, heads shared by several
     queries, other numbers of dimensions): `bdgf_fast.compat.scaled_dot_product_attention`, on the same kernels.
 
-    Complexity: O(batch heads Lq Lk d) time; of size Lq Lk nothing is stored but a gradient of attn_bias.
+    Complexity: O(batch heads Lq Lk d) time; nothing of size Lq Lk is stored but the gradient of an attn_bias of that size.
 
     Examples:
         >>> query, key, value = torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 3, 4), torch.arange(12.0).reshape(1, 1, 3, 4)

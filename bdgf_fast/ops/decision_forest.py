@@ -27,7 +27,7 @@ backends.register("decision_forest", "cpu", forward=_native_forward)
 
 
 def decision_forest(x: Tensor, feature: Tensor, threshold: Tensor, child: Tensor, share: Tensor, root: Tensor) -> Tensor:
-    """The mean over the trees of the shares of the leaf that each row of x reaches.
+    """For each row of x, the shares of the leaf that it reaches, averaged over the trees.
 
     From node v a row goes to child[v, 1] where x[feature[v]] > threshold[v], else (also where x is NaN) to child[v, 0]. The nodes
     of all trees stand in one table; a leaf is its own child on both sides, and any other node's children stand after it.

@@ -106,7 +106,7 @@ def denoising_loss(
         x0: of pred's shape, its dtype or float32. Needed for "sample", "v_prediction" and `hidden`.
         prediction_type: "epsilon", "sample" or "v_prediction".
         channel_groups: channels of each modality, M sizes that sum to C.
-        weights: (M,) or (batch, M), float32; none when absent.
+        weights: (M,) or (batch, M), float32; 1 when absent.
         min_snr_gamma: also multiply by the min-SNR weight (Hang et al., arXiv 2303.09556): min(snr, gamma) on the error
             of x0, and what that is for the other targets.
         hidden: bool (batch, M), True where the modality was hidden from the denoiser: the target is x0 there, whatever

@@ -138,13 +138,13 @@ def ddpm_step(
         t: int64 (batch,) on the device, or one int. Out of range: ValueError on the CPU, NaN for that sample elsewhere.
         sample: x_t, the noisy sample at step t, of pred's shape; float32, float16 or bfloat16 (float64 on the CPU), any strides.
         schedule: a `Schedule`, or a tensor of abar (T,). The coefficients are worked out in float64.
-        prev_t: likewise, t - 1 when None; below 0 is the end, where abar is 1.
+        prev_t: as t; t - 1 when None; below 0 is the end, where abar is 1.
         prediction_type: "epsilon", "sample" or "v_prediction".
         clip_sample: clamp the predicted x0 to [-1, 1].
         variance: "fixed_small", the posterior's, or "fixed_large", beta; none is added at t = 0.
         noise: standard normals of sample's shape, a constant; or
-        seed, sample_ids, stream: where they are drawn, as for `philox_normal` but for a purpose of their own. A sampler
-            passes another stream (or seed) each step. With neither noise nor seed the step is the mean.
+        seed, sample_ids, stream: the address at which they are drawn, as for `philox_normal` but apart from other noise. A
+            sampler passes another stream (or seed) in each step. With neither noise nor seed the step is the mean.
 
     Returns:
         x_{prev_t}, of sample's shape and dtype. Differentiable in pred and sample.

@@ -85,7 +85,7 @@ def group_channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor
         RuntimeError: a kernel is asked for a second derivative, a torch.func transform or forward-mode AD, which only the reference
             has.
 
-    Complexity: O(batch C d L) time. The norms fold out of the Gram matrix, so no normalised copy of q or k is made.
+    Complexity: O(batch C d L) time. The norms are divided out of the Gram matrix, so no normalised copy of q or k is made.
 
     Examples:
         >>> q = k = torch.eye(2).reshape(1, 2, 2)

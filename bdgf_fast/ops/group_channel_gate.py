@@ -101,8 +101,8 @@ def group_channel_gate(
 ) -> Tensor:
     """out = x * sigmoid(W2 relu(W1 s + b1) + b2), with s the spatial means of x, of the guide, or of both.
 
-    Squeeze and excitation (Hu et al., arXiv 1709.01507, eq. 2-4) in `groups` blocks: the group g of x's channels is
-    gated by the group g of the means alone.
+    Squeeze and excitation (Hu et al., arXiv 1709.01507, eq. 2-4) in `groups` blocks: group g of x's channels is
+    gated by group g of the means alone.
 
     Args:
         x: (batch, C, H, W), float32, float16 or bfloat16 (float64 on the CPU), any strides; cast under autocast.

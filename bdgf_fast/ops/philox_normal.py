@@ -57,7 +57,7 @@ def philox_normal(
 ) -> Tensor:
     """Standard normals that depend on (seed, stream, sample id, element) alone: Philox4x32-10 and Box-Muller.
 
-    Never on the batch, the tile, the launch or the machine's thread count: what one GPU draws, eight draw together.
+    They never depend on the batch, the tile, the launch or the number of threads: eight GPUs together draw what one GPU draws.
 
     Args:
         shape: (batch, ...); the first axis is the sample.
@@ -65,8 +65,8 @@ def philox_normal(
             recompiles a graph nor is baked into a CUDA graph.
         sample_ids: int64 (batch,), low 32 bits used; 0, 1, ... when absent.
         stream: int (mod 2^32) or a 0-d int64 tensor; a second, independent axis of noise, such as the training step.
-        origin: int64 (batch, 2), row and column of each sample's first pixel in its scene; shape is (batch, C, H, W)
-            then. Pixels are counted in the scene, so that the noise of one does not depend on the tile that covers it.
+        origin: int64 (batch, 2), row and column of each sample's first pixel in its scene; shape must then be
+            (batch, C, H, W). Pixels are counted in the scene, so that the noise of one does not depend on the tile that covers it.
         extent: (height, width) of that scene.
         dtype: float32, float16, bfloat16 or float64; torch's default dtype when None. 16 bit: the float32 normal,
             rounded.

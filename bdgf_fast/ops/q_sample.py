@@ -89,7 +89,7 @@ def q_sample(
         seed, sample_ids, stream, origin, extent: the address of eps, as for `philox_normal`, whose values at that
             address eps takes (before they are rounded to x0's dtype).
         channel_mask: bool (batch, C), True = hidden.
-        mask_mode: what a hidden channel holds: "zero", or "noise", standard normals from a purpose of their own (never
+        mask_mode: what a hidden channel holds: "zero", or "noise", standard normals drawn apart from other noise (never
             eps, which would give the target away).
 
     Returns:

@@ -166,7 +166,7 @@ def selective_scan(
     """The selective scan of Mamba, a drop-in for mamba_ssm's `selective_scan_fn`.
 
     x_l = exp(delta_l A) x_{l-1} + delta_l B_l u_l,  y_l = C_l . x_l + D u_l,  out = y * silu(z),
-    with delta replaced by softplus(delta + delta_bias) as asked (Gu and Dao, arXiv 2312.00752, eq. 2 and section 3.2).
+    with delta replaced by softplus(delta + delta_bias) on request (Gu and Dao, arXiv 2312.00752, eq. 2 and section 3.2).
 
     Args:
         u: (batch, dim, L), float32, float16 or bfloat16 (float64 on the CPU). Any strides, here and below.
@@ -193,8 +193,8 @@ def selective_scan(
 
     Arithmetic and state are float32 (float64 for float64 u).
 
-    Complexity: O(batch dim N L) time; nothing of size L N is stored: the backward computes the states again, from every 256th on
-    the CPU where few long sequences are scanned.
+    Complexity: O(batch dim N L) time; nothing of size L N is stored, because the backward computes the states again. If few long
+    sequences are scanned on the CPU, it starts from every 256th state, which the forward keeps.
 
     Examples:
         >>> u = delta = torch.ones(1, 1, 4)

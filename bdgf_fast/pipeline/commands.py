@@ -1,6 +1,6 @@
 """The commands as functions: a whole run, its single stages, and runs with several seeds.
 
-Arguments have the names of the command line's options. A person's mistake is a ``UserError`` with one sentence.
+Arguments have the names of the command line's options. A mistake of the user is a ``UserError`` with one sentence.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def run(
     features: Sequence[PathLike] = (), denoiser: PathLike | StageResult | MapResult | None = None, resume: bool = False,
     overwrite: bool = False, device: Device = "auto", tensorboard: bool = False, quiet: bool = False,
 ) -> RunResult:  # fmt: skip
-    """All stages on a scene: pre-train, train, predict, evaluate; what `bdgf-fast run` does.
+    """Run all stages on a scene (pre-train, train, predict, evaluate), as `bdgf-fast run` does.
 
     Args:
         scene: a scene file (TOML), "NAME:FOLDER" of a known data set, or "synthetic" for the built-in scene.
         out: the run's directory.
-        config: what differs from the defaults: ``{"train.epochs": 4}``, ``{"train": {"epochs": 4}}`` or a TOML file with a table a
-            section; or a whole ``bdgf_fast.config.Config``.
+        config: what differs from the defaults, as ``{"train.epochs": 4}``, ``{"train": {"epochs": 4}}`` or a TOML file with one
+            table per section; or a whole ``bdgf_fast.config.Config``.
         seed: of the split, the weights and all noise (default: the configuration's, which is 0).
         baselines: to compare with: "none", "forest", "cnn" (forests and a residual CNN) or "all".
-        features: files with another model's maps, which guide in place of the diffusion features.
-        denoiser: directory of a denoiser that ``pretrain`` left, of many scenes or of a run: it takes the place of stage 1, and the
-            bands are scaled as it knows them.
-        resume: go on where a stopped run in ``out`` ended. overwrite: replace an earlier run there.
+        features: files with feature maps of another model, which guide the network in place of the diffusion features.
+        denoiser: directory in which ``pretrain`` or an earlier run has left a denoiser, of one scene or several. It replaces the
+            pre-training, and the bands are scaled as it was trained.
+        resume: continue an interrupted run in ``out``. overwrite: replace an earlier run there.
         device: "auto" (a GPU where torch sees one), "cpu", "cuda" or "cuda:N".
         tensorboard: also write logs for TensorBoard, to ``out``/tensorboard.
         quiet: no progress on stderr.
@@ -87,10 +87,10 @@ def run_seeds(
     scene: PathLike | Scene, out: PathLike, seeds: Sequence[int], *, config: ConfigLike = None, device: Device = "auto",
     each: Callable[[RunResult], None] | None = None, **options: Any,
 ) -> SeedsResult:  # fmt: skip
-    """A ``run`` for every seed, in ``out``/seed-N, and their means and deviations in ``out``/summary.json.
+    """Run ``run`` for every seed, in ``out``/seed-N, and write means and standard deviations to ``out``/summary.json.
 
     Args:
-        each: called with the result of every run when it is there.
+        each: called with the result of each run as soon as it is finished.
         options: the other arguments of ``run``.
 
     Example::
@@ -119,10 +119,10 @@ def pretrain(
     features: Sequence[PathLike] = (), resume: bool = False, overwrite: bool = False, device: Device = "auto",
     tensorboard: bool = False, quiet: bool = False,
 ) -> StageResult:  # fmt: skip
-    """First stage alone, the diffusion model on all modalities; arguments as for ``run``. ``train`` goes on in the same directory.
+    """First stage: pre-train the diffusion model on all modalities. Arguments as for ``run``; ``train`` continues in ``out``.
 
-    Of several scenes with the same modalities, whose sizes may differ and which may lack some of them, it makes a denoiser for
-    runs on any of them and on others: ``run(scene, out, denoiser=...)``. No labels are needed.
+    Given several scenes with the same modalities, it makes one denoiser for runs on any of them and on others:
+    ``run(scene, out, denoiser=...)``. Their sizes may differ, and a scene may lack some modalities. No labels are needed.
 
     Example::
 
@@ -153,8 +153,8 @@ def train(
     directory: PathLike | MapResult, *, resume: bool = False, device: Device = "auto", tensorboard: bool = False,
     quiet: bool = False,
 ) -> StageResult:  # fmt: skip
-    """Second stage: train the classifier of a run that has pre-trained. ``resume`` goes on from the last checkpoint, else training
-    begins anew.
+    """Second stage: train the classifier of a run that has finished its pre-training. ``resume`` continues from the last
+    checkpoint; without it the training begins anew.
 
     Example::
 
@@ -173,12 +173,12 @@ def distil(
     directory: PathLike | MapResult, out: PathLike, *, modalities: Sequence[str] = (), config: ConfigLike = None,
     resume: bool = False, overwrite: bool = False, device: Device = "auto", tensorboard: bool = False, quiet: bool = False,
 ) -> RunResult:  # fmt: skip
-    """Train a small network on what a trained run says of the pixels outside its test side; ``predict`` takes it like any run.
+    """Train a small network on the predictions of a trained run outside its test pixels; ``predict`` takes it like any run.
 
     Args:
-        directory: the teacher, a run that has trained.
+        directory: the teacher, a trained run.
         out: directory of the student, a run of its own on the same scene and split.
-        modalities: those the student sees, all by default; the teacher saw all of its own.
+        modalities: those that the student uses (default: all of the teacher's).
         config: what differs from the student's default configuration.
 
     Example::
@@ -205,7 +205,7 @@ def distil(
 
 
 def evaluate(directory: PathLike | MapResult, *, device: Device = "auto", quiet: bool = False) -> RunResult:
-    """Accuracy of a trained run on its test pixels, that of random forests to compare with, and the report.
+    """Measure the accuracy of a trained run and of random forests on its test pixels, and write the report.
 
     Example::
 
@@ -222,15 +222,15 @@ def predict(
     memory: int | str | None = None, stride: int = 1, features: Sequence[PathLike] = (), precision: str | None = None,
     priors: str | Mapping[str, float] | None = None, refine: int | None = None, device: Device = "auto", quiet: bool = False,
 ) -> MapResult:  # fmt: skip
-    """Map and class probabilities of a whole scene, by a trained run; a killed prediction goes on.
+    """Write the map and the class probabilities of a whole scene, with a trained run. An interrupted prediction is continued.
 
     Args:
         directory: the run's directory, or its result.
         scene: another scene with the same modalities (default: the run's own); it needs ``out``.
         out: directory of the map (default: the run's own).
-        memory: resident memory each process stays within: bytes, or a text like "2GiB".
+        memory: limit of the memory that each process may use, in bytes or as text such as "2GiB".
         stride: for a network that classifies patches (model.mode = "patch"): take every stride-th row and column, and interpolate.
-        features: the other scene's feature maps, where another model's guide.
+        features: feature maps of the other scene, if maps of another model guide the network.
         precision: "float32" or "bfloat16" in place of the run's ``predict.precision``.
         priors: "train", "scene" or shares by class name in place of the run's ``predict.priors``.
         refine: rounds of averaging over similar pixels in place of the run's ``predict.refine``.
@@ -261,16 +261,16 @@ def predict_scenes(
     memory: int | str | None = None, stride: int = 1, precision: str | None = None,
     priors: str | Mapping[str, float] | None = None, refine: int | None = None, device: Device = "auto", quiet: bool = False,
 ) -> MapsResult:  # fmt: skip
-    """Maps of many scenes by a trained run, each in a folder of ``out``, with an index and mosaics; what ``predict --scenes`` does.
+    """Map many scenes with a trained run, each into a folder of ``out``, with an index and mosaics, as ``predict --scenes`` does.
 
     Args:
         directory: the run's directory, or its result.
         scenes: a text file that names one scene per line, or the scenes themselves.
-        out: directory of the maps. One that holds some of them is gone on with: finished scenes are not mapped again, unless the
-            model, its settings or the scene has changed.
+        out: directory of the maps. If it holds some of them, the others are added: a finished scene is not mapped again, unless
+            the model, its settings or the scene has changed.
         memory, stride, precision, priors, refine: as for ``predict``.
 
-    A scene that cannot be mapped does not stop the others: ``failed`` of the result says what is wrong with it. Example::
+    A scene that cannot be mapped does not stop the others; ``failed`` of the result says what is wrong with it. Example::
 
         found = bdgf_fast.predict_scenes("runs/first", ["a.toml", "b.toml"], "maps")
         print(found, found.failed)
@@ -292,7 +292,7 @@ def predict_scenes(
 
 
 def compare(directories: Sequence[PathLike | MapResult], out: PathLike = "comparison.html") -> Path:
-    """One HTML page that shows evaluated runs side by side: accuracy, classes, maps, and what was set differently.
+    """Write one HTML page that shows evaluated runs side by side: accuracy, classes, maps, and settings that differ.
 
     Returns the page's path. Example::
 

@@ -17,10 +17,10 @@ from ..report.terminal import run_text, summary_text
 
 @dataclass(frozen=True)
 class StageResult:
-    """A stage that ended.
+    """A finished stage.
 
-    Attributes: ``path`` (the run's directory), ``checkpoint`` (the file it left; for a pre-training that nothing asks for there is
-    none), ``seconds`` it took, and its ``history``: curves of the losses and what else the stage measured.
+    Attributes: ``path`` (the run's directory), ``checkpoint`` (the file that it wrote; there is none if the run needs no
+    pre-training), ``seconds`` that it took, and its ``history``: curves of the losses and what else the stage measured.
     """
 
     path: Path
@@ -81,7 +81,7 @@ class RunResult(MapResult):
 
     @property
     def overall_accuracy(self) -> float:
-        """Share of the test pixels that were classified as their label says."""
+        """Share of the test pixels that were classified correctly."""
         return self.report["overall_accuracy"]
 
     @property
@@ -96,7 +96,7 @@ class RunResult(MapResult):
 
     @property
     def per_class(self) -> dict[str, float | None]:
-        """Accuracy of each class by its name; None for one without a test pixel."""
+        """Accuracy of each class by its name; None for a class without test pixels."""
         return self.report["per_class"]
 
     @property
@@ -143,12 +143,12 @@ class MapsResult:
 
     @cached_property
     def index(self) -> dict[str, Any]:
-        """The content of index.json: a GeoJSON collection with a feature a scene."""
+        """The content of index.json: a GeoJSON collection with one feature per scene."""
         return read_json(self.path / "index.json")
 
     @property
     def maps(self) -> dict[str, MapResult]:
-        """The scenes that are mapped, by their names."""
+        """The maps that were made, by the names of their scenes."""
         done = [f["id"] for f in self.index["features"] if f["properties"]["state"] == "done"]
         return {name: MapResult(self.path / name) for name in done}
 
@@ -159,7 +159,7 @@ class MapsResult:
 
     @property
     def mosaics(self) -> list[Path]:
-        """The mosaics: virtual rasters, one a coordinate system."""
+        """The mosaics: one virtual raster per coordinate system."""
         return [self.path / entry["file"] for entry in self.index["mosaics"]]
 
     def __str__(self) -> str:

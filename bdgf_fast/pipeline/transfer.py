@@ -79,19 +79,19 @@ def transfer(
     denoiser: PathLike | StageResult | None = None, resume: bool = False, overwrite: bool = False, device: Device = "auto",
     quiet: bool = False,
 ) -> TransferResult:  # fmt: skip
-    """Train one network on labelled scenes, map others, and score those on all their labelled pixels; what
-    ``bdgf-fast transfer`` does.
+    """Train one network on labelled scenes, map others, and score it on all labelled pixels of these, as ``bdgf-fast transfer``
+    does.
 
     Args:
         train: scenes with labels and the same modalities, bands and legend; a class may be missing in some of them.
-        test: other scenes with the same modalities, bands and legend; one without labels is mapped alone.
+        test: other scenes with the same modalities, bands and legend; one without labels is mapped but not scored.
         out: directory of the model, the maps and the table.
-        labels: training pixels of each class in each training scene, at most; None takes all.
+        labels: largest number of training pixels of each class in each training scene; None takes all.
         align: "scene" shifts and scales the bands of every scene to common means and deviations, without labels; "none" leaves
             them; "both" shows both (default: the configuration's ``data.align``).
         baselines: forests on the same labels, or none.
         config, seed, resume, overwrite, device, quiet: as for ``run``.
-        denoiser: as for ``run``: one that was pre-trained before, on any scenes.
+        denoiser: as for ``run``; it may be pre-trained on any scenes.
 
     Example::
 

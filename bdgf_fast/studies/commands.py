@@ -24,7 +24,7 @@ from .study import Study
 class StudyResult:
     """A study's table: study.json, study.md and study.html in ``path``.
 
-    Attributes: ``note`` is a sentence where the page of the run around the study could not be renewed, else None.
+    Attributes: ``note`` is None, or a sentence if the study lies in a run whose page could not be renewed.
     """
 
     path: Path
@@ -56,9 +56,10 @@ def study(
     cells: Sequence[str] | None = None, config: ConfigLike = None, features: Sequence[PathLike] = (), device: Device = "auto",
     quiet: bool = False,
 ) -> StudyResult:  # fmt: skip
-    """What each part of the method is worth on a scene: a table of ablations, controls and baselines.
+    """Measure what each part of the method contributes on a scene: a table of ablations, controls and baselines.
 
-    Resumable: the same call goes on, finished cells are kept. Scores only test pixels and chooses nothing by them.
+    The same call continues an interrupted study; finished cells are kept. Only test pixels are scored, and nothing is selected by
+    them.
 
     Args:
         preset: "quick" (fewer steps and a random part of the test pixels) or "full" (the configuration as it is).

@@ -1,4 +1,4 @@
-"""Accuracy over the number of labels: one study for each number, on the same splits, test pixels and denoisers.
+"""Accuracy against the number of labels: one study for each number, on the same splits, test pixels and denoisers.
 
     labels-N/          the study with N training pixels per class
     labels.json, .md, .png
@@ -46,9 +46,9 @@ def label_curve(
     preset: Literal["quick", "full"] = "quick", seeds: Sequence[int] = (0, 1, 2), cells: Sequence[str] | None = None,
     config: ConfigLike = None, features: Sequence[str | os.PathLike[str]] = (), device: Device = "auto", quiet: bool = False,
 ) -> LabelCurve:  # fmt: skip
-    """Accuracy of the default, its controls and the forests for several numbers of training pixels per class.
+    """Measure the accuracy of the default, its controls and the forests for several numbers of training pixels per class.
 
-    The test pixels of a seed are the same for every number, and its denoisers are trained once. Resumable, as a study is.
+    The test pixels of a seed are the same for every number, and its denoisers are trained once. It can be resumed like a study.
 
     Args:
         labels: training pixels per class; the scene's split must be of kind "blocks".

@@ -50,9 +50,9 @@ def test_what_is_said_follows():
         assert len(found["halves"]) == 4 and max(found["halves"]) < 0
         assert f"alignment is worth {np.mean(found['sensor']):.0f} points" in text
     costs = [-np.mean(found["halves"]) for found in (trees, method)]
-    assert f"cost {costs[0]:.0f} points** of extra trees and {costs[1]:.0f} of the method" in text
+    assert f"it costs extra trees {costs[0]:.0f} points and the method {costs[1]:.0f}, with a loss in each" in text
     gain, loss = np.mean(trees["season"]), -np.mean(method["season"])
-    assert f"there it gains {gain:.0f} points of extra trees and costs {loss:.0f} of the method" in text
+    assert f"there alignment gains extra trees {gain:.0f} points and costs the method {loss:.0f}" in text
     ahead = leads()
     said = f"by {ahead['halves of the tile']:.1f} points between the halves, {ahead['season']:.1f} in another season, and "
     assert said + f"{ahead['season and sensor']:.1f} in another season with other sensors" in text
