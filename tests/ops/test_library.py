@@ -203,10 +203,10 @@ def test_a_new_seed_does_not_recompile(where):
 
     @torch.compile(fullgraph=True, backend=counter)
     def call(value):
-        return ops.q_sample(x0, t, SCHEDULE, **({"seed": 1} | {where: value}))
+        return ops.q_sample(x0, t, SCHEDULE, **{"seed": 1, where: value})
 
     def expected(value):
-        return ops.q_sample(x0, t, SCHEDULE, **({"seed": 1} | {where: value}))
+        return ops.q_sample(x0, t, SCHEDULE, **{"seed": 1, where: value})
 
     call(5), call(6)
     frames = counter.frame_count
