@@ -80,9 +80,11 @@ _architecture._dynamo_marked_constant = True  # type: ignore[attr-defined]  # to
 
 
 class _Forced(threading.local):
-    """The forced backend of this thread (a plain attribute: torch.compile follows and guards it)."""
+    """The forced backend of this thread: an attribute of the object, which torch.compile follows and guards. One of the class
+    would hide from its guards that an object has got its own since."""
 
-    name: str | None = None
+    def __init__(self) -> None:
+        self.name: str | None = None
 
 
 _forced = _Forced()

@@ -112,6 +112,17 @@ def test_a_library_that_windows_would_not_find_is_found(tmp_path):
     ]
 
 
+def test_a_symbol_that_python_lacks_is_found(tmp_path):
+    version = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    here, extension = {f"linux-x86_64-{version}": [sys.executable]}, tmp_path / "_C"
+    extension.write_bytes(mach_o({"_PyErr_Occurred": -2, "__Py_Dealloc": -2, "_PyErr_Forgotten": -2, "_malloc": 1}, []))
+    said = "symbols of Python: 3, of which an interpreter here lacks 1"
+    assert check.unknown(extension, version, here) == ([said], ["Python has no PyErr_Forgotten"])
+    extension.write_bytes(pe(0x8664, "PyInit__C", {"python3.dll": ["PyErr_Occurred"], "KERNEL32.dll": ["Sleep"]}))
+    assert check.unknown(extension, version, here)[1] == []
+    assert "not compared" in check.unknown(extension, "cp399", here)[0][0]
+
+
 LAYOUT = """
 #include <Python.h>
 #include <cstddef>

@@ -164,7 +164,7 @@ def group_channel_gate(
 
     tensors = (x, guide, weight1, bias1, weight2, bias2)
     facts = {"needs_grad": needs_grad(*tensors), "channels": channels, "groups": groups, "pixels": height * width}
-    facts |= {"hidden": hidden, "inputs": inputs}
+    facts.update(hidden=hidden, inputs=inputs)
     backend, _ = backends.choose("group_channel_gate", x.device.type, x.dtype, **facts)
     plain = backends.plain("group_channel_gate", backend)
     if plain is not None:

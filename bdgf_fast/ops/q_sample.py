@@ -127,7 +127,7 @@ def q_sample(
         seed = scalars[0] if tensors[0] is None else tensors[0]
         stream = scalars[1] if tensors[2] is None else tensors[2]
         options: dict[str, Any] = {"sample_ids": sample_ids, "stream": stream, "origin": origin, "extent": extent}
-        options |= {"channel_mask": channel_mask, "mask_mode": mask_mode}
+        options.update(channel_mask=channel_mask, mask_mode=mask_mode)
         return call_plain(plain, x0.device.type, x0, t, schedule, seed, **options)
     sqrt_abar, sqrt_rest = tables.schedule_tables(schedule, x0.device)
     tensors = (x0, t, sqrt_abar, sqrt_rest, channel_mask, *tensors)

@@ -27,7 +27,7 @@ def q_sample(
     """sqrt(abar_t) x0 + sqrt(1 - abar_t) eps. See `bdgf_fast.ops.q_sample`."""
     real = torch.promote_types(x0.dtype, torch.float32)
     address: dict[str, Any] = {"sample_ids": sample_ids, "stream": stream, "origin": origin, "extent": extent}
-    address |= {"dtype": real, "device": x0.device}
+    address.update(dtype=real, device=x0.device)
     sqrt_abar, sqrt_rest = (
         per_sample(at(table, steps(t, x0)), x0).to(real) for table in schedule_tables(schedule, x0.device)
     )

@@ -27,6 +27,12 @@ def compare(check_gradients, given, **options):
     check_gradients(lambda **t: ops.cross_attention(**t, **options), lambda **t: reference.cross_attention(**t, **there), given)
 
 
+def needs_masks(target):
+    """Torch itself is not asked for a mask where it may answer with NaN."""
+    if target.backend == "torch" and (obstacle := cross_attention._library_obstacle({"mask": True})):
+        pytest.skip(obstacle)
+
+
 @pytest.mark.parametrize("depth", [4, 5, 8, 16, 24, 32, 64, 128])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 9), (7, 1), (33, 49), (49, 49), (16, 130)])
 def test_shapes(target, check_gradients, rows, columns, depth):
@@ -46,12 +52,14 @@ def test_scale(target, check_gradients, scale):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("length", [9, 49, 121])
 def test_sixteen_bit(target, check_gradients, length, dtype):
+    needs_masks(target)
     mask = torch.rand(2, length, generator=torch.Generator().manual_seed(1)).to(target.device) > 0.3
     compare(check_gradients, tensors(length, length, 16, dtype=dtype, device=target.device), key_mask=mask)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 7), (49, 49), (33, 130)])
 def test_key_mask(target, check_gradients, rows, columns):
+    needs_masks(target)
     mask = torch.rand(3, columns, generator=torch.Generator().manual_seed(1)) > 0.5
     mask[0] = True
     mask[1] = False

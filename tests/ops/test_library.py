@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -202,10 +203,10 @@ def test_a_new_seed_does_not_recompile(where):
 
     @torch.compile(fullgraph=True, backend=counter)
     def call(value):
-        return ops.q_sample(x0, t, SCHEDULE, **({"seed": 1} | {where: value}))
+        return ops.q_sample(x0, t, SCHEDULE, **{"seed": 1, where: value})
 
     def expected(value):
-        return ops.q_sample(x0, t, SCHEDULE, **({"seed": 1} | {where: value}))
+        return ops.q_sample(x0, t, SCHEDULE, **{"seed": 1, where: value})
 
     call(5), call(6)
     frames = counter.frame_count
@@ -219,19 +220,25 @@ def test_a_new_seed_does_not_recompile(where):
 
 
 def test_a_compiled_function_follows_the_backend():
-    torch._dynamo.reset()
+    """In a thread of its own, where no backend has been forced before: there an attribute was missing that the compiler guards."""
     tensors, call = conv(torch.float32)
     calls = []
     forward = backends.implementation("causal_conv1d", "cpu").forward
     backends.register("causal_conv1d", "cpu", forward=lambda *a: (calls.append(1), forward(*a)))
-    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
-    compiled(**tensors)
-    assert len(calls) == 1
-    with backends.use_backend("reference"):
+
+    def follow():
+        torch._dynamo.reset()
+        compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
         compiled(**tensors)
-    assert len(calls) == 1
-    compiled(**tensors)
-    assert len(calls) == 2
+        assert len(calls) == 1
+        with backends.use_backend("reference"):
+            compiled(**tensors)
+        assert len(calls) == 1
+        compiled(**tensors)
+        assert len(calls) == 2
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(follow).result()
 
 
 def test_the_backward_uses_the_forwards_backend():

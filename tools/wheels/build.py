@@ -121,7 +121,6 @@ def build(name: str, python: Python, out: Path) -> Path:
         return Path(shutil.move(tagged, out / tagged.name))
 
 
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help=f"of {', '.join(PLATFORMS)} (default: all)")

@@ -44,6 +44,8 @@ def tool(name: str) -> str:
     return str(beside) if beside.exists() else name
 
 
+# Which of the names an interpreter's C API lacks, which is the same on every system.
+LACKS = "import ctypes, sys; print(*(n for n in sys.argv[1:] if not hasattr(ctypes.pythonapi, n)))"
 ABOUT = "import platform, sys; print(f'{sys.platform}-{platform.machine()}-cp{sys.version_info.major}{sys.version_info.minor}')"
 
 
@@ -105,6 +107,20 @@ def windows(extension: Path, python: str) -> tuple[list[str], list[str]]:
     return [f"libraries: {', '.join(sorted(found.imports))}", f"of Python: {len(pythons)} symbols"], problems
 
 
+def unknown(extension: Path, python: str, loaders: dict[str, list[str]]) -> tuple[list[str], list[str]]:
+    """Lines and problems of the symbols that a wheel for another system asks of Python, by an interpreter of that version."""
+    interpreter = next((command for runs, command in loaders.items() if runs.endswith(f"-{python}")), None)
+    if interpreter is None:
+        return [f"symbols of Python: not compared, no interpreter for {python} at hand"], []
+    data = extension.read_bytes()
+    asked = {name for library, taken in pe(data).imports.items() if library.startswith("python") for name in taken}
+    asked |= {name[1:] for name in mach_o(data).undefined if name.startswith(("_Py", "__Py"))}
+    status, text = run(*interpreter, "-c", LACKS, *sorted(asked))
+    absent = [text.strip()[-300:]] if status else text.split()
+    problems = [f"Python has no {x}" for x in absent]
+    return [f"symbols of Python: {len(asked)}, of which an interpreter here lacks {len(absent)}"], problems
+
+
 def load(extension: Path, interpreter: list[str]) -> tuple[int, str]:
     """Exit status and output of loading the extension by itself."""
     return run(*interpreter, "-c", LOAD, extension)
@@ -120,6 +136,9 @@ def report(wheel: Path, loaders: dict[str, list[str]]) -> list[str]:
             lines, problems = linux(wheel, extension, platform)
         else:
             lines, problems = windows(extension, python) if platform.startswith("win") else macos(extension, platform)
+        if not platform.startswith("manylinux"):
+            found = unknown(extension, python, loaders)
+            lines, problems = lines + found[0], problems + found[1]
         problems += [f"it holds {n}" for n in names if "/_C." not in n and n.endswith((".so", ".dylib", ".dll", ".pyd"))]
         system = re.sub(r"manylinux_\d+_\d+_", "linux-", re.sub(r"macosx_\d+_\d+_", "darwin-", platform))
         if interpreter := loaders.get(f"{system}-{python}"):
