@@ -56,7 +56,8 @@ py::bytes elementwise(const std::string& function, const py::bytes& input, const
   std::vector<float> x(in.size() / 4), y(in.size() / 4);
   std::copy(in.begin(), in.begin() + x.size() * 4, reinterpret_cast<char*>(x.data()));
   if (!table_of(isa).elementwise(function.c_str(), x.data(), y.data(), static_cast<int64_t>(x.size()), 1)) {
-    bad_value("elementwise", function.c_str(), "is not one of exp, exp2, exp2_bounded, log, softplus, softplus_slope, sigmoid, silu, silu_slope");
+    bad_value("elementwise", function.c_str(),
+              "is not one of exp, exp2, exp2_bounded, log, softplus, softplus_slope, sigmoid, silu, silu_slope");
   }
   return py::bytes(reinterpret_cast<const char*>(y.data()), y.size() * 4);
 }

@@ -67,7 +67,9 @@ CrossAttentionArgs attention_args(py::handle query, py::handle key, py::handle v
     check_shape(op, "attn_bias", t, {-1, -1, -1, keys});
     check_cpu(op, "attn_bias", t);
     for (int i = 0; i < 3; ++i)
-      if (t.shape[i] != 1 && t.shape[i] != a.query.shape[i]) bad_value(op, "attn_bias", "has shape " + shape_text(t) + ", which does not broadcast");
+      if (t.shape[i] != 1 && t.shape[i] != a.query.shape[i]) {
+        bad_value(op, "attn_bias", "has shape " + shape_text(t) + ", which does not broadcast");
+      }
   }
   a.statistics = tensor_arg(op, "statistics", statistics);
   check_dtype(op, "statistics", a.statistics, {arithmetic(a.query)});
@@ -98,7 +100,9 @@ int64_t workspace_floats(py::handle key, py::handle value, bool masked, bool dro
 
 void check_workspace(CrossAttentionArgs& a, py::handle workspace, bool backward, int num_threads) {
   a.workspace = tensor_arg("cross_attention", "workspace", workspace);
-  const int64_t each = a.query.dtype == DType::f64 ? 0 : attention_workspace(a.key.shape[2], a.query.shape[3], backward, keys_are_copied(a), a.dropout_p > 0);
+  const int64_t each = a.query.dtype == DType::f64
+                           ? 0
+                           : attention_workspace(a.key.shape[2], a.query.shape[3], backward, keys_are_copied(a), a.dropout_p > 0);
   check_floats("cross_attention", "workspace", a.workspace, each * (num_threads < 1 ? 1 : num_threads));
 }
 
@@ -195,8 +199,8 @@ int64_t gate_workspace(int64_t batch, int64_t channels, int64_t groups, int64_t 
   return backward ? (scratch + vectors > double_path ? scratch + vectors : double_path) : scratch;
 }
 
-int64_t gate_workspace_on_gpu(int64_t batch, int64_t channels, int64_t pixels, int64_t guide_channels, int64_t guide_pixels, int64_t groups,
-                              int64_t hidden, int64_t in, bool backward) {
+int64_t gate_workspace_on_gpu(int64_t batch, int64_t channels, int64_t pixels, int64_t guide_channels, int64_t guide_pixels,
+                              int64_t groups, int64_t hidden, int64_t in, bool backward) {
   if (batch < 0 || groups < 1) return 0;
   return gate_cuda_workspace({batch, channels, pixels, guide_channels, guide_pixels, groups, hidden, in}, backward);
 }
@@ -209,8 +213,10 @@ void check_gate_workspace(GroupChannelGateArgs& a, py::handle workspace, bool ba
   check_same_device(op, "workspace", a.workspace, "x", a.x);
   const int64_t least =
       a.x.device == Device::cuda
-          ? gate_cuda_workspace({a.x.shape[0], a.x.shape[1], a.x.shape[2] * a.x.shape[3], a.use_guide ? a.guide.shape[1] : 0,
-                                 a.use_guide ? a.guide.shape[2] * a.guide.shape[3] : 0, a.groups, a.weight1.shape[1], a.weight1.shape[2]}, backward)
+          ? gate_cuda_workspace(
+                {a.x.shape[0], a.x.shape[1], a.x.shape[2] * a.x.shape[3], a.use_guide ? a.guide.shape[1] : 0,
+                 a.use_guide ? a.guide.shape[2] * a.guide.shape[3] : 0, a.groups, a.weight1.shape[1], a.weight1.shape[2]},
+                backward)
           : gate_workspace(a.x.shape[0], a.x.shape[1], a.groups, a.weight1.shape[1], a.weight1.shape[2], backward, num_threads);
   if (a.workspace.numel < least) bad_value(op, "workspace", "holds too few elements; it takes " + std::to_string(least));
 }
@@ -281,7 +287,9 @@ GroupChannelAttentionArgs group_args(py::handle q, py::handle k, py::handle v, p
   a.k = like_arg(op, "k", k, a.q);
   a.v = like_arg(op, "v", v, a.q);
   const int64_t channels = a.q.shape[1];
-  if (groups < 1 || channels < 1 || channels % groups) bad_value(op, "groups", "is " + std::to_string(groups) + "; it takes a divisor of C");
+  if (groups < 1 || channels < 1 || channels % groups) {
+    bad_value(op, "groups", "is " + std::to_string(groups) + "; it takes a divisor of C");
+  }
   if (channels / groups > kMaxGroupSize) bad_value(op, "groups", "leaves more than 256 channels in a group");
   if (a.q.shape[2] < 1) bad_value(op, "q", "has length 0");
   a.temperature = tensor_arg(op, "temperature", temperature);
@@ -332,7 +340,9 @@ CausalConv1dArgs conv_args(py::handle x, py::handle weight, py::handle bias, boo
   check_cpu(op, "x", a.x);
   if (a.x.shape[2] < 1) bad_value(op, "x", "has length 0");
   a.weight = parameter_arg(op, "weight", weight, {a.x.shape[1], -1}, a.x);
-  if (a.weight.shape[1] < 2 || a.weight.shape[1] > 4) bad_value(op, "weight", "has width " + std::to_string(a.weight.shape[1]) + "; it takes 2 to 4");
+  if (a.weight.shape[1] < 2 || a.weight.shape[1] > 4) {
+    bad_value(op, "weight", "has width " + std::to_string(a.weight.shape[1]) + "; it takes 2 to 4");
+  }
   a.bias = parameter_arg(op, "bias", bias, {a.x.shape[1]}, a.x, true);
   a.silu = silu;
   return a;

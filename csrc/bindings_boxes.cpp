@@ -38,7 +38,8 @@ TensorView map_arg(const char* name, py::handle value) {
   return t;
 }
 
-void run(py::handle statistics, py::handle grad_x, py::handle x, const std::vector<int64_t>& radii, py::handle workspace, int num_threads) {
+void run(py::handle statistics, py::handle grad_x, py::handle x, const std::vector<int64_t>& radii, py::handle workspace,
+         int num_threads) {
   const bool backward = !grad_x.is_none();
   BoxStatisticsArgs a{};
   a.x = map_arg("x", x);
@@ -83,9 +84,8 @@ void bind_boxes(py::module_& m) {
       "Fill out: bdgf_fast.ops.box_statistics.");
   m.def(
       "box_statistics_bwd",
-      [](py::handle grad_x, py::handle grad_out, py::handle x, const std::vector<int64_t>& radii, py::handle workspace, int num_threads) {
-        run(grad_out, grad_x, x, radii, workspace, num_threads);
-      },
+      [](py::handle grad_x, py::handle grad_out, py::handle x, const std::vector<int64_t>& radii, py::handle workspace,
+         int num_threads) { run(grad_out, grad_x, x, radii, workspace, num_threads); },
       py::arg("grad_x"), py::arg("grad_out"), py::arg("x"), py::arg("radii"), py::arg("workspace"), py::arg("num_threads"),
       "Fill grad_x.");
 }

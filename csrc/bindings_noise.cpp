@@ -223,7 +223,9 @@ void denoising_loss(py::handle loss, py::handle grad_loss, py::handle grad_pred,
       check_dtype(op, "workspace", space, {DType::f32});
       check_contiguous(op, "workspace", space);
       check_same_device(op, "workspace", space, "pred", p);
-      if (space.numel < least) bad_value(op, "workspace", "holds " + std::to_string(space.numel) + " floats; it takes " + std::to_string(least));
+      if (space.numel < least) {
+        bad_value(op, "workspace", "holds " + std::to_string(space.numel) + " floats; it takes " + std::to_string(least));
+      }
       args.workspace = static_cast<float*>(space.data);
     }
     const CudaLaunch launch = cuda_launch(op, p, cuda_stream);
@@ -311,18 +313,20 @@ void bind_noise(py::module_& m) {
   m.def("q_sample", &q_sample, py::arg("out"), py::arg("x0"), py::arg("t"), py::arg("sqrt_abar"), py::arg("sqrt_rest"),
         py::arg("channel_mask"), py::arg("draw"), py::arg("fill_with_noise"), py::arg("seed"), py::arg("stream"),
         py::arg("sample_ids"), py::arg("origin"), py::arg("extent_h"), py::arg("extent_w"), py::arg("num_threads"),
-        py::arg("cuda_stream") = py::none(), "Fill out with x_t: bdgf_fast.ops.q_sample. draw=False leaves the noise out: x0's gradient from out's.");
-  m.def("denoising_loss", &denoising_loss, py::arg("loss"), py::arg("grad_loss"), py::arg("grad_pred"),
-        py::arg("grad_x0"), py::arg("pred"), py::arg("x0"), py::arg("t"), py::arg("sqrt_abar"), py::arg("sqrt_rest"),
-        py::arg("hidden"), py::arg("prediction"), py::arg("channel_groups"), py::arg("seed"), py::arg("stream"),
-        py::arg("sample_ids"), py::arg("origin"), py::arg("extent_h"), py::arg("extent_w"), py::arg("num_threads"),
-        py::arg("workspace") = py::none(), py::arg("cuda_stream") = py::none(), "Fill loss, or from grad_loss the gradients: bdgf_fast.ops.denoising_loss without its weights.");
+        py::arg("cuda_stream") = py::none(),
+        "Fill out with x_t: bdgf_fast.ops.q_sample. draw=False leaves the noise out: x0's gradient from out's.");
+  m.def("denoising_loss", &denoising_loss, py::arg("loss"), py::arg("grad_loss"), py::arg("grad_pred"), py::arg("grad_x0"),
+        py::arg("pred"), py::arg("x0"), py::arg("t"), py::arg("sqrt_abar"), py::arg("sqrt_rest"), py::arg("hidden"),
+        py::arg("prediction"), py::arg("channel_groups"), py::arg("seed"), py::arg("stream"), py::arg("sample_ids"),
+        py::arg("origin"), py::arg("extent_h"), py::arg("extent_w"), py::arg("num_threads"), py::arg("workspace") = py::none(),
+        py::arg("cuda_stream") = py::none(),
+        "Fill loss, or from grad_loss the gradients: bdgf_fast.ops.denoising_loss without its weights.");
   m.def("denoising_loss_workspace", &denoising_loss_workspace, py::arg("batch"), py::arg("pixels"), py::arg("channel_groups"),
         "Floats of workspace of the forward on a GPU.");
-  m.def("diffusion_step", &diffusion_step, py::arg("out"), py::arg("grad_out"), py::arg("grad_pred"),
-        py::arg("grad_sample"), py::arg("pred"), py::arg("sample"), py::arg("coefficients"), py::arg("noise"),
-        py::arg("clip"), py::arg("draw"), py::arg("seed"), py::arg("stream"), py::arg("sample_ids"),
-        py::arg("num_threads"), py::arg("cuda_stream") = py::none(), "Fill out, or from grad_out the gradients: one step of bdgf_fast.ops.ddpm_step.");
+  m.def("diffusion_step", &diffusion_step, py::arg("out"), py::arg("grad_out"), py::arg("grad_pred"), py::arg("grad_sample"),
+        py::arg("pred"), py::arg("sample"), py::arg("coefficients"), py::arg("noise"), py::arg("clip"), py::arg("draw"),
+        py::arg("seed"), py::arg("stream"), py::arg("sample_ids"), py::arg("num_threads"), py::arg("cuda_stream") = py::none(),
+        "Fill out, or from grad_out the gradients: one step of bdgf_fast.ops.ddpm_step.");
   m.def("philox_raw", &philox_raw, py::arg("counter"), py::arg("key"), "The four words of Philox4x32-10.");
   py::dict purposes;
   const char* const names[base::kPurposes] = {"target_noise", "mask_fill", "timestep", "mask_choice",

@@ -59,6 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     _group_by_shared_fixtures(items)
+    # The compile proofs are the longest tests of all. At the end of the run one of them would keep one worker busy and no other.
+    items.sort(key=lambda item: item.path.parent.name != "triton")
     most = config.getoption("--sample")
     if not most:
         return

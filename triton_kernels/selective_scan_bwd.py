@@ -4,8 +4,8 @@ For a channel and a state: x_l = a_l x_{l-1} + w_l B_l with a_l = exp(delta_l A)
 lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with g = dL/dy and lambda = dL/dx, from the last step back. Then dC_l = sum over
 channels of g_l x_l, dB_l = sum over channels of lambda_l w_l, and with e_l = lambda_l a_l x_{l-1}: dA = sum_l e_l delta_l,
 ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A, du_l = delta_l sum_n lambda_l B_l + D g_l. In the code, `lam` is lambda_l;
-`carry` is a_{l+1} lambda_{l+1} before step l and a_l lambda_l after it; `A2` is A log2(e); `sum_drive` is sum_n lambda_l B_l,
-`sum_exponent` sum_n e_l A2. (csrc/include/bdgf/scan_step.h says the same for the C++ kernels.)
+`carry` is a_{l+1} lambda_{l+1} before step l and a_l lambda_l after it; `A2` is A log2(e); `grad_drive` is sum_n lambda_l B_l,
+`grad_delta_decay` sum_n e_l A2. (csrc/include/bdgf/scan_step.h derives the formulas.)
 
 Nothing of the forward is kept. A row (a sample, or a segment of a long sequence, whose first state and last carry come from
 selective_scan_segments.py) is taken in chunks. Going forwards, a program stores the state before every chunk in its scratch. Then,
@@ -14,7 +14,8 @@ first: it records a_l x_{l-1} of the T steps in registers and runs the adjoint b
 
 dB and dC are summed over the channels of a warp by shuffles, then over the warps of the program. Channel tiles that share B and C
 are taken one after the other by one program (its `items`), which adds each to what the tiles before have stored, or by several
-programs (`parts`), each with a dB and dC of its own, which sum_parts adds up in order. The directions of an image are items too.
+programs (`tile_programs`), each with a dB and dC of its own, which selective_scan_partial_sums adds up in order. The directions of
+an image are items too.
 dA, dD and d(bias) are summed over the rows of a program, and then, by the launcher, over the programs. There are no atomics, and
 the shapes and the device alone determine the order of every sum.
 
@@ -95,10 +96,10 @@ class Wanted(NamedTuple):
 
 
 @triton.jit(do_not_specialize=["rows", "row_programs", "chunk", "slots", "one"])
-def scan_bwd(
+def selective_scan_bwd(
     grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias, grad_initial,
     grad_out, grad_last, u, delta, A, B, C, D, z, bias, initial, scratch, merge_u, merge_delta,
-    rows, dim, length, parts, items, tiles_of_group, dim_of_group, segments, segment, chunk, row_programs, share_b, share_c,
+    rows, dim, length, tile_programs, items, dim_of_group, segments, segment, chunk, row_programs, share_b, share_c,
     height, width, slots,
     gu_b, gu_d, gu_h, gu_l, gd_b, gd_k, gd_d, gd_l, gB_b, gB_s, gB_n, gB_l, gC_b, gC_s, gC_n, gC_l, gz_b, gz_d, gz_l,
     gi_b, gi_d, gi_n, go_b, go_d, go_h, go_l, gl_r, gl_d, gl_n,
@@ -110,7 +111,8 @@ def scan_bwd(
     NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
 ):  # fmt: skip
     """grad_A, grad_D, grad_bias, and constant grad_B, grad_C: partial sums (row_programs, K, dim, ...). Variable grad_B, grad_C:
-    (batch, K * parts, N, L), a program's own; _s is the stride of K * parts. `slots`: states that a program's scratch holds.
+    (batch, K * tile_programs, N, L), a program's own; _s is the stride of K * tile_programs. `slots`: states that a program's
+    scratch holds.
 
     RESIDENT: one item, whose parameters and their gradients stay in registers. SHARED: one delta for all directions.
     merge_u, merge_delta: (programs, DIM, length) scratch, None: in place."""
@@ -124,22 +126,23 @@ def scan_bwd(
     wanted: tl.constexpr = Wanted(z is not None, grad_B is not None, grad_C is not None, grad_D is not None, grad_bias is not None)
     program = tl.program_id(0)
     wide = tl.zeros((), tl.int64)  # widens what is added to it
-    part = program % parts
+    never = wide > 0  # false, for a mask
+    tile_program = program % tile_programs
     n, n_exists = states(N, NR, NL)
-    lane = _offset_in_tile(NR, DR, DW, NL, DL, one)
+    offsets = _offsets_in_tile(NR, DR, DW, NL, DL, one)
     scratch += (wide + program) * slots * TILE  # the states before every chunk of a row
     fine = scratch + (wide + tl.cdiv(segment, chunk)) * TILE  # those before every T steps of one chunk
     if RESIDENT:
-        group, d, d_exists = channels(part * items, dim_of_group, WIDE, DR, DW, DL)
+        group, d, d_exists = channels(tile_program * items, dim_of_group, WIDE, DR, DW, DL)
         tile = make_tile(d, d_exists, n, n_exists, N, one)
         p = load_parameters(A, B, C, D, bias, tile, 0, N, call)
         sum_A, sum_B, sum_C, sum_D, sum_bias = _no_sums(tile, T)
-    for r in range(program // parts, rows, row_programs):
+    for r in range(program // tile_programs, rows, row_programs):
         sample, begin, end = bounds(r, segments, segment, length)
         for item in range(1 if RESIDENT else items):
             k = item % K
             if not RESIDENT:
-                group, d, d_exists = channels(part * (items // K) + item // K, dim_of_group, WIDE, DR, DW, DL)
+                group, d, d_exists = channels(tile_program * (items // K) + item // K, dim_of_group, WIDE, DR, DW, DL)
                 tile = make_tile(d, d_exists, n, n_exists, N, one)
                 p = load_parameters(A, B, C, D, bias, tile, (wide + k) * dim, N, call)
                 sum_A, sum_B, sum_C, sum_D, sum_bias = _no_sums(tile, T)
@@ -148,7 +151,7 @@ def scan_bwd(
                       B + sample * B_b + (wide + group_of_k // share_b) * B_g, B_n, B_l,
                       C + sample * C_b + (wide + group_of_k // share_c) * C_g, C_n, C_l,
                       end, length, k * DIRECTION_STEP, height, width)  # fmt: skip
-            own = wide + (k * parts + part if IMAGE else part)
+            own = wide + (k * tile_programs + tile_program if IMAGE else tile_program)
             sources = Sources(Target(grad_out, sample * go_b, go_d, go_h, go_l, None), Target(z, sample * z_b, z_d, 0, z_l, None))
             targets = Gradients(
                 Target(grad_u, sample * gu_b, gu_d, gu_h, gu_l, merge_u),
@@ -160,7 +163,7 @@ def scan_bwd(
             x = load_state(initial, (wide + r) * init_r, init_d, init_n, tile, one)
             chunks = tl.cdiv(end - begin, chunk)
             for i in range(chunks):
-                tl.store(scratch + (wide + i) * TILE + lane, x)
+                tl.store(scratch + (wide + i) * TILE + offsets, x)
                 if i < chunks - 1:
                     for first in range(begin + i * chunk, begin + (i + 1) * chunk, T):
                         x = _advance(x, first, row, tile, p, call, T)
@@ -170,16 +173,16 @@ def scan_bwd(
                 i = chunks - 1 - back
                 start = begin + i * chunk
                 blocks = tl.cdiv(tl.minimum(chunk, end - start), T)
-                x = tl.load(scratch + (wide + i) * TILE + lane)
+                x = tl.load(scratch + (wide + i) * TILE + offsets)
                 for j in range(blocks):
-                    tl.store(fine + (wide + j) * TILE + lane, x)
+                    tl.store(fine + (wide + j) * TILE + offsets, x)
                     if j < blocks - 1:
                         x = _advance(x, start + j * T, row, tile, p, call, T)
                 tl.debug_barrier()
                 for behind in range(blocks):
                     j = blocks - 1 - behind
                     carry, sum_A, sum_B, sum_C, sum_D, sum_bias = _block_back(
-                        carry, sum_A, sum_B, sum_C, sum_D, sum_bias, start + j * T, fine + (wide + j) * TILE + lane,
+                        carry, sum_A, sum_B, sum_C, sum_D, sum_bias, start + j * T, fine + (wide + j) * TILE + offsets,
                         row, tile, p, sources, targets, wanted, (wide + program) * DIM * length, DIM, wide + k, K, wide + item,
                         RESIDENT, one_float, call, T,
                     )  # fmt: skip
@@ -188,16 +191,16 @@ def scan_bwd(
                 first_of_sample = when((wide + r) % segments == 0, tile.exists)
                 tl.store(grad_initial + sample * gi_b + state_offsets(tile, gi_d, gi_n, one), carry, first_of_sample)
             if not RESIDENT:
-                base = ((wide + program // parts) * K + k) * dim
+                base = ((wide + program // tile_programs) * K + k) * dim
                 _add_sums(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias, base, N,
-                          tile, wide + r > program // parts, call)  # fmt: skip
+                          tile, wide + r > program // tile_programs, call)  # fmt: skip
     if RESIDENT:
         _add_sums(grad_A, grad_B, grad_C, grad_D, grad_bias, sum_A, sum_B, sum_C, sum_D, sum_bias,
-                  (wide + program // parts) * dim, N, tile, wide > 0, call)  # fmt: skip
+                  (wide + program // tile_programs) * dim, N, tile, never, call)  # fmt: skip
 
 
 @triton.jit
-def _offset_in_tile(NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
+def _offsets_in_tile(NR: tl.constexpr, DR: tl.constexpr, DW: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
     """Where the elements of a tile lie in scratch: as in registers."""
     offset = tl.arange(0, NR)[:, None, None, None, None] * DR + tl.arange(0, DR)[None, :, None, None, None]
     offset = offset * DW + tl.arange(0, DW)[None, None, :, None, None]
@@ -243,9 +246,9 @@ def _block_back(
     bs = load_matrix(row.B, row.B_state, row.B_step, at, tile, p.b, call.constant_b, call)
     cs = load_matrix(row.C, row.C_state, row.C_step, at, tile, p.c, call.constant_c, call)
     decayed = _record(tl.load(kept), ds, vs, bs, p.A2, T)
-    carry, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c = _adjoint(
+    carry, sum_A, sum_B, sum_C, grads_drive, grads_delta_decay, ys, to_b, to_c = _adjoint(
         carry, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, p.A2, wanted, one_float, call, T)  # fmt: skip
-    sum_drive = join4(sums_drive, call.reverse)
+    grad_drive = join4(grads_drive, call.reverse)
     if wanted.D:
         sum_D += grad_y * ut
     if wanted.z and targets.z.pointer is not None:
@@ -256,9 +259,9 @@ def _block_back(
     slot = own_scratch + spread((tile.d % DIM) * row.length, at.pixel)
     if targets.u.pointer is not None:
         pixels = pixel_offset(at.pixel, row.width, targets.u.row, targets.u.step, call.divide)
-        grad_u = sum_drive * dt + p.D[:, :, :, None] * grad_y
+        grad_u = grad_drive * dt + p.D[:, :, :, None] * grad_y
         _store_channels(targets.u, grad_u, tile, pixels, slot, k, K, at)
-    grad_delta = sum_drive * ut + join4(sums_exponent, call.reverse) * (1.0 / 1.4426950408889634)
+    grad_delta = grad_drive * ut + join4(grads_delta_decay, call.reverse) * (1.0 / 1.4426950408889634)
     if call.softplus:
         grad_delta *= tl.where(raw > 20.0, 1.0, 1.0 / (1.0 + tl.exp(-raw)))
     grad_delta = tl.where(at.inside, grad_delta, 0.0)
@@ -291,7 +294,7 @@ def _adjoint(carry, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted
     Returns the carry and the sums over steps, then five tuples over the steps: sum_n lambda B, sum_n e A2 and y, (DR, DW, DL),
     and each warp's part of dB and dC, (NR, DW, NL); () where they are not wanted.
     """
-    sums_drive, sums_exponent, ys, to_b, to_c = (), (), (), (), ()
+    grads_drive, grads_delta_decay, ys, to_b, to_c = (), (), (), (), ()
     for s in tl.static_range(T):
         b, c = bs[T - 1 - s], cs[T - 1 - s]
         v, g = over_channels(vs[T - 1 - s]), over_channels(gs[T - 1 - s])
@@ -309,12 +312,12 @@ def _adjoint(carry, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted
                 sum_B += lam * v
             else:
                 to_b = (_sum_channels(lam * v),) + to_b
-        sums_drive = (sum_states(lam * b),) + sums_drive
+        grads_drive = (sum_states(lam * b),) + grads_drive
         e = lam * decayed[T - 1 - s]
         sum_A += e * over_channels(ds[T - 1 - s])
-        sums_exponent = (sum_states(e * A2),) + sums_exponent
+        grads_delta_decay = (sum_states(e * A2),) + grads_delta_decay
         carry = lam * tl.exp2(over_channels(ds[T - 1 - s] * one_float) * A2)
-    return carry, sum_A, sum_B, sum_C, sums_drive, sums_exponent, ys, to_b, to_c
+    return carry, sum_A, sum_B, sum_C, grads_drive, grads_delta_decay, ys, to_b, to_c
 
 
 @triton.jit
@@ -337,8 +340,8 @@ def _store_matrix(target, terms, tile, again, RESIDENT: tl.constexpr, at, call):
     value = tl.sum(join4(terms, call.reverse), 1)
     pointer = target.pointer + target.offset + spread(index(tile.n, call.wide) * target.channel, at.order * target.step)
     if not RESIDENT:
-        value += tl.load(pointer, when(again, at.seen), 0.0).to(tl.float32)
-    tl.store(pointer, value.to(target.pointer.dtype.element_ty), at.seen)
+        value += tl.load(pointer, when(again, at.states_inside), 0.0).to(tl.float32)
+    tl.store(pointer, value.to(target.pointer.dtype.element_ty), at.states_inside)
 
 
 @triton.jit
@@ -363,14 +366,16 @@ def _add(pointer, value, mask, again):
 
 
 @triton.jit
-def sum_parts(out, partial, total, parts, groups, states_, length, out_b, out_g, out_n, out_l, BLOCK: tl.constexpr):
-    """out (batch, groups, N, L) = the sums over parts of partial (batch, groups, parts, N, L), in order."""
+def selective_scan_partial_sums(
+    out, partial, total, partials, groups, states_, length, out_b, out_g, out_n, out_l, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """out (batch, groups, N, L) = the sums of partial (batch, groups, partials, N, L) over its third axis, in order."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = i < total
     l, row = i % length, i // length
     n, owner = row % states_, row // states_  # owner: sample and group
     x = tl.zeros((BLOCK,), tl.float32)
-    for p in range(parts):
-        x += tl.load(partial + ((owner * parts + p) * states_ + n) * length + l, there, 0.0)
+    for p in range(partials):
+        x += tl.load(partial + ((owner * partials + p) * states_ + n) * length + l, there, 0.0)
     pointer = out + (owner // groups) * out_b + (owner % groups) * out_g + n * out_n + l * out_l
     tl.store(pointer, x.to(out.dtype.element_ty), there)

@@ -36,7 +36,7 @@ from .selective_scan_tiles import (
 
 
 @triton.jit(do_not_specialize=["rows", "row_programs", "one"])
-def scan_fwd(
+def selective_scan_fwd(
     out, last, delta_sums, merge, u, delta, A, B, C, D, z, bias, initial,
     rows, dim, length, tiles, dim_of_group, segments, segment, row_programs, share_b, share_c, height, width,
     out_b, out_d, out_h, out_l, u_b, u_d, u_h, u_l, delta_b, delta_k, delta_d, delta_l, z_b, z_d, z_l,

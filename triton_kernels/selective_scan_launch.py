@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ._launch import capability, cdiv, launch, next_power_of_2, processors, workspace, workspace_limit
-from .selective_scan_bwd import scan_bwd, sum_parts
-from .selective_scan_fwd import scan_fwd
-from .selective_scan_segments import scan_adjoint, scan_borders
+from .selective_scan_bwd import selective_scan_bwd, selective_scan_partial_sums
+from .selective_scan_fwd import selective_scan_fwd
+from .selective_scan_segments import selective_scan_adjoint, selective_scan_borders
 
 # N up to -> (NR, DR, NL, DL): a warp's tile, of at most 32 channels, since T steps of each are held too. In the backward a thread
 # has few elements, because it keeps T states of each: with twice as many at N = 16 it uses all 255 registers, and spills with z.
@@ -134,7 +134,7 @@ def forward(scan: Scan, out: Tensor, last: Tensor | None) -> None:
 
 def _forward(scan: Scan, block, tiles, row_programs, initial, out=None, last=None, delta_sums=None, merge=None) -> None:
     launch(
-        scan_fwd, row_programs * tiles,
+        selective_scan_fwd, row_programs * tiles,
         out, last, delta_sums, merge, scan.u, scan.delta, scan.A, scan.B, scan.C, scan.D, scan.z, scan.bias, initial,
         scan.batch * scan.segments, scan.dim, scan.length, tiles, scan.dim_of_group, scan.segments, scan.segment, row_programs,
         *scan.share, scan.height, scan.width,
@@ -163,7 +163,7 @@ def _scan_borders(scan: Scan, ends: Tensor, delta_sums: Tensor, initial: Tensor 
     state = torch.empty_like(ends)
     block = 128
     launch(
-        scan_borders, scan.batch * cdiv(scan.dim * scan.states, block),
+        selective_scan_borders, scan.batch * cdiv(scan.dim * scan.states, block),
         state, ends, delta_sums, scan.A, initial, None, scan.segments, scan.dim, *_state_strides(initial),
         N=scan.states, BACK=back, BLOCK=block, num_warps=4,
     )  # fmt: skip
@@ -176,30 +176,30 @@ ROWS = ("u", "delta", "B", "C", "z", "initial")  # tensors whose first axis is t
 def backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, grad_last: Tensor | None) -> None:
     """Fill the gradients named u, delta, A, B, C, D, z, bias, initial, those that are not None.
 
-    The batch is taken in parts where the sums of dB and dC would leave no workspace for programs that run side by side.
+    The batch is taken in pieces where the sums of dB and dC would leave no workspace for programs that run side by side.
     """
     tensors = (*(getattr(scan, name) for name in ROWS), grad_out, grad_last, *grads.values())
     room = workspace_limit(*tensors)
     summed = sum(grads[name] is not None and getattr(scan, name).dim() == 4 for name in "BC")
     sums = 4 * summed * scan.batch * scan.groups * scan.copies * scan.states * scan.length
-    parts = min(scan.batch, cdiv(sums, max(1, room // 4))) if sums else 1
-    if parts == 1:
+    pieces = min(scan.batch, cdiv(sums, max(1, room // 4))) if sums else 1
+    if pieces == 1:
         return _backward(scan, grads, grad_out, grad_last, room)
     total: dict[str, Tensor] = {}
-    for first in range(0, scan.batch, cdiv(scan.batch, parts)):
-        rows = slice(first, first + cdiv(scan.batch, parts))
+    for first in range(0, scan.batch, cdiv(scan.batch, pieces)):
+        rows = slice(first, first + cdiv(scan.batch, pieces))
 
         def of_rows(name: str, x: Tensor | None, rows: slice = rows) -> Tensor | None:
             return x[rows] if x is not None and name in ROWS and not (name in "BC" and x.dim() == 2) else x
 
-        part = {name: of_rows(name, x) for name, x in grads.items()}
-        whole = [name for name, x in grads.items() if x is not None and part[name] is x]  # sums over the batch
-        part |= {name: torch.empty_like(grads[name]) for name in whole}
+        piece = {name: of_rows(name, x) for name, x in grads.items()}
+        whole = [name for name, x in grads.items() if x is not None and piece[name] is x]  # sums over the batch
+        piece |= {name: torch.empty_like(grads[name]) for name in whole}
         inputs = {name: of_rows(name, getattr(scan, name)) for name in ROWS}
         last = None if grad_last is None else grad_last[rows]
-        _backward(replace(scan, **inputs), part, grad_out[rows], last, room)
+        _backward(replace(scan, **inputs), piece, grad_out[rows], last, room)
         for name in whole:
-            total[name] = total[name] + part[name] if name in total else part[name]
+            total[name] = total[name] + piece[name] if name in total else piece[name]
     for name, x in total.items():
         grads[name].copy_(x)
     return None
@@ -210,27 +210,28 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
     table = BACKWARD if capability(scan.u.device) >= (120 if scan.directions else 90) else BACKWARD_SMALL
     block = tile(table, scan.states, scan.dim_of_group, WARPS)
     channels = block["DR"] * block["DW"] * block["DL"]
-    of_group = cdiv(scan.dim_of_group, channels)
+    tiles_of_group = cdiv(scan.dim_of_group, channels)
     device = scan.u.device
     wanted = max(1, BACKWARD_WARPS * processors(device) // block["DW"])
-    scan.cut(scan.batch * scan.groups * of_group, wanted // 2)
+    scan.cut(scan.batch * scan.groups * tiles_of_group, wanted // 2)
     initial, entering = scan.initial, grad_last
     if scan.segments > 1:
         initial, entering = _enter_both_ways(scan, grad_out, grad_last)
         room -= 4 * 4 * initial.numel()
 
-    # `of_one`: programs that share the channel tiles of a group, as many as there is room for their own dB and dC.
+    # `programs_of_group`: programs that share the channel tiles of a group, as many as there is room for their own dB and dC.
     copies, rows = scan.copies, scan.batch * scan.segments
     size = 4 * scan.batch * scan.groups * copies * scan.states * scan.length
     summed = {name: grads[name] is not None and getattr(scan, name).dim() == 4 for name in "BC"}
     most = room // 2 // max(1, size * sum(summed.values()))
-    of_one = next(p for p in range(of_group, 0, -1) if of_group % p == 0 and (p <= most or p == 1))
+    programs_of_group = next(p for p in range(tiles_of_group, 0, -1) if tiles_of_group % p == 0 and (p <= most or p == 1))
     partial = {}
     for name, share in zip("BC", scan.share, strict=True):
-        direct = not summed[name] or (share * of_one == 1 and of_group == 1)
-        partial[name] = None if direct else workspace(scan.u, scan.batch, scan.groups * copies * of_one, scan.states, scan.length)
+        direct = not summed[name] or (share * programs_of_group == 1 and tiles_of_group == 1)
+        shape = scan.batch, scan.groups * copies * programs_of_group, scan.states, scan.length
+        partial[name] = None if direct else workspace(scan.u, *shape)
         room -= 0 if direct else 4 * partial[name].numel()
-    parts, items = scan.groups * of_one, copies * (of_group // of_one)
+    tile_programs, items = scan.groups * programs_of_group, copies * (tiles_of_group // programs_of_group)
 
     # `row_programs` share the rows. Each keeps the state before every STEPS-th step if there is room, else states of two levels.
     half = scan.u.dtype is not torch.float32
@@ -241,27 +242,27 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
     constant = [name for name in "BC" if grads[name] is not None and not summed[name]]
     per_row_program = 4 * copies * scan.dim * (scan.states * (1 + len(constant)) + 2)
     tile_bytes = 4 * channels * block["NR"] * block["NL"]
-    row_programs = min(rows, cdiv(wanted, parts))
+    row_programs = min(rows, cdiv(wanted, tile_programs))
     chunk = STEPS * cdiv(scan.segment, STEPS)
     slots = 1 + chunk // STEPS
-    if row_programs * (parts * (slots * tile_bytes + per_program) + per_row_program) > room and scan.segment > 16 * STEPS:
+    if row_programs * (tile_programs * (slots * tile_bytes + per_program) + per_row_program) > room and scan.segment > 16 * STEPS:
         chunk = STEPS * math.isqrt(scan.segment // STEPS)
         slots = cdiv(scan.segment, chunk) + chunk // STEPS
-    row_programs = max(1, min(row_programs, room // (parts * (slots * tile_bytes + per_program) + per_row_program)))
+    row_programs = max(1, min(row_programs, room // (tile_programs * (slots * tile_bytes + per_program) + per_row_program)))
 
     def scratch(*shape):
         return workspace(scan.u, *shape)
 
     sums = {"A": grads["A"], "D": grads["D"], "bias": grads["bias"]} | {name: grads[name] for name in constant}
     sums = {name: None if x is None else scratch(row_programs, *x.shape) for name, x in sums.items()}
-    merge_u, merge_delta = (scratch(row_programs * parts, channels, scan.length) if need else None for need in merged)
+    merge_u, merge_delta = (scratch(row_programs * tile_programs, channels, scan.length) if need else None for need in merged)
     to = {name: sums[name] if name in constant else grads[name] if partial[name] is None else partial[name] for name in "BC"}
     launch(
-        scan_bwd, row_programs * parts,
+        selective_scan_bwd, row_programs * tile_programs,
         grads["u"], grads["delta"], sums["A"], to["B"], to["C"], sums["D"], grads["z"], sums["bias"], grads["initial"],
         grad_out, entering, scan.u, scan.delta, scan.A, scan.B, scan.C, scan.D, scan.z, scan.bias, initial,
-        scratch(row_programs * parts * slots * tile_bytes // 4), merge_u, merge_delta,
-        rows, scan.dim, scan.length, parts, items, of_group, scan.dim_of_group, scan.segments, scan.segment, chunk, row_programs,
+        scratch(row_programs * tile_programs * slots * tile_bytes // 4), merge_u, merge_delta,
+        rows, scan.dim, scan.length, tile_programs, items, scan.dim_of_group, scan.segments, scan.segment, chunk, row_programs,
         *scan.share, scan.height, scan.width, slots,
         *pixel_strides(grads["u"]), *_delta_strides(grads["delta"]), *_strides(to["B"], 4), *_strides(to["C"], 4),
         *_strides(grads["z"], 3), *_strides(grads["initial"], 3), *pixel_strides(grad_out), *_state_strides(entering),
@@ -276,8 +277,8 @@ def _backward(scan: Scan, grads: dict[str, Tensor | None], grad_out: Tensor, gra
         if partial[name] is not None:
             out = grads[name]
             launch(
-                sum_parts, cdiv(out.numel(), 512), out, partial[name], out.numel(), share * of_one, out.shape[1],
-                scan.states, scan.length, *out.stride(), BLOCK=512, num_warps=4,
+                selective_scan_partial_sums, cdiv(out.numel(), 512), out, partial[name], out.numel(), share * programs_of_group,
+                out.shape[1], scan.states, scan.length, *out.stride(), BLOCK=512, num_warps=4,
             )  # fmt: skip
 
 
@@ -289,7 +290,7 @@ def _enter_both_ways(scan: Scan, grad_out: Tensor, grad_last: Tensor | None) -> 
     ends = torch.empty_like(initial)
     b, _, d, l = scan.delta.stride()
     launch(
-        scan_adjoint, scan.batch * scan.segments * tiles,
+        selective_scan_adjoint, scan.batch * scan.segments * tiles,
         ends, grad_out, scan.delta, scan.A, scan.C, scan.z, scan.bias,
         scan.batch * scan.segments, scan.dim, scan.length, tiles, scan.dim_of_group, scan.segments, scan.segment, scan.share[1],
         *grad_out.stride(), b, d, l, *_strides(scan.z, 3), *_strides(scan.C, 4), 1,

@@ -2,9 +2,9 @@
 names of selective_scan_bwd.py). First every segment alone, then from border to border.
 
 A segment that starts with state x ends with exp(A sum delta) x plus the state that it ends with when it starts with zero; the
-adjoint likewise, backwards. For every segment alone, scan_fwd (with out=None) computes the state that it ends with, and
-scan_adjoint the carry that it ends with, which is the gradient of the state that it starts with; from these, `scan_borders`
-computes what enters each segment.
+adjoint likewise, backwards. For every segment alone, selective_scan_fwd (with out=None) computes the state that it ends with, and
+selective_scan_adjoint the carry that it ends with, which is the gradient of the state that it starts with; from these,
+selective_scan_borders computes what enters each segment.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .selective_scan_tiles import (
 
 
 @triton.jit
-def scan_borders(
+def selective_scan_borders(
     state, ends, delta_sums, A, initial, last, segments, dim, init_b, init_d, init_n,
     N: tl.constexpr, BACK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -56,7 +56,7 @@ def scan_borders(
 
 
 @triton.jit(do_not_specialize=["rows", "one"])
-def scan_adjoint(
+def selective_scan_adjoint(
     ends, grad_out, delta, A, C, z, bias,
     rows, dim, length, tiles, dim_of_group, segments, segment, share_c,
     go_b, go_d, go_l, delta_b, delta_d, delta_l, z_b, z_d, z_l, C_b, C_g, C_n, C_l, one,
@@ -66,7 +66,9 @@ def scan_adjoint(
     """The gradient of the state before each segment, from that segment alone: ends (rows, dim, N). In `row`, grad_out takes the
     place of u, and C that of B. A program takes one row and channel tile."""
     T: tl.constexpr = 4
-    call: tl.constexpr = Call(SOFTPLUS, REVERSE, False, True, True, False, WIDE, False, CONST_C)
+    call: tl.constexpr = Call(
+        SOFTPLUS, REVERSE, image=False, pixels=True, shared=True, divide=False, wide=WIDE, constant_b=False, constant_c=CONST_C
+    )
     r = tl.zeros((), tl.int64) + tl.program_id(0) // tiles
     sample = r // segments
     begin = (r % segments).to(tl.int32) * segment

@@ -7,8 +7,8 @@ at a time as (DR, DW, DL, T), along L where L is contiguous, and split into thei
 
 The kernels are compiled as one function each: Triton inlines everything that is called here. Their strides are named after the
 tensor and the axis: u_b, u_d, u_h and u_l are those of u over batch, channels, rows of an image and steps (or pixels of a row);
-_k, _g and _n are directions, groups and states, _r is rows, _s the parts of dB and dC; gu_b is the batch stride of the gradient of
-u, and so on.
+_k, _g and _n are directions, groups and states, _r is rows, _s the partial results of dB and dC; gu_b is the batch stride of the
+gradient of u, and so on.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Steps(NamedTuple):
     pixel: Any  # (T,)
     order: Any
     inside: Any  # (DR, DW, DL, T)
-    seen: Any  # (NR, NL, T)
+    states_inside: Any  # (NR, NL, T)
 
 
 @triton.jit
@@ -274,8 +274,8 @@ def steps_at(first, row, tile, call, T: tl.constexpr):
     pixel = index(pixel, call.wide)
     order = pixel if call.pixels else index(step, call.wide)
     inside = tile.d_exists[:, :, :, None] & (step < row.end)[None, None, None, :]
-    seen = tile.n_exists[:, :, None] & (step < row.end)[None, None, :]
-    return Steps(pixel, order, inside, seen)
+    states_inside = tile.n_exists[:, :, None] & (step < row.end)[None, None, :]
+    return Steps(pixel, order, inside, states_inside)
 
 
 @triton.jit
@@ -294,7 +294,7 @@ def load_matrix(matrix, state, step, at, tile, constant, CONSTANT: tl.constexpr,
     if CONSTANT:
         return constant, constant, constant, constant
     else:  # noqa: RET505  (Triton takes the return of one branch)
-        loaded = load_steps(matrix, index(tile.n, call.wide) * state, at.order * step, at.seen)
+        loaded = load_steps(matrix, index(tile.n, call.wide) * state, at.order * step, at.states_inside)
         x0, x1, x2, x3 = split4(loaded, call.reverse)
         return over_states(x0), over_states(x1), over_states(x2), over_states(x3)
 

@@ -72,7 +72,8 @@ def blocks_to_count(kernel: str, grid: tuple[int, ...], case: str) -> list[tuple
         return [(middle // segments * segments + i, 0, 0) for i in range(segments)]
     if kernel == "gate_weights_kernel":  # of each of the four parameters
         return [(grid[0] * (2 * i + 1) // 16, 0, 0) for i in range(8)]
-    if kernel == "selective_scan_rows_kernel":  # y is the gradient; that of B, behind a table of jumps, is summed as that of C
+    # y is the gradient; that of B, behind a table of jumps, is summed as that of C.
+    if kernel == "selective_scan_block_sums_kernel":
         return [(middle, y, 0) for y in (0, 2, 2, 3, 4)]
     if "_kernel_traits<" in kernel:  # mamba_ssm: (sample, channel)
         return [(middle, grid[1] // 2, 0)]

@@ -27,7 +27,8 @@ CODES = {"i1": "?", "u1": "?", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "
 # Programs that take every n-th row from their own number on: (rows, n) by the names of the kernel's arguments. They are counted
 # with one row and with two, from which the count with any number of rows follows.
 PERSISTENT = {
-    "scan_fwd": ("rows", "row_programs"), "scan_bwd": ("rows", "row_programs"), "causal_conv1d_bwd": ("tiles_b", "sample_programs"),
+    "selective_scan_fwd": ("rows", "row_programs"), "selective_scan_bwd": ("rows", "row_programs"),
+    "causal_conv1d_bwd": ("tiles_b", "sample_programs"),
 }  # fmt: skip
 
 

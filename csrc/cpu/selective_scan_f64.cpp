@@ -1,3 +1,6 @@
+// Selective scan in float64, for gradchecks: each thread takes whole channels, one after the other, with the recurrence and
+// its adjoint as scan_step.h writes them, in plain loops. Sums over the batch are formed in at most eight shares of its rows, which
+// are then added in order, so that the results do not depend on the number of threads.
 #include "cpu/selective_scan_f64.h"
 
 #include <algorithm>

@@ -64,7 +64,8 @@ static void loss(const DenoisingLossArgs& args, const CudaLaunch& launch, bool b
   check_same_storage(op, args.x0, args.grad_x0, "grad_x0");
   const DeviceGuard guard(launch.device, op);
   for_storage(args.pred.dtype, [&](auto t) { device::run_denoising_loss<decltype(t)>(args, stream_of(launch), backward); });
-  check_cuda(cudaGetLastError(), op, sample_text(args.batch, args.channels * args.pixels) + ", " + std::to_string(args.groups) + " groups");
+  check_cuda(cudaGetLastError(), op,
+             sample_text(args.batch, args.channels * args.pixels) + ", " + std::to_string(args.groups) + " groups");
 }
 
 void denoising_loss(const DenoisingLossArgs& args, const CudaLaunch& launch) { loss(args, launch, false); }

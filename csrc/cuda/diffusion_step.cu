@@ -20,7 +20,8 @@ static void run_diffusion_step(const DiffusionStepArgs& args, cudaStream_t strea
     BDGF_LAUNCH(diffusion_step_backward_kernel<T>, grid_of(work.loop, 256), 256, 0, stream, work);
   } else {
     const SampleView none;
-    work.loop = make_sample_loop<T>(args.address, {&args.pred, &args.sample, &args.noise, &args.out, &none}, work.t, nullptr, false);
+    work.loop =
+        make_sample_loop<T>(args.address, {&args.pred, &args.sample, &args.noise, &args.out, &none}, work.t, nullptr, false);
     BDGF_LAUNCH(diffusion_step_kernel<T>, grid_of(work.loop, 256), 256, 0, stream, work);
   }
 }

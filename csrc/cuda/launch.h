@@ -65,7 +65,9 @@ void for_storage(DType dtype, const Body& body) {
   body(__nv_bfloat16());
 }
 inline void check_same_storage(const char* op, const SampleView& main, const SampleView& other, const char* name) {
-  if (other.present && other.dtype != main.dtype) bad_type(op, name, std::string("is ") + dtype_name(other.dtype) + "; it takes " + dtype_name(main.dtype));
+  if (other.present && other.dtype != main.dtype) {
+    bad_type(op, name, std::string("is ") + dtype_name(other.dtype) + "; it takes " + dtype_name(main.dtype));
+  }
 }
 inline std::string sample_text(int64_t batch, int64_t elements) {
   return std::to_string(batch) + " samples of " + std::to_string(elements) + " elements";

@@ -71,7 +71,8 @@ __global__ void __launch_bounds__(256) q_sample_kernel(const QSampleWork a) {
         if (hidden) {
 #pragma unroll
           for (int j = 0; j < 4 * K; ++j) eps[j] = 0.0f;
-          if (a.args.fill_with_noise) draw(item, noise_sample(a.args.fill, b), noise_stream(a.args.fill), noise_key(a.args.fill), eps);
+          if (a.args.fill_with_noise)
+            draw(item, noise_sample(a.args.fill, b), noise_stream(a.args.fill), noise_key(a.args.fill), eps);
 #pragma unroll
           for (int j = 0; j < 4 * K; ++j) value[j] = hidden >> j & 1 ? eps[j] : value[j];
         }

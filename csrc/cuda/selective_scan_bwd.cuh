@@ -1,8 +1,8 @@
-// Selective scan, backward. For a channel and a state: x_l = a_l x_{l-1} + w_l B_l with the decay a_l = exp(delta_l A) and the drive
-// w_l = delta_l u_l; y_l = sum_n C_l x_l + D u_l. From the last step back, lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with g = dL/dy and
-// lambda = dL/dx. Then dC_l = sum over channels of g_l x_l, dB_l = sum over channels of lambda_l w_l, and with
+// Selective scan, backward. For a channel and a state: x_l = a_l x_{l-1} + w_l B_l with the decay a_l = exp(delta_l A) and the
+// drive w_l = delta_l u_l; y_l = sum_n C_l x_l + D u_l. From the last step back, lambda_l = g_l C_l + a_{l+1} lambda_{l+1} with
+// g = dL/dy and lambda = dL/dx. Then dC_l = sum over channels of g_l x_l, dB_l = sum over channels of lambda_l w_l, and with
 // e_l = lambda_l a_l x_{l-1}: dA = sum_l e_l delta_l, ddelta_l = u_l sum_n lambda_l B_l + sum_n e_l A,
-// du_l = delta_l sum_n lambda_l B_l + D g_l. (bdgf/scan_step.h has the derivation, all names, and the arithmetic of a step.)
+// du_l = delta_l sum_n lambda_l B_l + D g_l. (bdgf/scan_step.h derives them, and has all names and the arithmetic of a step.)
 //
 // Nothing of the forward is kept: selective_scan_bwd.cu first launches the forward's kernel without outputs, for the states before
 // the chunks (call.starts) and, where a sequence is cut into segments, for the states and the carries at their borders. A block
@@ -15,7 +15,7 @@
 // that a thread's registers stand for (register i: state i ^ (lane & 3)), so that in each of the first two exchanges all lanes
 // keep the same registers and send the same registers, without a select; B and C are staged in all four orders.
 // dA, dD, d(delta_bias) and the gradients of constant B and C sum over steps and rows: a block sums over its own rows into
-// call.sums, and selective_scan_rows_kernel adds up the blocks in a fixed order.
+// call.sums, and selective_scan_block_sums_kernel adds up the blocks in a fixed order.
 //
 // Instructions per (step, channel, state), inner loops: at least 4 for each of the two times that the state is computed and 8 for
 // the adjoint, 16; executed on sm_90 5.4, 5.9 and, with the sums over channels and states, 11.4.
@@ -85,8 +85,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::record(int t, int j, const floa
 // multiple of four. `tile` is the first step of the tile in its chunk, `count` the number of steps that are staged.
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::tile_back(int chunk, int tile, int count) {
-  // The steps that a group has, without the empty ones after a packed row's end: those count for nothing, although e_l is not 0 there
-  // where the last state has a gradient.
+  // The steps that a group has, without the empty ones after a packed row's end: those count for nothing, although e_l is not 0
+  // there where the last state has a gradient.
   const int most = packed() ? (int)pack.steps : kGroupSteps;
 #pragma unroll 1
   for (int t = (count - 1) / row_slot(most) * row_slot(most); t >= 0; t -= row_slot(most)) {
@@ -168,12 +168,13 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::step_back(FourSteps& f, int i, 
   const float2 delta_u = pair[(t + j) * kRow + c];
   const float gy = tile_g[(t + j) * kRow + c], drive = delta_u.x * delta_u.y;
   const StateQuad bs = load_quad(b_mine + (t + j) * b_pitch), cs = load_quad(c_mine + (t + j) * c_pitch);
-  f.sum_exponent[i] = f.sum_drive[i] = 0.0f;
+  f.grad_delta_decay[i] = f.grad_drive[i] = 0.0f;
   float term_b[kThreadStates], term_c[kThreadStates];
 #pragma unroll
   for (int n = 0; n < kThreadStates; ++n) {
-    const float lambda = scan_adjoint_step<ScanMath>(decay[j][n], j ? x[j - 1][n] : before[n], delta_u.x, gy, A2[n], bs.v[n], cs.v[n],
-                                                     carry[n], f.sum_exponent[i], f.sum_drive[i], grad_A[n]);
+    const float state_before = j ? x[j - 1][n] : before[n];
+    const float lambda = scan_adjoint_step<ScanMath>(decay[j][n], state_before, delta_u.x, gy, A2[n], bs.v[n], cs.v[n], carry[n],
+                                                     f.grad_delta_decay[i], f.grad_drive[i], grad_A[n]);
     term_b[n] = lambda * drive;
     term_c[n] = gy * x[j][n];
   }
@@ -216,8 +217,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::fold_terms(FourSteps& f, int at
 // Sums over the states, and computes ddelta, du and, with a gate, y from them; adds to the sums of dD and d(delta_bias).
 template <class T, bool kConstant>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant>::finish_gradients(FourSteps& f, int t, int from, int n) {
-  fold_steps(f.sum_exponent, split, lane);
-  fold_steps(f.sum_drive, split, lane);
+  fold_steps(f.grad_delta_decay, split, lane);
+  fold_steps(f.grad_drive, split, lane);
   __syncwarp();  // all lanes of the channel have read these pairs
 #pragma unroll
   for (int i = 0; i < kFoldSteps; ++i) {
@@ -226,18 +227,18 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::finish_gradients(FourSteps& f, 
       const int e = (t + at) * kRow + c;
       const float2 delta_u = pair[e];
       const float gy = tile_g[e], D = skip[c];
-      float grad_delta = scan_grad_delta<ScanMath>(f.sum_exponent[i], f.sum_drive[i], delta_u.y);
+      float grad_delta = scan_grad_delta<ScanMath>(f.grad_delta_decay[i], f.grad_drive[i], delta_u.y);
       if (a.softplus) grad_delta *= scan_softplus_slope<ScanMath>(delta_u.x);
       sum_bias += grad_delta;
       sum_D = fmaf(gy, delta_u.y, sum_D);
-      pair[e] = make_float2(grad_delta, fmaf(delta_u.x, f.sum_drive[i], gy * D));
+      pair[e] = make_float2(grad_delta, fmaf(delta_u.x, f.grad_drive[i], gy * D));
       if (gated) tile_g[e] = fmaf(D, delta_u.y, f.y[i]);
     }
   }
 }
 
 template <class T, bool kConstant>
-__global__ void __launch_bounds__(kMostThreads, 3) selective_scan_backward_kernel(const ScanCall call) {
+__global__ void __launch_bounds__(kMostThreads, 3) selective_scan_bwd_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
   BackwardScan<T, kConstant> scan(call, shared);

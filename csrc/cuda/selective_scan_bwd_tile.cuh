@@ -14,7 +14,8 @@ constexpr int kTermRow = 33;           // pitch of a step's 16 terms of dB, then
 constexpr int kChunkGroups = kChunkSteps / kGroupSteps;
 // What a thread keeps in shared memory, [..][register]: the states before each group of steps of the chunk, four floats of scratch
 // (the edge: through it loops that are not unrolled read and write A, dA and the states at a segment's border, because registers
-// cannot be indexed at run time), and its sums for constant B and C. The pitch is odd, so that a warp's threads use different banks.
+// cannot be indexed at run time), and its sums for constant B and C. The pitch is odd, so that the threads of a warp use different
+// banks.
 constexpr int kEdge = kChunkGroups * kThreadStates, kSumB = kEdge + kThreadStates, kSumC = kSumB + kThreadStates;
 static __host__ __device__ constexpr int slots_of(bool constant) { return (constant ? kSumC + kThreadStates : kSumB) + 1; }
 enum BackwardTensor { kInU, kInDelta, kInB, kInC, kGradOut, kInZ, kGradU, kGradDelta, kGradZ, kGradB, kGradC, kBackwardTensors };
@@ -49,7 +50,7 @@ BDGF_DEV StateQuad load_quad(const float* p) {
 }
 // What four steps of the adjoint leave in a thread, before it is summed over lanes.
 struct FourSteps {
-  float sum_exponent[kFoldSteps], sum_drive[kFoldSteps], y[kFoldSteps], term[kFoldSteps];
+  float grad_delta_decay[kFoldSteps], grad_drive[kFoldSteps], y[kFoldSteps], term[kFoldSteps];
 };
 
 // What a thread of the kernel works with, and the phases of its work. All threads of a block call the same phases.
@@ -158,7 +159,7 @@ struct BackwardScan {
   template <class Value>
   BDGF_DEV_METHOD void store_elements(const ScanTarget& o, int tensor, const ThreadElements& w, const Value& value);
   BDGF_DEV_METHOD void store_grad_z(const ThreadElements& w);
-  BDGF_DEV_METHOD void store_terms(const ScanTarget& o, int tensor, int part);
+  BDGF_DEV_METHOD void store_terms(const ScanTarget& o, int tensor, int first);
   BDGF_DEV_METHOD void store_sums();
 
   // Of the recurrence and its adjoint, in selective_scan_bwd.cuh:
@@ -251,9 +252,9 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::stage(int64_t first, int count,
   {
     const int filler = fresh_thread(), j = filler % kBackwardSteps, slot = row_slot((int)pack.steps);
     const int r = packed() ? j / slot : 0;
-    const int64_t local = first + j - r * slot;
-    const bool inside = packed() ? r < pack.rows && local < pack.steps : j < count;
-    const Position p = position_of(call, b.direction, inside ? pack.segment + r : pack.segment, inside ? local : 0);
+    const int64_t step = first + j - r * slot;
+    const bool inside = packed() ? r < pack.rows && step < pack.steps : j < count;
+    const Position p = position_of(call, b.direction, inside ? pack.segment + r : pack.segment, inside ? step : 0);
     fill_tables(tables, kBackwardSteps, j, block.tensors, filler / kBackwardSteps, threads / kBackwardSteps,
                 adjoint_too ? kBackwardTensors : kInC, inside, p);
   }
@@ -283,7 +284,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_tile() {
   const ThreadElements w = elements_of_tile();
   store_elements(call.grad_delta, kGradDelta, w, [&](int e) { return pair[e].x; });
   store_elements(call.grad_u, kGradU, w, [&](int e) { return pair[e].y; });
-  if (call.grad_z.partials) {  // y itself: the gate needs the sum of the partial results
+  if (call.grad_z.partial) {  // y itself: the gate needs the sum of the partial results
     store_elements(call.grad_z, kGradZ, w, [&](int e) { return tile_g[e]; });
   } else if (call.grad_z.t.data) {
     store_grad_z(w);
@@ -319,7 +320,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_grad_z(const ThreadElemen
 }
 // dB or dC of the tile: the sums over the warps.
 template <class T, bool kConstant>
-BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_terms(const ScanTarget& o, int tensor, int part) {
+BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_terms(const ScanTarget& o, int tensor, int first) {
   if (!o.t.data) return;
   const bool along = along_steps(o.t, o.t.state);
   ThreadElements v = thread_elements(along, kLogBackward, 2 + log_split, kLogChannels + log_split, b.states);
@@ -329,7 +330,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_terms(const ScanTarget& o
   for (int i = 0; i < 2; ++i) {
 #pragma unroll 1
     for (int warp = 0; warp < split; ++warp) {
-      r[i] += terms[(warp * kBackwardSteps + v.j + i * v.dj) * kTermRow + part + v.c + i * v.dc];
+      r[i] += terms[(warp * kBackwardSteps + v.j + i * v.dj) * kTermRow + first + v.c + i * v.dc];
     }
   }
   store_four<T>(r, o.t.dtype, addresses(tensor), v, 0);
@@ -347,7 +348,7 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant>::store_sums() {
   if (c >= b.channels) return;
   const SumLayout l = sum_layout(call);
   float* const sums = call.sums + b.block * l.all;
-  const int64_t row = b.partial * a.dim + b.channel + c;
+  const int64_t row = b.direction_slice * a.dim + b.channel + c;
 #pragma unroll 1
   for (int i = 0; i < kThreadStates; ++i) {
     const int64_t at = row * l.matrix + in_slice(i);

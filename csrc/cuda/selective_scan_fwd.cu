@@ -10,12 +10,12 @@ namespace device {
 template <bool kOutputs>
 static void launch_scan(const Launcher& on, const ScanCall& call) {
   const ScanGrid& g = call.g;
-  const unsigned blocks = static_cast<unsigned>(blocks_of_launch(g) * g.tiles * g.partials), threads = kTileChannels * g.split;
+  const unsigned blocks = blocks_in_grid(g), threads = kTileChannels * g.split;
   const size_t bytes = 4 * forward_shared_floats(g.split);
   if (call.narrow) {
-    BDGF_LAUNCH((selective_scan_kernel<Narrow, kOutputs>), blocks, threads, bytes, on.stream, call);
+    BDGF_LAUNCH((selective_scan_fwd_kernel<Narrow, kOutputs>), blocks, threads, bytes, on.stream, call);
   } else {
-    BDGF_LAUNCH((selective_scan_kernel<float, kOutputs>), blocks, threads, bytes, on.stream, call);
+    BDGF_LAUNCH((selective_scan_fwd_kernel<float, kOutputs>), blocks, threads, bytes, on.stream, call);
   }
   on.check();
 }
@@ -29,15 +29,16 @@ using namespace device;
 void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   const ScanGrid g = scan_grid(a);
   const int64_t all_segments = a.batch * g.segments_per_row;
-  const bool cut = g.segments_per_row > 1, partials = g.partials > 1, local = a.directions == 1;
+  const bool cut = g.segments_per_row > 1, partial = g.direction_slices > 1, by_segment = a.directions == 1;
   Arena arena(a.workspace);
   float* ends = cut ? arena.take(all_segments * a.directions * a.dim * a.states) : nullptr;
   float* delta_sums = cut ? arena.take(all_segments * a.directions * a.dim) : nullptr;
-  const int64_t steps = local ? g.segment_steps : ceil_div(a.length, g.segments_per_row);  // of a segment, in its partial results
-  const int64_t segment_floats = partials ? g.partials * a.dim * steps : 0;
+  const int64_t segment_steps = by_segment ? g.segment_steps : ceil_div(a.length, g.segments_per_row);
+  const int64_t segment_floats = partial ? g.direction_slices * a.dim * segment_steps : 0;
   const int64_t per_launch = segments_per_launch(a, g, workspace_limit(a, false) - arena.used, segment_floats);
-  const int64_t partial = per_launch / (local ? 1 : g.segments_per_row) * a.dim * (local ? g.segment_steps : a.length);
-  float* summed = partials ? arena.take(partial * g.partials) : nullptr;
+  const int64_t partial_steps = by_segment ? per_launch * g.segment_steps : per_launch / g.segments_per_row * a.length;
+  const int64_t partial_floats = partial_steps * a.dim;
+  float* summed = partial ? arena.take(partial_floats * g.direction_slices) : nullptr;
   if (a.workspace_floats) {
     *a.workspace_floats = arena.used;
     return;
@@ -61,26 +62,26 @@ void selective_scan_fwd(const SelectiveScanArgs& a, const CudaLaunch& launch) {
   }
   const ScanGrid packed = packed_grid(g, per_launch, forward_rows_per_pack(a));
   call.out.t = a.out;
-  if (partials) call.a.z.data = nullptr;  // the gate needs the sum of the partial results
+  if (partial) call.a.z.data = nullptr;  // the gate needs the sum of the partial results
   for (int64_t first = 0; first < all_segments; first += per_launch) {
     const int64_t segments = all_segments - first < per_launch ? all_segments - first : per_launch;
     call.g = launch_grid(packed, first, segments);
-    if (partials) call.out = partial_target(a, g, a.out, summed, partial, local, first);
+    if (partial) call.out = partial_target(a, g, a.out, summed, partial_floats, by_segment, first);
     launch_scan<true>(on, call);
-    if (!partials) continue;
+    if (!partial) continue;
     PartialSum m;
     m.from = summed;
-    m.partials = g.partials;
-    m.partial = partial;
+    m.partials = g.direction_slices;
+    m.partial = partial_floats;
     m.segment = call.out.t.batch;
     m.row = call.out.t.channel;
     m.step = call.out.t.step;
-    m.segments = local ? segments : segments / g.segments_per_row;
+    m.segments = by_segment ? segments : segments / g.segments_per_row;
     m.rows = a.dim;
-    m.steps = local ? g.segment_steps : a.length;
+    m.steps = by_segment ? g.segment_steps : a.length;
     m.first = call.out.first;
     m.to = a.out;
-    m.local = local;
+    m.by_segment = by_segment;
     m.gate = a.z.data ? PartialSum::kGate : PartialSum::kNoGate;
     ScanCall sum = call;
     sum.a.z = a.z;

@@ -212,8 +212,8 @@ struct ForwardScan {
   BDGF_DEV_METHOD void address(int64_t first, int count) {
     const int filler = fresh_thread(), j = filler % kForwardSteps, r = pack.rows > 1 ? j / (int)pack.steps : 0;
     const bool inside = j < count;
-    const int64_t local = inside ? first + j - r * pack.steps : 0;
-    const int64_t step = call.adjoint ? pack.steps - 1 - local : local;
+    const int64_t visited = inside ? first + j - r * pack.steps : 0;
+    const int64_t step = call.adjoint ? pack.steps - 1 - visited : visited;
     const Position p = position_of(call, b.direction, inside ? pack.segment + r : pack.segment, step);
     const int tensors = kOutputs ? kForwardTensors : kC;
     fill_tables(tables_of(first), kForwardSteps, j, block.tensors, filler / kForwardSteps, split, tensors, inside, p);
@@ -359,7 +359,7 @@ struct ForwardScan {
 };
 
 template <class T, bool kOutputs>
-__global__ void __launch_bounds__(kMostThreads, 4) selective_scan_kernel(const ScanCall call) {
+__global__ void __launch_bounds__(kMostThreads, 4) selective_scan_fwd_kernel(const ScanCall call) {
   BDGF_THREADS(kMostThreads);
   BDGF_DYNAMIC_SHARED(float, shared);
   ForwardScan<T, kOutputs> scan(call, shared);

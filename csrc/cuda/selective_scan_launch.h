@@ -16,20 +16,20 @@ struct PartialSum {
   int64_t partials = 1, partial = 0, segment = 0, direction = 0, group = 0, row = 0, step = 0;    // strides
   int64_t segments = 0, directions = 1, groups = 1, rows = 0, steps = 0, first = 0;           // sizes; first segment (or row)
   ScanTensor to;
-  bool local = false;           // [segment][step of the segment], else [row][position]
+  bool by_segment = false;      // [segment][step of the segment], else [row][position]
   bool of_parameters = false;   // the tensor stands in the order of the parameters
   bool of_states = false;       // its rows are states, not channels
   Gate gate = kNoGate;
 };
 
-// One block's entries in call.sums: dA, then constant dB and dC [partial][channel][state of the slice], dD [partial][channel],
-// d delta_bias [partial][channel].
+// One block's entries in call.sums: dA, then constant dB and dC, [direction and slice][channel][state of the slice], then dD and
+// d(delta_bias), [direction and slice][channel].
 struct SumLayout {
   int64_t matrix, b, c, skip, bias, all;
 };
 static __host__ __device__ __forceinline__ SumLayout sum_layout(const ScanCall& call) {
   SumLayout l;
-  const int64_t rows = call.g.partials * call.a.dim;
+  const int64_t rows = call.g.direction_slices * call.a.dim;
   l.matrix = kThreadStates * call.g.split;
   l.b = rows * l.matrix;
   l.c = l.b + (call.a.constant_b ? rows * l.matrix : 0);
@@ -59,12 +59,12 @@ static inline ScanGrid scan_grid(const SelectiveScanArgs& a) {
   g.log_split = quads > 2 ? 2 : quads > 1 ? 1 : 0;
   g.split = 1 << g.log_split;
   g.slices = (int)ceil_div(quads, g.split);
-  g.partials = (int)a.directions * g.slices;
+  g.direction_slices = (int)a.directions * g.slices;
   g.group_channels = greatest_common_divisor(a.constant_b ? a.dim : a.dim / a.groups_b, a.constant_c ? a.dim : a.dim / a.groups_c);
   g.tiles_per_group = ceil_div(g.group_channels, kTileChannels);
   g.tiles = a.dim / g.group_channels * g.tiles_per_group;
   g.segment_steps = a.length;
-  const int64_t blocks = a.batch * g.tiles * g.partials;
+  const int64_t blocks = a.batch * g.tiles * g.direction_slices;
   if (blocks > 0 && blocks < kWorthSplitting && a.length >= kWorthSplitting) {
     const int64_t steps = ceil_div(a.length, ceil_div(kBlocksWanted, blocks));
     const auto chunks = [](int64_t n) { return ceil_div(n, kChunkSteps) * kChunkSteps; };
@@ -87,7 +87,7 @@ static inline int backward_rows_per_pack(const SelectiveScanArgs& a) {
 static inline ScanGrid packed_grid(ScanGrid g, int64_t segments, int most_in_tile) {
   g.segments = segments;
   g.rows_per_pack = (int)between(1, most_in_tile, segments);
-  const int64_t blocks = ceil_div(segments, g.rows_per_pack) * g.tiles * g.partials;
+  const int64_t blocks = ceil_div(segments, g.rows_per_pack) * g.tiles * g.direction_slices;
   g.packs_per_block = between(1, 128 / (g.rows_per_pack * g.segment_steps), blocks / kBlocksPlenty);
   return g;
 }
@@ -97,8 +97,12 @@ static inline ScanGrid launch_grid(ScanGrid g, int64_t first, int64_t segments) 
   g.segments = segments;
   return g;
 }
+// The blocks of a launch for each tile of channels, direction and slice; and all of them.
 static inline int64_t blocks_of_launch(const ScanGrid& g) {
   return ceil_div(ceil_div(g.segments, g.rows_per_pack), g.packs_per_block);
+}
+static inline unsigned blocks_in_grid(const ScanGrid& g) {
+  return static_cast<unsigned>(blocks_of_launch(g) * g.tiles * g.direction_slices);
 }
 
 // Bytes of inputs, outputs and, for the backward, gradients: the workspace may take a tenth of them.
@@ -118,8 +122,8 @@ static inline int64_t workspace_limit(const SelectiveScanArgs& a, bool backward)
 static inline int64_t segments_per_launch(const SelectiveScanArgs& a, const ScanGrid& g, int64_t left, int64_t segment_floats) {
   // An image's directions are added up: its segments stay in one launch.
   const int64_t step = a.directions > 1 ? g.segments_per_row : 1;
-  const int64_t grid = 0x7fffffff / (g.tiles * g.partials), fits = segment_floats ? left / segment_floats : grid;
-  const int64_t most = fits < grid ? fits : grid, wave = ceil_div(kWaveBlocks, g.tiles * g.partials);
+  const int64_t grid = 0x7fffffff / (g.tiles * g.direction_slices), fits = segment_floats ? left / segment_floats : grid;
+  const int64_t most = fits < grid ? fits : grid, wave = ceil_div(kWaveBlocks, g.tiles * g.direction_slices);
   // Several launches are whole waves, as far as they can be: the last few blocks of a launch would leave the GPU idle.
   const bool several = most < a.batch * g.segments_per_row && most >= wave;
   const int64_t segments = (several ? most / wave * wave : most) / step * step;
@@ -128,8 +132,8 @@ static inline int64_t segments_per_launch(const SelectiveScanArgs& a, const Scan
 
 // f32 partial results of `like`, as [partial][segment or row][channel and step in the order of like].
 static inline ScanTarget partial_target(const SelectiveScanArgs& a, const ScanGrid& g, const ScanTensor& like, float* data,
-                                      int64_t partial, bool local, int64_t first_segment) {
-  const int64_t steps = local ? g.segment_steps : a.length;
+                                      int64_t partial, bool by_segment, int64_t first_segment) {
+  const int64_t steps = by_segment ? g.segment_steps : a.length;
   const bool along = along_steps(like, like.channel);
   ScanTarget o;
   o.t.data = data;
@@ -138,9 +142,9 @@ static inline ScanTarget partial_target(const SelectiveScanArgs& a, const ScanGr
   o.t.direction = partial;
   o.t.channel = along ? steps : 1;
   o.t.step = along ? 1 : a.dim;
-  o.first = local ? first_segment : first_segment / g.segments_per_row;
-  o.local = local;
-  o.partials = true;
+  o.first = by_segment ? first_segment : first_segment / g.segments_per_row;
+  o.by_segment = by_segment;
+  o.partial = true;
   return o;
 }
 
@@ -158,7 +162,7 @@ struct Launcher {
 // launch_states runs the forward's kernel without outputs, see selective_scan_fwd.cuh.
 void launch_states(const Launcher& on, const ScanCall& call);
 void launch_partial_sums(const Launcher& on, const ScanCall& call, const PartialSum& sum);
-void launch_rows(const Launcher& on, const ScanCall& call, int64_t blocks, bool add);
+void launch_block_sums(const Launcher& on, const ScanCall& call, int64_t blocks, bool add);
 void launch_borders(const Launcher& on, const ScanCall& call, float* states, const float* delta_sums, bool backwards);
 
 }  // namespace BDGF_ISA

@@ -16,7 +16,7 @@ BDGF_DEV void store_any(const ScanTensor& t, int64_t index, float v) {
 }
 
 // A warp takes all steps of a row, or all rows of a step, whichever lie next to each other.
-__global__ void __launch_bounds__(256) selective_scan_partials_kernel(const ScanCall call, const PartialSum m) {
+__global__ void __launch_bounds__(256) selective_scan_partial_sums_kernel(const ScanCall call, const PartialSum m) {
   BDGF_THREADS(256);
   const int64_t across = m.of_states ? m.to.state : m.to.channel;
   const bool along = along_steps(m.to, across);
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(256) selective_scan_partials_kernel(const Scan
     const int64_t group = rest % m.groups;
     rest = divide(rest, m.groups);
     const int64_t k = rest % m.directions, u = divide(rest, m.directions), segment = m.first + u;
-    const int64_t steps = m.local ? steps_of_segment(call, segment) : m.steps;
+    const int64_t steps = m.by_segment ? steps_of_segment(call, segment) : m.steps;
     for (int64_t i = threadIdx.x % 32; i < inner; i += 32) {
       const int64_t row = along ? o : i, step = along ? i : o;
       if (step >= steps) continue;
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(256) selective_scan_partials_kernel(const Scan
       float total = __ldg(from);
       for (int64_t partial = 1; partial < m.partials; ++partial) total += __ldg(from + partial * m.partial);
       int64_t batch = segment, position = step;
-      if (m.local) {
+      if (m.by_segment) {
         const Position p = position_of(call, scan_direction(call.a, k), segment, step);
         batch = p.row;
         position = m.of_parameters ? p.parameter : p.input;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(256) selective_scan_partials_kernel(const Scan
 
 // Adds up call.sums over `blocks` blocks: the gradients of A, constant B and C, D and delta_bias (blockIdx.y). A block takes 32
 // elements, with eight threads for each.
-__global__ void __launch_bounds__(256) selective_scan_rows_kernel(const ScanCall call, int64_t blocks, bool add) {
+__global__ void __launch_bounds__(256) selective_scan_block_sums_kernel(const ScanCall call, int64_t blocks, bool add) {
   BDGF_THREADS(256);
   BDGF_SHARED(float, parts, [8][33]);
   const SelectiveScanArgs& a = call.a;

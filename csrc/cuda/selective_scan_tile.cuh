@@ -35,14 +35,14 @@ BDGF_DEV ByteTensor matrix_tensor(const ScanTensor& t, const BlockWork& b, int64
   return byte_tensor(t, b.k * t.direction + group * t.group + b.slice * kThreadStates * split * t.state, t.state, kByParameter);
 }
 BDGF_DEV ByteTensor target_tensor(const ScanTarget& o, const BlockWork& b, StepOrder order) {
-  const int64_t partial = o.partials ? b.partial : b.k;
+  const int64_t partial = o.partial ? b.direction_slice : b.k;
   const int64_t at = partial * o.t.direction + b.channel * o.t.channel - o.first * o.t.batch;
-  return byte_tensor(o.t, at, o.t.channel, o.local ? kBySegment : order);
+  return byte_tensor(o.t, at, o.t.channel, o.by_segment ? kBySegment : order);
 }
 BDGF_DEV ByteTensor matrix_target_tensor(const ScanTarget& o, const BlockWork& b, int64_t group, int split) {
-  ByteTensor s = matrix_tensor(o.t, b, o.partials ? b.tile : group, split);
+  ByteTensor s = matrix_tensor(o.t, b, o.partial ? b.tile : group, split);
   s.base -= o.first * s.row;
-  if (o.local) s.order = kBySegment;
+  if (o.by_segment) s.order = kBySegment;
   return s;
 }
 // The addresses of step j of the tile in the tensors first, first + by, ...; 0 where the tile has no such step.
@@ -52,7 +52,7 @@ BDGF_DEV void fill_tables(int64_t* tables, int tile_steps, int j, const ByteTens
   for (int i = first; i < count; i += by) {
     const ByteTensor& s = tensors[i];
     const int64_t row = s.order == kBySegment ? p.segment : p.row;
-    const int64_t position = s.order == kBySegment ? p.local : s.order == kByInput ? p.input : p.parameter;
+    const int64_t position = s.order == kBySegment ? p.step : s.order == kByInput ? p.input : p.parameter;
     tables[i * tile_steps + j] = inside ? s.base + row * s.row + position * s.step : 0;
   }
 }

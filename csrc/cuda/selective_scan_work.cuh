@@ -34,12 +34,12 @@ constexpr int kChunkSteps = 64;               // steps for whose groups the shar
 struct ScanTarget {
   ScanTensor t;
   int64_t first = 0;    // the row (or segment) that comes first in it
-  bool local = false;   // [segment][step of the segment] instead of [row][position]
-  bool partials = false;  // its directions (or, of dB and dC, its groups) are partial results, to be added up
+  bool by_segment = false;  // [segment][step of the segment] instead of [row][position]
+  bool partial = false;     // its directions (or, of dB and dC, its groups) are partial results, to be added up
 };
 
 struct ScanGrid {
-  int split = 1, log_split = 0, slices = 1, partials = 1;  // partials = directions * slices
+  int split = 1, log_split = 0, slices = 1, direction_slices = 1;  // direction_slices = directions * slices
   int rows_per_pack = 1;                               // short sequences that share a tile
   int64_t group_channels = 0, tiles_per_group = 0, tiles = 0;  // channels that share one B and one C; tiles of those; of all
   int64_t segments_per_row = 1, segment_steps = 0;
@@ -91,9 +91,9 @@ BDGF_DEV float load_parameter(const ScanTensor& t, int64_t index) { return __ldg
 // What a block works on. Kept in shared memory, like the ByteTensors of selective_scan_tile.cuh.
 struct BlockWork {
   int64_t k, slice;                  // the direction, and the slice of 16 states
-  int64_t partial;                   // both as one number: which partial result it writes
+  int64_t direction_slice;           // both as one number
   int64_t tile;                      // of channels
-  int64_t block;                     // among those with the same tile and partial: which packs it takes
+  int64_t block;                     // among those with the same tile and direction_slice: which packs it takes
   int64_t channel;                   // the first of the tile
   int64_t group_b, group_c;          // of B and C that the tile's channels share
   int channels, states;              // that exist, of the tile and of the slice
@@ -102,12 +102,12 @@ struct BlockWork {
 BDGF_DEV BlockWork block_work(const ScanCall& call) {
   const ScanGrid& g = call.g;
   BlockWork b;
-  int64_t i = divide(blockIdx.x, g.partials);
-  b.partial = blockIdx.x - i * g.partials;
+  int64_t i = divide(blockIdx.x, g.direction_slices);
+  b.direction_slice = blockIdx.x - i * g.direction_slices;
   b.block = divide(i, g.tiles);
   b.tile = i - b.block * g.tiles;
-  b.k = divide(b.partial, g.slices);
-  b.slice = b.partial - b.k * g.slices;
+  b.k = divide(b.direction_slice, g.slices);
+  b.slice = b.direction_slice - b.k * g.slices;
   const int64_t group = divide(b.tile, g.tiles_per_group), within = (b.tile - group * g.tiles_per_group) * kTileChannels;
   b.channel = group * g.group_channels + within;
   b.channels = (int)(g.group_channels - within < kTileChannels ? g.group_channels - within : kTileChannels);
@@ -140,9 +140,9 @@ BDGF_DEV SequencePack pack_of(const ScanCall& call, int64_t block, int64_t pack)
   return t;
 }
 
-// Step `local` of a segment: its row, and its position in tensors in the order of u and in those in the order of the parameters.
+// Step `step` of a segment: its row, and its position in tensors in the order of u and in those in the order of the parameters.
 struct Position {
-  int64_t segment, row, local, input, parameter;
+  int64_t segment, row, step, input, parameter;
 };
 BDGF_DEV int64_t input_position(const SelectiveScanArgs& a, ScanDirection direction, int64_t visit) {
   const int64_t i = direction.reversed ? a.length - 1 - visit : visit;
@@ -150,12 +150,12 @@ BDGF_DEV int64_t input_position(const SelectiveScanArgs& a, ScanDirection direct
   const int64_t column = divide(i, a.height);
   return (i - column * a.height) * a.width + column;
 }
-BDGF_DEV Position position_of(const ScanCall& call, ScanDirection direction, int64_t segment, int64_t local) {
+BDGF_DEV Position position_of(const ScanCall& call, ScanDirection direction, int64_t segment, int64_t step) {
   Position p;
   p.segment = segment;
   p.row = segment;
-  p.local = local;
-  int64_t visit = local;
+  p.step = step;
+  int64_t visit = step;
   if (call.g.segments_per_row > 1) {
     p.row = divide(segment, call.g.segments_per_row);
     visit += (segment - p.row * call.g.segments_per_row) * call.g.segment_steps;

@@ -109,7 +109,7 @@ def targets_table() -> str:
     """The counts that were aimed at, with those of the first kernels and of the present ones."""
     counts = {f"{row['case']} {row['direction']}": count_of(row) for row in predictions()}
     for row in predictions():  # of the scan's backward the kernel alone, without the states before it and the sums after it
-        some = [k for k in row["kernels"] if k["kernel"].startswith("selective_scan_backward_kernel")]
+        some = [k for k in row["kernels"] if k["kernel"].startswith("selective_scan_bwd_kernel")]
         if some:
             counts[f"{row['case']} backward"] = 32 * sum(k["warp_instructions"] * k["launches"] for k in some) / row["exps"]
     for name in [n for n in counts if n.endswith(" forward")]:

@@ -74,7 +74,7 @@ def test_launches_are_those_of_the_sources(built, recorded):
 def test_every_launch_keeps_within_the_shared_memory_that_it_may_take(recorded):
     """48 KiB of static and dynamic memory without asking; where a launch asks for more (cuda::allow_shared), what sm_120 has."""
     static = {name: row["shared"] for name, row in BUDGET["kernels"].items()}
-    asks = ("gate_fused_backward_kernel", "selective_scan_backward_kernel")
+    asks = ("gate_fused_backward_kernel", "selective_scan_bwd_kernel")
     for row in recorded["rows"]:
         for launch in row["launches"]:
             most = 99 * 1024 if launch["kernel"].startswith(asks) else 48 * 1024

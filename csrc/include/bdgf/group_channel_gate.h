@@ -48,7 +48,8 @@ constexpr int64_t kGateChunk = 2048, kGateChunkInner = 128;  // pixels whose sum
 inline int64_t gate_vectors(const GateShape& s) { return s.in + 2 * s.hidden + s.channels / s.groups; }
 inline bool gate_on_chip(const GateShape& s) {  // one block reads the whole; the guide's part it reads once
   const int64_t each = s.channels / s.groups;
-  return each * s.pixels <= kGateOnChip && gate_vectors(s) <= 4096 && s.guide_channels / s.groups * s.guide_pixels <= 4 * kGateOnChip;
+  return each * s.pixels <= kGateOnChip && gate_vectors(s) <= 4096 &&
+         s.guide_channels / s.groups * s.guide_pixels <= 4 * kGateOnChip;
 }
 inline int64_t gate_partial(int64_t batch, int64_t channels, int64_t pixels) {
   return batch * channels * ((pixels + kGateChunkInner - 1) / kGateChunkInner);
@@ -56,7 +57,9 @@ inline int64_t gate_partial(int64_t batch, int64_t channels, int64_t pixels) {
 // Floats of workspace.
 inline int64_t gate_cuda_workspace(const GateShape& s, bool backward) {
   const bool on_chip = gate_on_chip(s);
-  if (!backward) return on_chip ? 0 : gate_partial(s.batch, s.channels, s.pixels) + gate_partial(s.batch, s.guide_channels, s.guide_pixels);
+  if (!backward) {
+    return on_chip ? 0 : gate_partial(s.batch, s.channels, s.pixels) + gate_partial(s.batch, s.guide_channels, s.guide_pixels);
+  }
   const int64_t vectors = s.batch * (s.channels + 2 * s.groups * s.hidden);
   return on_chip ? vectors : vectors + s.batch * (s.channels + s.guide_channels) + gate_partial(s.batch, s.channels, s.pixels);
 }

@@ -10,7 +10,11 @@
 //                (at the last step the gradient of the last state, or 0, takes the place of a_{l+1} lambda_{l+1})
 //   exponent     e_l = lambda_l a_l x_{l-1}                    which is dL/d(delta_l A)
 //
-// The gradients follow from lambda, e and the states. "Over channels" means over those that share one B and one C:
+// They follow from the chain rule. x_l enters the loss through y_l, by C_l, and through x_{l+1}, by a_{l+1}: the two terms of
+// lambda_l. a_l enters through x_l alone, so dL/da_l = lambda_l x_{l-1}, and with d(a_l)/d(delta_l A) = a_l that gives e_l. w_l
+// enters through the x_l of all states, so dL/dw_l = sum_n lambda_l B_l, and as w_l = delta_l u_l, u_l receives delta_l times that
+// and delta_l receives u_l times that. delta_l enters through a_l too, and u_l through D u_l. "Over channels" means over those that
+// share one B and one C:
 //
 //   dC_l = sum over channels of g_l x_l            dA       = sum_l e_l delta_l, over the batch too
 //   dB_l = sum over channels of lambda_l w_l       dD       = sum_l g_l u_l, over the batch too
@@ -21,14 +25,15 @@
 // is its sum over steps and batch. With a gate, out_l = y_l silu(z_l): g_l = dout_l silu(z_l) and dz_l = dout_l y_l silu'(z_l).
 //
 // Names in the bodies, here and in the kernels:
-//   A2            A log2(e), so that a_l = 2^(delta_l A2) takes no multiplication by log2(e) in the loop
-//   decay, drive  a_l and w_l
-//   state         x_l; state_before is x_{l-1}
-//   grad_y        g_l
-//   lambda        lambda_l
-//   carry         a_{l+1} lambda_{l+1} before a step of the adjoint, a_l lambda_l after it
-//   sum_exponent  sum_n e_l A2: the gradient of delta_l through the exponents, divided by ln 2
-//   sum_drive     sum_n lambda_l B_l: the gradient of the drive w_l
+//   A2                A log2(e), so that a_l = 2^(delta_l A2) takes no multiplication by log2(e) in the loop
+//   decay, drive      a_l and w_l
+//   state             x_l; state_before is x_{l-1}
+//   grad_y            g_l
+//   lambda            lambda_l
+//   carry             a_{l+1} lambda_{l+1} before a step of the adjoint, a_l lambda_l after it
+//   grad_exponent     e_l
+//   grad_drive        sum_n lambda_l B_l: the gradient of w_l
+//   grad_delta_decay  sum_n e_l A2: the gradient of delta_l through the decays a_l, divided by ln 2
 //
 // Words that differ between the backends:
 //             CPU                              CUDA                                 Triton
@@ -114,26 +119,26 @@ BDGF_SCAN_FN typename M::F scan_carry_step(typename M::F decay, typename M::F gr
   return lambda;
 }
 
-// The carry's step, which also adds to sum_exponent, sum_drive and grad_A. Returns lambda_l: the channel's terms of dB_l and dC_l
-// are lambda_l drive and grad_y x_l, which the caller adds up over channels.
+// The carry's step, which also adds to grad_delta_decay, grad_drive and grad_A. Returns lambda_l: the channel's terms of dB_l and
+// dC_l are lambda_l drive and grad_y x_l, which the caller adds up over channels.
 template <class M>
 BDGF_SCAN_FN typename M::F scan_adjoint_step(typename M::F decay, typename M::F state_before, typename M::F delta,
                                              typename M::F grad_y, typename M::F A2, typename M::F b, typename M::F c,
-                                             typename M::F& carry, typename M::F& sum_exponent, typename M::F& sum_drive,
-                                             typename M::F& grad_A) {
+                                             typename M::F& carry, typename M::F& grad_delta_decay,
+                                             typename M::F& grad_drive, typename M::F& grad_A) {
   typedef typename M::F F;
   const F lambda = scan_carry_step<M>(decay, grad_y, c, carry);
-  const F exponent = carry * state_before;
-  sum_exponent = M::fma(exponent, A2, sum_exponent);
-  sum_drive = M::fma(lambda, b, sum_drive);
-  grad_A = M::fma(exponent, delta, grad_A);
+  const F grad_exponent = carry * state_before;
+  grad_delta_decay = M::fma(grad_exponent, A2, grad_delta_decay);
+  grad_drive = M::fma(lambda, b, grad_drive);
+  grad_A = M::fma(grad_exponent, delta, grad_A);
   return lambda;
 }
 
-// ddelta_l from the sums over the states. (The scan's share of du_l is delta_l sum_drive.)
+// ddelta_l from the sums over the states. (The scan's share of du_l is delta_l grad_drive.)
 template <class M>
-BDGF_SCAN_FN typename M::F scan_grad_delta(typename M::F sum_exponent, typename M::F sum_drive, typename M::F u) {
-  return M::fma(sum_exponent, M::splat(kScanLn2), u * sum_drive);
+BDGF_SCAN_FN typename M::F scan_grad_delta(typename M::F grad_delta_decay, typename M::F grad_drive, typename M::F u) {
+  return M::fma(grad_delta_decay, M::splat(kScanLn2), u * grad_drive);
 }
 
 }  // namespace BDGF_ISA

@@ -4,9 +4,17 @@ import torch
 
 from bdgf_fast import ops
 
-REGISTERS = {"scan_fwd": 255, "scan_bwd": 255, "scan_borders": 40, "scan_adjoint": 168, "sum_parts": 128}
+REGISTERS = {
+    "selective_scan_fwd": 255,
+    "selective_scan_bwd": 255,
+    "selective_scan_borders": 40,
+    "selective_scan_adjoint": 168,
+    "selective_scan_partial_sums": 128,
+}
 
-EXCEPTIONS = {("scan_bwd", "N=256"): "a warp holds all 256 states of a channel, eight a thread, with T steps of B and C each"}
+EXCEPTIONS = {
+    ("selective_scan_bwd", "N=256"): "a warp holds all 256 states of a channel, eight a thread, with T steps of B and C each"
+}
 
 
 def _call(batch, dim, length, states, *, groups=1, constant="", z=False, plain=False, reverse=False, transposed=False, last=False,

@@ -4,7 +4,7 @@ import torch
 
 from bdgf_fast import ops
 
-REGISTERS = {"scan_fwd": 255, "scan_bwd": 255, "sum_parts": 128}
+REGISTERS = {"selective_scan_fwd": 255, "selective_scan_bwd": 255, "selective_scan_partial_sums": 128}
 
 
 def _call(side, *, directions=4, order="pixel", shared=False, always=False):
