@@ -261,7 +261,8 @@ def test_the_command_in_a_folder_of_sources(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["script", "module", "hook"])
-def test_the_traceback_of_a_failing_script_begins_with_the_script(run_python, tmp_path, way):
+def test_the_traceback_of_a_failing_script_begins_with_the_script(run_python, tmp_path, way, monkeypatch):
+    monkeypatch.delenv("PYTHONSAFEPATH")  # with which no module of the current folder is found
     hook = "import sys\nown = sys.excepthook\nsys.excepthook = lambda *found: own(*found)\n" if way == "hook" else ""
     (tmp_path / "failing.py").write_text(f"{hook}def inner():\n    raise KeyError('mine')\ntry:\n    inner()\n"
                                          "except KeyError as error:\n    raise ValueError('ours') from error\n")  # fmt: skip
