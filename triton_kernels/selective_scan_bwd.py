@@ -32,10 +32,12 @@ import triton.language as tl
 
 from .selective_scan_fwd import advance
 from .selective_scan_tiles import (
+    LOG2E,
     Call,
     Row,
     bounds,
     channels,
+    decayed,
     index,
     join4,
     load_inputs,
@@ -243,9 +245,9 @@ def _block_back(
     gs = split4(grad_y, call.reverse)
     bs = load_matrix(row.B, row.B_state, row.B_step, at, tile, p.b, call.constant_b, call)
     cs = load_matrix(row.C, row.C_state, row.C_step, at, tile, p.c, call.constant_c, call)
-    decayed = _record(tl.load(kept), ds, vs, bs, p.A2, T)
+    recorded = _record(tl.load(kept), ds, vs, bs, p.A2, T)
     carry, sum_A, sum_B, sum_C, grads_drive, grads_delta_decay, ys, to_b, to_c = _adjoint(
-        carry, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, p.A2, wanted, one_float, call, T)  # fmt: skip
+        carry, sum_A, sum_B, sum_C, recorded, ds, vs, gs, bs, cs, p.A2, wanted, one_float, call, T)  # fmt: skip
     grad_drive = join4(grads_drive, call.reverse)
     if wanted.D:
         sum_D += grad_y * ut
@@ -259,7 +261,7 @@ def _block_back(
         pixels = pixel_offset(at.pixel, row.width, targets.u.row, targets.u.step, call.divide)
         grad_u = grad_drive * dt + p.D[:, :, :, None] * grad_y
         _store_channels(targets.u, grad_u, tile, pixels, slot, k, K, at)
-    grad_delta = grad_drive * ut + join4(grads_delta_decay, call.reverse) * (1.0 / 1.4426950408889634)
+    grad_delta = grad_drive * ut + join4(grads_delta_decay, call.reverse) * (1.0 / LOG2E)
     if call.softplus:
         grad_delta *= tl.where(raw > 20.0, 1.0, 1.0 / (1.0 + tl.exp(-raw)))
     grad_delta = tl.where(at.inside, grad_delta, 0.0)
@@ -278,15 +280,15 @@ def _block_back(
 @triton.jit
 def _record(x, ds, vs, bs, A2, T: tl.constexpr):
     """a_l x_{l-1} of T steps from state x on. _adjoint computes a_l again: registers are scarcer than exponentials."""
-    decayed = ()
+    recorded = ()
     for t in tl.static_range(T):
-        decayed = decayed + (tl.exp2(over_channels(ds[t]) * A2) * x,)
-        x = decayed[t] + over_channels(vs[t]) * bs[t]
-    return decayed
+        recorded = recorded + (decayed(x, ds[t], A2),)
+        x = recorded[t] + over_channels(vs[t]) * bs[t]
+    return recorded
 
 
 @triton.jit
-def _adjoint(carry, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted, one_float, call, T: tl.constexpr):
+def _adjoint(carry, sum_A, sum_B, sum_C, recorded, ds, vs, gs, bs, cs, A2, wanted, one_float, call, T: tl.constexpr):
     """The recurrence of the adjoint over T recorded steps, from the last one back.
 
     Returns the carry and the sums over steps, then five tuples over the steps: sum_n lambda B, sum_n e A2 and y, (DR, DW, DL),
@@ -296,7 +298,7 @@ def _adjoint(carry, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted
     for s in tl.static_range(T):
         b, c = bs[T - 1 - s], cs[T - 1 - s]
         v, g = over_channels(vs[T - 1 - s]), over_channels(gs[T - 1 - s])
-        x = decayed[T - 1 - s] + v * b
+        x = recorded[T - 1 - s] + v * b
         if wanted.z:
             ys = (sum_states(x * c),) + ys
         if wanted.C:
@@ -311,10 +313,10 @@ def _adjoint(carry, sum_A, sum_B, sum_C, decayed, ds, vs, gs, bs, cs, A2, wanted
             else:
                 to_b = (_sum_channels(lam * v),) + to_b
         grads_drive = (sum_states(lam * b),) + grads_drive
-        e = lam * decayed[T - 1 - s]
+        e = lam * recorded[T - 1 - s]
         sum_A += e * over_channels(ds[T - 1 - s])
         grads_delta_decay = (sum_states(e * A2),) + grads_delta_decay
-        carry = lam * tl.exp2(over_channels(ds[T - 1 - s] * one_float) * A2)
+        carry = decayed(lam, ds[T - 1 - s] * one_float, A2)
     return carry, sum_A, sum_B, sum_C, grads_drive, grads_delta_decay, ys, to_b, to_c
 
 

@@ -16,6 +16,7 @@ from .selective_scan_tiles import (
     Row,
     bounds,
     channels,
+    decayed,
     join4,
     load_inputs,
     load_matrix,
@@ -25,6 +26,7 @@ from .selective_scan_tiles import (
     make_tile,
     over_channels,
     pixel_offset,
+    silu,
     split4,
     spread,
     states,
@@ -90,7 +92,7 @@ def selective_scan_fwd(
                     y += p.D[:, :, :, None] * ut
                     if z is not None:
                         gate = load_steps(z + sample * z_b, d * z_d, at.pixel * z_l, at.inside)
-                        y *= gate / (1.0 + tl.exp(-gate))
+                        y *= silu(gate)
                     pointer = out + sample * out_b + spread(d * out_d, pixel_offset(at.pixel, width, out_h, out_l, call.divide))
                     scratch = None
                     if merge is not None:
@@ -111,7 +113,7 @@ def selective_scan_fwd(
 def advance(x, ds, vs, bs, A2, T: tl.constexpr):
     """The state after T steps. ds are their values of delta, vs the drives delta u, bs B."""
     for t in tl.static_range(T):
-        x = tl.exp2(over_channels(ds[t]) * A2) * x + over_channels(vs[t]) * bs[t]
+        x = decayed(x, ds[t], A2) + over_channels(vs[t]) * bs[t]
     return x
 
 
@@ -120,6 +122,6 @@ def _advance_with_outputs(x, ds, vs, bs, cs, A2, REVERSE: tl.constexpr, T: tl.co
     """(state after T steps, sum_n C x after each of them)."""
     ys = ()
     for t in tl.static_range(T):
-        x = tl.exp2(over_channels(ds[t]) * A2) * x + over_channels(vs[t]) * bs[t]
+        x = decayed(x, ds[t], A2) + over_channels(vs[t]) * bs[t]
         ys = ys + (sum_states(x * cs[t]),)
     return x, join4(ys, REVERSE)

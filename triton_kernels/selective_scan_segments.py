@@ -13,15 +13,18 @@ import triton
 import triton.language as tl
 
 from .selective_scan_tiles import (
+    LOG2E,
     Call,
     Row,
     channels,
+    decayed,
     load_inputs,
     load_matrix,
     load_parameters,
     load_steps,
     make_tile,
     over_channels,
+    silu,
     split4,
     states,
     steps_at,
@@ -43,7 +46,7 @@ def selective_scan_borders(
     sample = tl.zeros((), tl.int64) + tl.program_id(0) // blocks
     i = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     there = i < dim * N
-    A2 = tl.load(A + i, there, 0.0) * 1.4426950408889634
+    A2 = tl.load(A + i, there, 0.0) * LOG2E
     x = tl.zeros((BLOCK,), tl.float32)
     if initial is not None:
         x += tl.load(initial + sample * init_b + (i // N).to(tl.int64) * init_d + (i % N) * init_n, there, 0.0)
@@ -88,10 +91,10 @@ def selective_scan_adjoint(
         ds = split4(dt, REVERSE)
         if z is not None:
             gate = load_steps(z + sample * z_b, d * z_d, at.pixel * z_l, at.inside)
-            grad_y *= gate / (1.0 + tl.exp(-gate))
+            grad_y *= silu(gate)
         gs = split4(grad_y, REVERSE)
         cs = load_matrix(row_c, C_n, C_l, at, tile, p.c, CONST_C, call)
         for s in tl.static_range(T):
             g = over_channels(gs[T - 1 - s])
-            carry = tl.exp2(over_channels(ds[T - 1 - s]) * p.A2) * (carry + g * cs[T - 1 - s])
+            carry = decayed(carry + g * cs[T - 1 - s], ds[T - 1 - s], p.A2)
     tl.store(ends + r * dim * N + tile.matrix, carry, tile.exists)

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+LOG2E = tl.constexpr(1.4426950408889634)
+
 
 class Call(NamedTuple):
     """What is known when a kernel is compiled: how a sequence is read, and which of the inputs share what."""
@@ -197,6 +199,18 @@ def softplus(x):
 
 
 @triton.jit
+def silu(x):
+    """x times its sigmoid."""
+    return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def decayed(x, d, A2):
+    """a x, the state over a tile after the decay of a step; d is delta of that step, (DR, DW, DL)."""
+    return tl.exp2(over_channels(d) * A2) * x
+
+
+@triton.jit
 def spread(offsets, steps):
     """The offsets of channels or states (...) plus those of T steps, (..., T)."""
     return tl.expand_dims(offsets, len(offsets.shape)) + tl.reshape(steps, (1,) * len(offsets.shape) + (steps.shape[0],))
@@ -233,7 +247,7 @@ def activate(raw, inside, SOFTPLUS: tl.constexpr):
 @triton.jit
 def load_parameters(A, B, C, D, bias, tile, first, N: tl.constexpr, call):
     """The parameters of a tile; `first` is the direction times dim: the row of A, D and bias where the direction begins."""
-    A2 = tl.load(A + first * N + tile.matrix, tile.exists, 0.0) * 1.4426950408889634
+    A2 = tl.load(A + first * N + tile.matrix, tile.exists, 0.0) * LOG2E
     zeros = tl.zeros(tile.d.shape, tl.float32)
     bias_of_tile = zeros
     if bias is not None:

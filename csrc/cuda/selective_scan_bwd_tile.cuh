@@ -10,7 +10,6 @@ namespace bdgf {
 namespace BDGF_ISA {
 
 constexpr int kOrders = 4;             // in which B and C of four states are staged: i ^ 0 ... i ^ 3
-constexpr int kConstantPitch = 20;       // pitch of a constant matrix's channels
 constexpr int kTermPitch = 33;           // pitch of a step's 16 terms of dB, then of dC
 constexpr int kChunkGroups = kChunkSteps / kGroupSteps;
 // What a thread keeps in shared memory, [..][register]: the states before each group of steps of the chunk, four floats of scratch
@@ -29,7 +28,7 @@ struct alignas(16) BackwardShared {
 
 static __host__ __device__ __forceinline__ int backward_matrix_pitch(int split) { return kOrders * kThreadStates * split + 4; }
 static __host__ __device__ __forceinline__ int backward_matrix_floats(int split) {
-  const int variable = kBackwardSteps * backward_matrix_pitch(split), constant = kTileChannels * kConstantPitch;
+  const int variable = kBackwardSteps * backward_matrix_pitch(split), constant = kTileChannels * kMatrixPitch;
   return variable > constant ? variable : constant;
 }
 // Floats of dynamic shared memory.
@@ -66,7 +65,7 @@ struct BackwardScan {
   const BlockWork& b;
   const SequencePack& pack;
   const int thread, threads, lane, split, log_split, matrix_pitch;
-  float* const tile_b;    // see fill_constant_orders
+  float* const tile_b;    // variable [step][state group][order][register], or constant
   float* const tile_c;
   int64_t* const tables;  // [tensor][step]: addresses
   float2* const pair;     // [step][kTilePitch]: (delta, u), then (ddelta, du)
@@ -121,7 +120,7 @@ struct BackwardScan {
         elements(kBackwardSteps >> log_split) {}
 
   BDGF_DEV_METHOD int first_of(bool constant) const {
-    return kConstant && constant ? c * kConstantPitch + s * kThreadStates : (s * kOrders + permutation) * kThreadStates;
+    return kConstant && constant ? c * kMatrixPitch + s * kThreadStates : (s * kOrders + permutation) * kThreadStates;
   }
   BDGF_DEV_METHOD StepAddresses addresses(int tensor) const {
     return {tables + tensor * kBackwardSteps, block.tensors[tensor].across};
@@ -186,15 +185,7 @@ struct BackwardScan {
 };
 
 // -------------------------------------------------------------------------------------------- staging
-// Constant: [channel][state group][register]. Variable: [step][state group][order][register].
-BDGF_DEV void fill_constant_orders(float* to, const ScanTensor& t, const BlockWork& b, int split) {
-  const int width = kThreadStates * split;
-  for (int i = threadIdx.x; i < kTileChannels * width; i += blockDim.x) {
-    const int c = i / width, e = i % width, n = e ^ (c & 3);
-    const bool inside = c < b.channels && n < b.states;
-    to[c * kConstantPitch + e] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
-  }
-}
+// B or C of four states at a step, in all orders: [state group][order][register].
 BDGF_DEV void store_orders(float* to, const float (&r)[kThreadStates]) {
   float4* const orders = reinterpret_cast<float4*>(to);
   orders[0] = make_float4(r[0], r[1], r[2], r[3]);
@@ -237,8 +228,8 @@ BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::start() {
     grad_A[i] = carry[i] = 0.0f;
   }
   fill_vectors(bias, skip, a, b);
-  if (a.constant_b) fill_constant_orders(tile_b, a.B, b, split);
-  if (a.constant_c) fill_constant_orders(tile_c, a.C, b, split);
+  if (a.constant_b) fill_constant(tile_b, a.B, b, split, true);
+  if (a.constant_c) fill_constant(tile_c, a.C, b, split, true);
 }
 template <class T, bool kConstant, ScanLayout kLayout>
 BDGF_DEV_METHOD void BackwardScan<T, kConstant, kLayout>::list_tensors() {

@@ -116,8 +116,8 @@ struct ForwardScan {
 #pragma unroll
     for (int i = 0; i < kThreadStates; ++i) A2[i] = kept[i * threads] * kScanLog2E;
     fill_vectors(bias, skip, a, b);
-    if (a.constant_b) fill_constant(tile_b, a.B, b, split);
-    if (kOutputs && a.constant_c) fill_constant(tile_c, a.C, b, split);
+    if (a.constant_b) fill_constant(tile_b, a.B, b, split, false);
+    if (kOutputs && a.constant_c) fill_constant(tile_c, a.C, b, split, false);
   }
 
   // Goes to pack `index` of the block; false after the last one. (One function for forward and backward would cost 2 % here.)

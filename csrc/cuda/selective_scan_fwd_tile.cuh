@@ -21,16 +21,7 @@ static inline size_t forward_shared_floats(int split) {
          2 * kTileChannels * kMatrixPitch + 2 * kTileChannels + kThreadStates * kTileChannels * split;
 }
 
-// A constant matrix, [channel][state].
-BDGF_DEV void fill_constant(float* to, const ScanTensor& t, const BlockWork& b, int split) {
-  const int width = kThreadStates * split;
-  for (int i = threadIdx.x; i < kTileChannels * width; i += blockDim.x) {
-    const int c = i / width, n = i % width;
-    const bool inside = c < b.channels && n < b.states;
-    to[c * kMatrixPitch + n] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
-  }
-}
-// A variable one, [step][state]: kForwardSteps * 4 split / (32 split) elements a thread.
+// A variable B or C, [step][state]: kForwardSteps * 4 split / (32 split) elements a thread.
 BDGF_DEV ThreadElements state_elements(const ScanTensor& t, int states, int log_split) {
   return thread_elements(along_steps(t, t.state), kLogForward, 2 + log_split, kLogChannels + log_split, states);
 }

@@ -244,6 +244,16 @@ BDGF_DEV void stage_pairs(float2* pair, const SelectiveScanArgs& a, StepAddresse
   }
 }
 
+// A constant B or C, [channel][state]; `permuted`: channel c has state n in place n ^ (c & 3), see selective_scan_bwd.cuh.
+BDGF_DEV void fill_constant(float* to, const ScanTensor& t, const BlockWork& b, int split, bool permuted) {
+  const int width = kThreadStates * split;
+  for (int i = threadIdx.x; i < kTileChannels * width; i += blockDim.x) {
+    const int c = i / width, place = i % width, n = permuted ? place ^ (c & 3) : place;
+    const bool inside = c < b.channels && n < b.states;
+    to[c * kMatrixPitch + place] = inside ? load_parameter(t, (b.channel + c) * t.channel + (b.slice * width + n) * t.state) : 0.0f;
+  }
+}
+
 // delta_bias and D of the tile's channels; D is added by the first slice of states alone.
 BDGF_DEV void fill_vectors(float* bias, float* skip, const SelectiveScanArgs& a, const BlockWork& b) {
   const int c = threadIdx.x;
