@@ -13,11 +13,11 @@ import triton.language as tl
 
 from ._launch import cdiv, launch, next_power_of_2, processors, workspace, workspace_limit
 from .noise import signed
+from .selective_scan_tiles import LOG2E, join4, split4
 
 TILE = {"fwd": 512, "bwd": 512}  # elements of a tile
 STEPS = {"rows": 128, "channels_last": 32}  # most steps of a tile, by the layout of x
 WARPS = 4
-LOG2E = tl.constexpr(1.4426950408889634)
 DENSE_PACKS, DENSE_PACKS_BACKWARD = 256, 128  # of a program
 
 
@@ -57,15 +57,6 @@ def causal_conv1d_fwd(
         y = _silu(y)
     target = out + (sample * out_b + channel * out_d)[:, None] + step.to(tl.int64)[None, :] * out_l
     tl.store(target, y.to(out.dtype.element_ty), there[:, None] & (step < length)[None, :])
-
-
-@triton.jit
-def _parts(packs, N: tl.constexpr):
-    """The four columns of [N, 4], which stay in the thread that loaded them."""
-    even, odd = tl.split(tl.reshape(packs, [N, 2, 2]))
-    first, third = tl.split(even)
-    second, fourth = tl.split(odd)
-    return first, second, third, fourth
 
 
 @triton.jit
@@ -131,8 +122,8 @@ def causal_conv1d_fwd_dense(
     channel, step, next_channel = _place(first, dim, length, length_factor, length_shift, dim_factor, dim_shift)
     end = length - step
     # What is in front of the first row is loaded from it, and not used.
-    window = _parts(tl.load(x + _packs(tl.maximum(first - 4, 0), N)).to(tl.float32), N)
-    window = window + _parts(tl.load(x + _packs(first, N)).to(tl.float32), N)
+    window = split4(tl.load(x + _packs(tl.maximum(first - 4, 0), N)).to(tl.float32), False)
+    window = window + split4(tl.load(x + _packs(first, N)).to(tl.float32), False)
     own = _coefficients(weight, bias, channel, weight_d, weight_w, bias_d, WIDTH, N)
     following = own
     if CROSS:
@@ -149,7 +140,7 @@ def causal_conv1d_fwd_dense(
         if SILU:
             y = _silu(y)
         outs = outs + (y,)
-    packs = tl.reshape(tl.join(tl.join(outs[0], outs[2]), tl.join(outs[1], outs[3])), [N, 4])
+    packs = join4(outs, False)
     tl.store(out + _packs(first, N), packs.to(out.dtype.element_ty), (unbounded < elements)[:, None])
 
 
@@ -188,11 +179,11 @@ def causal_conv1d_bwd_dense(
         first = tl.minimum(unbounded, elements - 4)
         after = tl.minimum(first + 4, elements - 4)
         # What is in front of the first row and behind the last one is loaded from them, and not used.
-        xs = _parts(tl.load(x + _packs(tl.maximum(first - 4, 0), N)).to(tl.float32), N)
-        xs = xs + _parts(tl.load(x + _packs(first, N)).to(tl.float32), N)
-        xs = xs + _parts(tl.load(x + _packs(after, N)).to(tl.float32), N)
-        gs = _parts(tl.load(grad_out + _packs(first, N), there[:, None], 0.0).to(tl.float32), N)
-        gs = gs + _parts(tl.load(grad_out + _packs(after, N)).to(tl.float32), N)
+        xs = split4(tl.load(x + _packs(tl.maximum(first - 4, 0), N)).to(tl.float32), False)
+        xs = xs + split4(tl.load(x + _packs(first, N)).to(tl.float32), False)
+        xs = xs + split4(tl.load(x + _packs(after, N)).to(tl.float32), False)
+        gs = split4(tl.load(grad_out + _packs(first, N), there[:, None], 0.0).to(tl.float32), False)
+        gs = gs + split4(tl.load(grad_out + _packs(after, N)).to(tl.float32), False)
         received, new = (), ()
         for p in tl.static_range(3 + WIDTH):
             row_start = _row_start(step, end, p, CROSS)
@@ -224,14 +215,13 @@ def causal_conv1d_bwd_dense(
                         g = tl.where(row_end > j + p, g, 0.0)
                     gradient += _chosen(own[WIDTH - 1 - p], following[WIDTH - 1 - p], end, j, CROSS) * g
                 outs = outs + (gradient,)
-            packs = tl.reshape(tl.join(tl.join(outs[0], outs[2]), tl.join(outs[1], outs[3])), [N, 4])
+            packs = join4(outs, False)
             tl.store(grad_x + _packs(first, N), packs.to(grad_x.dtype.element_ty), there[:, None])
     if partial is not None:
         for w in tl.static_range(WIDTH + 1):
-            even = tl.join(sums[w], sums[2 * (WIDTH + 1) + w])
-            packs = tl.join(even, tl.join(sums[WIDTH + 1 + w], sums[3 * (WIDTH + 1) + w]))
+            packs = join4((sums[w], sums[WIDTH + 1 + w], sums[2 * (WIDTH + 1) + w], sums[3 * (WIDTH + 1) + w]), False)
             to = partial + (sample_program * (WIDTH + 1) + w) * period
-            tl.store(to + _packs(at, N), tl.reshape(packs, [N, 4]), (at < period)[:, None])
+            tl.store(to + _packs(at, N), packs, (at < period)[:, None])
 
 
 @triton.jit

@@ -62,7 +62,8 @@ static inline bool lies_dense(const ScanTensor& t, int64_t across) {
   const auto size = [](int64_t v) { return v < 0 ? -v : v; };
   return !t.data || (size(t.step) <= size(across) && size(across) < 1 << 29);  // so that both fit in 32 bits, in bytes
 }
-// Whether the inputs of a call are dense, all in one type, and leave the kernel no choice but of outputs.
+// Whether a call is one scan of sequences with 9 to 16 states, variable B and C, and dense inputs of one type. The launchers
+// ask about its outputs.
 static inline bool inputs_dense(const ScanCall& call) {
   const SelectiveScanArgs& a = call.a;
   if (a.width || a.length >= 1 << 30 || call.g.split != kMostSplit || call.g.direction_slices > 1 || a.constant_b || a.constant_c) {
